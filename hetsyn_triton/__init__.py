@@ -1,0 +1,1 @@
+"""Spiking networks with a learnable time constant at every synapse."""
