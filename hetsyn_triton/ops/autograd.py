@@ -1,0 +1,174 @@
+"""The operators under autograd: one autograd.Function each, around the raw forwards and backwards.
+
+Written with `setup_context` and a vmap rule, so that `torch.compile(fullgraph=True)`,
+`torch.func.grad`, `vmap(grad)` and `torch.export` pass. Gradients are defined once: the gradient of
+a gradient raises.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from . import raw
+from .library import vmap_over_replicas
+
+Surrogate = Callable[[Tensor, Tensor], Tensor]
+
+
+def _derivative(surrogate: Surrogate, potential: Tensor, threshold: Tensor) -> Tensor:
+    """ds/dV [R, T, B, J]: made by an ordinary PyTorch function, handed to the operator as data."""
+    theta = threshold[:, None, None]
+    derivative = surrogate(potential - theta, theta)
+    if derivative.shape != potential.shape or derivative.dtype != potential.dtype:
+        raise ValueError(
+            f"surrogate: expected a tensor like V - threshold, {tuple(potential.shape)} of "
+            f"{potential.dtype}, got {tuple(derivative.shape)} of {derivative.dtype}"
+        )
+    return derivative
+
+
+def _previous(spikes: Tensor, first: Tensor) -> Tensor:
+    """s(t-1) for every step: [R, T, B, J] shifted by one, `first` [R, B, J] in front."""
+    return torch.cat([first.unsqueeze(1), spikes], dim=1)[:, : spikes.shape[1]]
+
+
+@vmap_over_replicas
+class SynapticCurrent(torch.autograd.Function):
+    """(z, weight, decay, trace) -> (current, final trace)."""
+
+    @staticmethod
+    def forward(*args: Any) -> Any:
+        return raw.synaptic_current(*args)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor | None, g_trace: Tensor | None) -> Any:  # type: ignore[override]
+        z, weight, decay, trace = ctx.saved_tensors
+        if g is None:
+            g = z.new_zeros(*z.shape[:3], weight.shape[1])
+        dz = dw = dr = d_trace = None
+        need_z, need_w, need_r, need_trace = ctx.needs_input_grad
+        if need_z or need_trace:
+            dz, d_trace = raw.synaptic_current_backward(g, g_trace, weight, decay)
+        if need_w or need_r:
+            dw, dr = raw.synaptic_parameter_gradient(z, g, g_trace, weight, decay, trace)
+        # An absent initial trace takes no gradient.
+        return dz, dw, dr, None if trace is None else d_trace
+
+
+@vmap_over_replicas
+class LeakyCurrent(torch.autograd.Function):
+    """(drive, decay, current) -> current of every step."""
+
+    @staticmethod
+    def forward(*args: Any) -> Any:
+        return raw.leaky_current(*args)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        _, decay, current = inputs
+        ctx.save_for_backward(output, decay, current)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> Any:  # type: ignore[override]
+        return raw.leaky_current_backward(g, *ctx.saved_tensors)
+
+
+@vmap_over_replicas
+class SpikeScan(torch.autograd.Function):
+    """(current, threshold, feedback decay, strength and state, spike, surrogate, detach_reset)
+    -> (spikes, V, final feedback)."""
+
+    @staticmethod
+    def forward(*args: Any) -> Any:
+        *tensors, _, _ = args
+        return raw.spike_scan(*tensors)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        _, threshold, decay, strength, feedback, spike, ctx.surrogate, ctx.detach_reset = inputs
+        spikes, potential, _ = output
+        ctx.save_for_backward(spikes, potential, threshold, decay, strength, feedback, spike)
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *g: Tensor | None) -> Any:
+        spikes, potential, threshold, decay, strength, feedback, spike = ctx.saved_tensors
+        derivative = _derivative(ctx.surrogate, potential, threshold)
+        gradients = raw.spike_scan_backward(
+            *g, derivative, spikes, decay, strength, feedback, spike, ctx.detach_reset
+        )
+        return *gradients, None, None
+
+
+@vmap_over_replicas
+class RecurrentScan(torch.autograd.Function):
+    """(current, weight, decay, trace, then as SpikeScan) -> (spikes, V, final feedback, trace)."""
+
+    @staticmethod
+    def forward(*args: Any) -> Any:
+        *tensors, _, _ = args
+        return raw.recurrent_scan(*tensors)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        _, weight, decay, trace, threshold, *neuron, ctx.surrogate, ctx.detach_reset = inputs
+        spikes, potential, _, _ = output
+        ctx.save_for_backward(spikes, potential, weight, decay, trace, threshold, *neuron)
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *g: Tensor | None) -> Any:
+        spikes, potential, weight, decay, trace, threshold, *neuron = ctx.saved_tensors
+        derivative = _derivative(ctx.surrogate, potential, threshold)
+        d_current, *d_neuron, d_trace = raw.recurrent_scan_backward(
+            *g, derivative, spikes, weight, decay, *neuron, ctx.detach_reset
+        )
+        dw = dr = None
+        if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
+            *_, spike = neuron
+            *_, g_trace = g
+            dw, dr = raw.synaptic_parameter_gradient(
+                _previous(spikes, spike), d_current, g_trace, weight, decay, trace
+            )
+        return d_current, dw, dr, None if trace is None else d_trace, *d_neuron, None, None
+
+
+@vmap_over_replicas
+class LeakyRecurrentScan(torch.autograd.Function):
+    """(drive, weight, decay, current, then as SpikeScan) -> (spikes, V, final feedback, current)."""
+
+    @staticmethod
+    def forward(*args: Any) -> Any:
+        *tensors, _, _ = args
+        return raw.leaky_recurrent_scan(*tensors)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        _, weight, decay, current, threshold, *neuron, ctx.surrogate, ctx.detach_reset = inputs
+        spikes, potential, _, currents = output
+        ctx.save_for_backward(
+            spikes, potential, currents, weight, decay, current, threshold, *neuron
+        )
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *g: Tensor | None) -> Any:
+        spikes, potential, currents, weight, decay, current, threshold, *neuron = ctx.saved_tensors
+        derivative = _derivative(ctx.surrogate, potential, threshold)
+        gradients = raw.leaky_recurrent_scan_backward(
+            *g, derivative, spikes, currents, weight, decay, current, *neuron, ctx.detach_reset
+        )
+        return *gradients, None, None

@@ -1,0 +1,131 @@
+"""Schemas, fakes and implementations of the raw operators: forwards and backwards without autograd.
+
+Shapes: R replicas, T steps, B samples, I inputs, J neurons, K feedback currents; every tensor has
+the replica axis first. What each argument means stands in `hetsyn_triton.reference.closed_form`.
+"""
+
+from torch import Tensor
+
+from hetsyn_triton.reference import closed_form
+
+from .library import define
+
+
+def _like(*tensors: Tensor) -> tuple[Tensor, ...]:
+    return tuple(t.new_empty(t.shape) for t in tensors)
+
+
+def _trace_like(steps: Tensor, weight: Tensor) -> Tensor:
+    """A trace [R, B, J, I] for inputs or gradients [R, T, B, N] and synapses [R, J, I]."""
+    replicas, _, batch, _ = steps.shape
+    return steps.new_empty(replicas, batch, *weight.shape[1:])
+
+
+def _steps_like(steps: Tensor, features: int) -> Tensor:
+    return steps.new_empty(*steps.shape[:3], features)
+
+
+# -- synaptic current ------------------------------------------------------------------------------
+
+synaptic_current = define(
+    "synaptic_current(Tensor z, Tensor weight, Tensor decay, Tensor? trace) -> (Tensor, Tensor)",
+    closed_form.synaptic_current,
+    lambda z, weight, decay, trace: (_steps_like(z, weight.shape[1]), _trace_like(z, weight)),
+)
+
+synaptic_current_backward = define(
+    "synaptic_current_backward(Tensor g, Tensor? g_trace, Tensor weight, Tensor decay)"
+    " -> (Tensor, Tensor)",
+    closed_form.synaptic_current_backward,
+    lambda g, g_trace, weight, decay: (_steps_like(g, weight.shape[2]), _trace_like(g, weight)),
+)
+
+synaptic_parameter_gradient = define(
+    "synaptic_parameter_gradient(Tensor z, Tensor g, Tensor? g_trace, Tensor weight, Tensor decay,"
+    " Tensor? trace) -> (Tensor, Tensor)",
+    closed_form.synaptic_parameter_gradient,
+    lambda z, g, g_trace, weight, decay, trace: _like(weight, decay),
+)
+
+# -- leaky current: one decay per neuron -----------------------------------------------------------
+
+leaky_current = define(
+    "leaky_current(Tensor drive, Tensor decay, Tensor current) -> Tensor",
+    closed_form.leaky_current,
+    lambda drive, decay, current: drive.new_empty(drive.shape),
+)
+
+leaky_current_backward = define(
+    "leaky_current_backward(Tensor g, Tensor result, Tensor decay, Tensor current)"
+    " -> (Tensor, Tensor, Tensor)",
+    closed_form.leaky_current_backward,
+    lambda g, result, decay, current: _like(g, decay, current),
+)
+
+# -- threshold and feedback currents ---------------------------------------------------------------
+
+_NEURON = (
+    "Tensor threshold, Tensor feedback_decay, Tensor feedback_strength, Tensor feedback,"
+    " Tensor spike"
+)
+_NEURON_BACKWARD = (
+    "Tensor feedback_decay, Tensor feedback_strength, Tensor feedback, Tensor spike,"
+    " bool detach_reset"
+)
+
+spike_scan = define(
+    f"spike_scan(Tensor current, {_NEURON}) -> (Tensor, Tensor, Tensor)",
+    closed_form.spike_scan,
+    lambda current, threshold, decay, strength, feedback, spike: _like(current, current, feedback),
+)
+
+spike_scan_backward = define(
+    "spike_scan_backward(Tensor? g_spikes, Tensor? g_potential, Tensor? g_feedback,"
+    f" Tensor derivative, Tensor spikes, {_NEURON_BACKWARD})"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    closed_form.spike_scan_backward,
+    lambda g_spikes, g_potential, g_feedback, derivative, spikes, decay, strength, feedback, spike,
+    detach_reset: _like(spikes, decay[:, 0], decay, strength, feedback, spike),
+)
+
+recurrent_scan = define(
+    f"recurrent_scan(Tensor current, Tensor weight, Tensor decay, Tensor? trace, {_NEURON})"
+    " -> (Tensor, Tensor, Tensor, Tensor)",
+    closed_form.recurrent_scan,
+    lambda current, weight, decay, trace, threshold, feedback_decay, strength, feedback, spike: (
+        *_like(current, current, feedback),
+        _trace_like(current, weight),
+    ),
+)
+
+recurrent_scan_backward = define(
+    "recurrent_scan_backward(Tensor? g_spikes, Tensor? g_potential, Tensor? g_feedback,"
+    " Tensor? g_trace, Tensor derivative, Tensor spikes, Tensor weight, Tensor decay,"
+    f" {_NEURON_BACKWARD}) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    closed_form.recurrent_scan_backward,
+    lambda g_spikes, g_potential, g_feedback, g_trace, derivative, spikes, weight, decay,
+    feedback_decay, strength, feedback, spike, detach_reset: (
+        *_like(spikes, feedback_decay[:, 0], feedback_decay, strength, feedback, spike),
+        _trace_like(spikes, weight),
+    ),
+)
+
+leaky_recurrent_scan = define(
+    f"leaky_recurrent_scan(Tensor drive, Tensor weight, Tensor decay, Tensor current, {_NEURON})"
+    " -> (Tensor, Tensor, Tensor, Tensor)",
+    closed_form.leaky_recurrent_scan,
+    lambda drive, weight, decay, current, threshold, feedback_decay, strength, feedback, spike:
+    _like(drive, drive, feedback, drive),
+)
+
+leaky_recurrent_scan_backward = define(
+    "leaky_recurrent_scan_backward(Tensor? g_spikes, Tensor? g_potential, Tensor? g_feedback,"
+    " Tensor? g_currents, Tensor derivative, Tensor spikes, Tensor currents, Tensor weight,"
+    f" Tensor decay, Tensor current, {_NEURON_BACKWARD})"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    closed_form.leaky_recurrent_scan_backward,
+    lambda g_spikes, g_potential, g_feedback, g_currents, derivative, spikes, currents, weight,
+    decay, current, feedback_decay, strength, feedback, spike, detach_reset: _like(
+        spikes, weight, decay, current, decay, feedback_decay, strength, feedback, spike
+    ),
+)

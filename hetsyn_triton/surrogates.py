@@ -1,0 +1,110 @@
+"""Surrogate gradients: what stands for ds/dV in the backward pass of a spike.
+
+A surrogate is any function of (u, threshold), u = V - threshold, that returns the derivative in the
+shape of u. Every one runs at full speed, because the operators take its result as data. `threshold`
+broadcasts against u. Those here are small frozen dataclasses, so that they compare, print and pickle.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+Surrogate = Callable[[Tensor, Tensor], Tensor]
+
+
+class _Positive:
+    """All parameters of a surrogate are positive and finite."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if not (isinstance(value, (int, float)) and 0 < value < math.inf):
+                raise ValueError(
+                    f"{type(self).__name__}.{field.name}: expected a positive number, got {value!r}"
+                )
+
+
+@dataclass(frozen=True)
+class Triangular(_Positive):
+    """height * max(0, 1 - |u| / (width * threshold)) (Bellec et al. 2018; HetSyn's synthetic tasks)."""
+
+    height: float = 1.0
+    width: float = 1.0
+
+    def __call__(self, u: Tensor, threshold: Tensor) -> Tensor:
+        return self.height * (1 - u.abs() / (self.width * threshold)).clamp(min=0)
+
+
+@dataclass(frozen=True)
+class MultiGaussian(_Positive):
+    """scale * [(1 + height) N(u; 0, width) - height N(u; width, ratio width)
+    - height N(u; -width, ratio width)] (Yin et al. 2021; HetSyn's data sets)."""
+
+    scale: float = 0.5
+    height: float = 0.15
+    width: float = 0.5
+    ratio: float = 6.0
+
+    def __call__(self, u: Tensor, threshold: Tensor) -> Tensor:
+        def normal(mean: float, deviation: float) -> Tensor:
+            density = torch.exp(-((u - mean) ** 2) / (2 * deviation**2))
+            return density / (deviation * math.sqrt(2 * math.pi))
+
+        wide = self.ratio * self.width
+        sides = normal(self.width, wide) + normal(-self.width, wide)
+        return self.scale * ((1 + self.height) * normal(0.0, self.width) - self.height * sides)
+
+
+@dataclass(frozen=True)
+class ATan(_Positive):
+    """(slope / 2) / (1 + (pi slope u / 2)^2) (Fang et al. 2021)."""
+
+    slope: float = 2.0
+
+    def __call__(self, u: Tensor, threshold: Tensor) -> Tensor:
+        return (self.slope / 2) / (1 + (math.pi * self.slope / 2 * u) ** 2)
+
+
+@dataclass(frozen=True)
+class FastSigmoid(_Positive):
+    """1 / (1 + slope |u|)^2, the derivative of the fast sigmoid (SuperSpike: Zenke and Ganguli 2018)."""
+
+    slope: float = 10.0
+
+    def __call__(self, u: Tensor, threshold: Tensor) -> Tensor:
+        return 1 / (1 + self.slope * u.abs()) ** 2
+
+
+SuperSpike = FastSigmoid
+"""The name Zenke and Ganguli gave to learning with `FastSigmoid`."""
+
+
+@dataclass(frozen=True)
+class Sigmoid(_Positive):
+    """slope sigma(slope u) (1 - sigma(slope u)), the derivative of the logistic function."""
+
+    slope: float = 4.0
+
+    def __call__(self, u: Tensor, threshold: Tensor) -> Tensor:
+        sigma = torch.sigmoid(self.slope * u)
+        return self.slope * sigma * (1 - sigma)
+
+
+SURROGATES: dict[str, Callable[[], Surrogate]] = {
+    "triangular": Triangular,
+    "multi-gaussian": MultiGaussian,
+    "atan": ATan,
+    "fast-sigmoid": FastSigmoid,
+    "superspike": SuperSpike,
+    "sigmoid": Sigmoid,
+}
+
+
+def surrogate_by_name(name: str) -> Surrogate:
+    """The surrogate called `name` with its default parameters; ValueError lists the names."""
+    if name not in SURROGATES:
+        raise ValueError(f"surrogate: expected one of {', '.join(SURROGATES)}, got {name!r}")
+    return SURROGATES[name]()

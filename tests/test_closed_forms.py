@@ -1,0 +1,63 @@
+"""The closed forms and the operators built on them equal autograd through the plain loop: 1e-12."""
+
+from typing import Any
+
+import pytest
+import torch
+from problems import OPERATORS, SIZES, SPIKING, Size, gradients, problem
+
+from hetsyn_triton import ops
+from hetsyn_triton.reference import loop
+from hetsyn_triton.reference.steps import surrogate_spike
+from hetsyn_triton.surrogates import ATan
+
+
+def by_loop(operator: str, **options: Any) -> Any:
+    function = getattr(loop, operator)
+    if operator not in SPIKING:
+        return _tuple(function)
+    return lambda **tensors: function(
+        **tensors, spike_function=surrogate_spike(ATan()), **options
+    )
+
+
+def by_operator(operator: str, **options: Any) -> Any:
+    function = getattr(ops, operator)
+    if operator not in SPIKING:
+        return _tuple(lambda **t: function(**{"trace": None, **t} if "z" in t else t))
+    extra = {"trace": None} if operator == "recurrent_scan" else {}
+    return lambda **tensors: function(**(extra | tensors), surrogate=ATan(), **options)
+
+
+def _tuple(function: Any) -> Any:
+    def call(**tensors: Any) -> Any:
+        outputs = function(**tensors)
+        return outputs if isinstance(outputs, tuple) else (outputs,)
+
+    return call
+
+
+def assert_equal(operator: str, tensors: dict[str, torch.Tensor], **options: Any) -> None:
+    outputs, found = gradients(by_operator(operator, **options), tensors)
+    expected_outputs, expected = gradients(by_loop(operator, **options), tensors)
+    for index, (got, want) in enumerate(zip(outputs, expected_outputs, strict=True)):
+        torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12, msg=lambda m: f"output {index}: {m}")  # noqa: B023
+    for name, want in expected.items():
+        scale = max(1.0, float(want.abs().max())) if want.numel() else 1.0
+        torch.testing.assert_close(
+            found[name] / scale, want / scale, rtol=0, atol=1e-12, msg=lambda m: f"d{name}: {m}"  # noqa: B023
+        )
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("states", [True, False], ids=["states", "zero"])
+@pytest.mark.parametrize("analog", [False, True], ids=["spikes", "analog"])
+def test_outputs_and_every_gradient(operator: str, size: Size, states: bool, analog: bool) -> None:
+    assert_equal(operator, problem(operator, size, states=states, analog=analog))
+
+
+@pytest.mark.parametrize("operator", SPIKING)
+@pytest.mark.parametrize("size", SIZES[:3], ids=str)
+def test_detached_reset(operator: str, size: Size) -> None:
+    assert_equal(operator, problem(operator, size), detach_reset=True)
