@@ -1,0 +1,116 @@
+"""Imports point one way, the mapped folders refuse their short names, and importing stays light."""
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = "hetsyn_triton"
+
+# A part may import itself and parts of a lower rank. Parts of equal rank stand side by side.
+RANK = {
+    "kernels": 0,
+    "reference": 0,
+    "extras": 1,
+    "validation": 1,
+    "states": 2,
+    "surrogates": 2,
+    "timeconstants": 2,
+    "initializers": 3,
+    "ops": 4,
+    "functional": 5,
+    "modules": 6,
+    "optim": 7,
+    "__init__": 8,
+    "tasks": 9,
+    "training": 10,
+    "cli": 11,
+    "__main__": 12,
+}
+
+
+def source_files() -> Iterator[tuple[str, Path]]:
+    """Every module of the package under its installed dotted name, links not followed."""
+    for part in (PACKAGE, "kernels", "reference"):
+        for folder, _, files in os.walk(ROOT / part):
+            for file in sorted(files):
+                if file.endswith(".py"):
+                    path = Path(folder, file)
+                    name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+                    yield (name if part == PACKAGE else f"{PACKAGE}.{name}"), path
+
+
+def imported_names(name: str, path: Path) -> Iterator[str]:
+    """Absolute dotted names a module imports, anywhere in it."""
+    package = name.split(".")[:-1]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            base += node.module.split(".") if node.module else []
+            yield from (".".join([*base, alias.name]) for alias in node.names)
+
+
+def part_of(dotted: str) -> str:
+    """The part of the house a dotted name lies in: the segment after the package's name."""
+    segments = dotted.split(".")
+    part = segments[1] if len(segments) > 1 else "__init__"
+    return part if part in RANK else "__init__"
+
+
+SOURCES = dict(source_files())
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_imports_point_one_way(name: str) -> None:
+    part = name.split(".")[1]
+    assert part in RANK, f"{part} has no rank: say in this test what it may import"
+    for imported in imported_names(name, SOURCES[name]):
+        assert imported.split(".")[0] not in ("kernels", "reference"), f"{name}: short name"
+        if imported.split(".")[0] == PACKAGE:
+            target = part_of(imported)
+            assert target == part or RANK[target] < RANK[part], f"{name} imports {imported}"
+
+
+def test_the_check_sees_what_it_forbids(tmp_path: Path) -> None:
+    """The reader resolves relative, absolute and hidden imports alike."""
+    module = tmp_path / "module.py"
+    module.write_text(
+        "from ..reference import loop\n"
+        "import hetsyn_triton.modules.base\n"
+        "def late():\n    from . import sibling\n    from .. import HetSynLIF\n"
+    )
+    names = list(imported_names("hetsyn_triton.kernels.module", module))
+    assert names == [
+        "hetsyn_triton.reference.loop",
+        "hetsyn_triton.modules.base",
+        "hetsyn_triton.kernels.sibling",
+        "hetsyn_triton.HetSynLIF",
+    ]
+    assert [part_of(name) for name in names] == ["reference", "modules", "kernels", "__init__"]
+
+
+def fresh(code: str) -> str:
+    """What a fresh interpreter prints, started at the root of the checkout."""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_importing_the_package_is_light() -> None:
+    heavy = ("triton", "numba", "click", "rich", "matplotlib", "sklearn", "soundfile", "h5py")
+    code = f"import sys, hetsyn_triton; print([m for m in {heavy} if m in sys.modules])"
+    assert fresh(code) == "[]"
+
+
+@pytest.mark.parametrize("part", ["kernels", "reference"])
+def test_the_short_name_is_refused(part: str) -> None:
+    """`try: import kernels` of another project falls back as if nothing were there."""
+    code = f"try:\n    import {part}\nexcept ModuleNotFoundError as error:\n    print(error)"
+    assert fresh(code) == f"not a top-level package: import {PACKAGE}.{part}"
