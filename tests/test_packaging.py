@@ -1,4 +1,4 @@
-"""The distributions hold `hetsyn_triton`, nothing else at top level, and work installed elsewhere."""
+"""The distributions hold one package, `hetsyn_triton`, all of it, and work installed elsewhere."""
 
 import os
 import shutil
