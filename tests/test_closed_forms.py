@@ -16,8 +16,10 @@ def by_loop(operator: str, **options: Any) -> Any:
     function = getattr(loop, operator)
     if operator not in SPIKING:
         return _tuple(function)
+    extra = {"trace": None} if operator == "recurrent_scan" else {}
+    spike_function = surrogate_spike(ATan())
     return lambda **tensors: function(
-        **tensors, spike_function=surrogate_spike(ATan()), **options
+        **(extra | tensors), spike_function=spike_function, **options
     )
 
 

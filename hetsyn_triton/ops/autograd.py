@@ -10,12 +10,53 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from . import raw
 from .library import vmap_over_replicas
 
 Surrogate = Callable[[Tensor, Tensor], Tensor]
+
+
+class _NoFurther(torch.autograd.Function):
+    """Hands `count` gradients on, tied to all they were made from; their own gradient raises.
+
+    PyTorch's `once_differentiable` returns zeros under nested `torch.func.grad`, and raises nothing
+    where the incoming gradient is a constant.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(count: int, *tensors: Tensor) -> Any:
+        return tuple(t.view_as(t) for t in tensors[:count])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *g: Tensor) -> Any:
+        raise RuntimeError(
+            "the operators have first derivatives only, not the gradient of a gradient; "
+            "backend='reference' has both"
+        )
+
+
+def _once(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorates a backward made of raw operators: without a tape, and its gradient raises."""
+
+    def run(ctx: Any, *g: Tensor | None) -> Any:
+        with torch.no_grad():
+            gradients = backward(ctx, *g)
+        # A compiled backward is never differentiated again: AOTAutograd refuses by itself.
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            return gradients
+        found = [d for d in gradients if d is not None]
+        sources = [t for t in (*g, *ctx.saved_tensors) if t is not None]
+        tied = iter(_NoFurther.apply(len(found), *found, *sources))
+        return tuple(None if d is None else next(tied) for d in gradients)
+
+    return run
 
 
 def _derivative(surrogate: Surrogate, potential: Tensor, threshold: Tensor) -> Tensor:
@@ -49,7 +90,7 @@ class SynapticCurrent(torch.autograd.Function):
         ctx.set_materialize_grads(False)
 
     @staticmethod
-    @once_differentiable
+    @_once
     def backward(ctx: Any, g: Tensor | None, g_trace: Tensor | None) -> Any:  # type: ignore[override]
         z, weight, decay, trace = ctx.saved_tensors
         if g is None:
@@ -78,7 +119,7 @@ class LeakyCurrent(torch.autograd.Function):
         ctx.save_for_backward(output, decay, current)
 
     @staticmethod
-    @once_differentiable
+    @_once
     def backward(ctx: Any, g: Tensor) -> Any:  # type: ignore[override]
         return raw.leaky_current_backward(g, *ctx.saved_tensors)
 
@@ -101,7 +142,7 @@ class SpikeScan(torch.autograd.Function):
         ctx.set_materialize_grads(False)
 
     @staticmethod
-    @once_differentiable
+    @_once
     def backward(ctx: Any, *g: Tensor | None) -> Any:
         spikes, potential, threshold, decay, strength, feedback, spike = ctx.saved_tensors
         derivative = _derivative(ctx.surrogate, potential, threshold)
@@ -128,7 +169,7 @@ class RecurrentScan(torch.autograd.Function):
         ctx.set_materialize_grads(False)
 
     @staticmethod
-    @once_differentiable
+    @_once
     def backward(ctx: Any, *g: Tensor | None) -> Any:
         spikes, potential, weight, decay, trace, threshold, *neuron = ctx.saved_tensors
         derivative = _derivative(ctx.surrogate, potential, threshold)
@@ -164,7 +205,7 @@ class LeakyRecurrentScan(torch.autograd.Function):
         ctx.set_materialize_grads(False)
 
     @staticmethod
-    @once_differentiable
+    @_once
     def backward(ctx: Any, *g: Tensor | None) -> Any:
         spikes, potential, currents, weight, decay, current, threshold, *neuron = ctx.saved_tensors
         derivative = _derivative(ctx.surrogate, potential, threshold)

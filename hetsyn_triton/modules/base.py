@@ -1,0 +1,243 @@
+"""What all layers share: weights, layout, threshold, and one step at a time."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from hetsyn_triton import ops
+from hetsyn_triton import validation as check
+from hetsyn_triton.initializers import FanInNormal, Initializer
+from hetsyn_triton.states import NeuronState
+from hetsyn_triton.surrogates import Surrogate, Triangular
+from hetsyn_triton.timeconstants import TimeConstant, draw_tau, tau_to_decay
+
+from . import layout
+from .decay import Decay
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .options import LayerOptions
+
+
+class SequenceLayer(nn.Module, ABC):
+    """A layer over time with weights [J, I]: `output, state = layer(x, state)`; hides no state.
+
+    Subclasses give `state_type` and `_run`, which sees checked [T, B, N] tensors.
+    """
+
+    state_type: type
+    weight: nn.Parameter
+    decay: Decay
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        weight_init: Initializer = FanInNormal(),  # noqa: B008 - frozen
+        dt: float = 1.0,
+        batch_first: bool = False,
+        backend: str = "auto",
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.in_features = check.check_size("in_features", in_features)
+        self.out_features = check.check_size("out_features", out_features)
+        self.dt = check.check_positive_number("dt", dt)
+        self.batch_first = bool(batch_first)
+        self.backend = ops.check_name(backend)
+        dtype = torch.get_default_dtype() if dtype is None else dtype
+        check.check_parameter_dtype("dtype", dtype)
+        self._place = {"device": device, "dtype": dtype}
+        drawn = self._drawn("weight_init", weight_init, (out_features, in_features), generator)
+        self.weight = nn.Parameter(drawn)
+
+    @abstractmethod
+    def _run(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """x [T, B, in_features] in the parameters' dtype, state or None -> output, state."""
+
+    def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Runs a sequence.
+
+        x: [T, B, in_features], [B, T, in_features] with `batch_first`, or unbatched
+        [T, in_features]; state: what an earlier call returned, or None for zeros.
+        Returns (output in the layout of x, state). T or B may be 0.
+
+        Raises ValueError for a wrong shape, device or parameter value, TypeError for a wrong dtype
+        or kind of state.
+        """
+        steps, seen = layout.read(x, self.in_features, self.batch_first)
+        layout.check_state_type(state, self.state_type)
+        check.check_device("x", steps, "the layer", self.weight)
+        steps = check.as_input("x", steps, self.weight.dtype)
+        output, state = self._run(steps, seen.read_state(state))
+        return seen.restore(output), seen.restore_state(state)
+
+    def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """One time step, a sequence of length 1: x [B, in_features] or [in_features]."""
+        check.check_tensor("x", x)
+        if x.dim() not in (1, 2):
+            raise ValueError(
+                f"x: expected [B, in_features] or [in_features], got shape {tuple(x.shape)}"
+            )
+        time = 1 if self.batch_first and x.dim() == 2 else 0
+        output, state = self(x.unsqueeze(time), state)
+        return output.squeeze(time), state
+
+    def _placed(self, value: Tensor) -> Tensor:
+        return value.to(**self._place).contiguous()  # type: ignore[call-overload,no-any-return]
+
+    def _drawn(
+        self,
+        name: str,
+        initializer: Initializer,
+        shape: tuple[int, ...],
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        if not isinstance(initializer, Initializer):
+            raise TypeError(
+                f"{name}: expected a distribution such as FanInNormal(), "
+                f"got {type(initializer).__name__}"
+            )
+        return self._placed(initializer(shape, generator))
+
+    def _made_decay(
+        self,
+        name: str,
+        tau: TimeConstant,
+        shape: tuple[int, ...],
+        *,
+        learn_decay: bool = False,
+        frozen_fraction: float = 0.0,
+        decay_parametrization: str = "clamp",
+        generator: torch.Generator | None,
+    ) -> Decay:
+        """Decays of time constants drawn from `tau`."""
+        return Decay(
+            self._placed(tau_to_decay(draw_tau(name, tau, shape, generator), self.dt)),
+            learn=learn_decay,
+            frozen_fraction=frozen_fraction,
+            parametrization=decay_parametrization,
+            generator=generator,
+        )
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}"
+
+
+class SpikingLayer(SequenceLayer):
+    """Threshold, reset and adaptation current, and the weights of recurrent synapses."""
+
+    threshold: Tensor
+    recurrent_weight: nn.Parameter | None
+    self_mask: Tensor | None
+    reset_decay: Tensor | None
+    adaptation_decay: Tensor | None
+    adaptation_strength: Tensor | None
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        recurrent: bool = False,
+        self_connections: bool = True,
+        recurrent_weight_init: Initializer | None = None,
+        threshold: float = 1.0,
+        learn_threshold: bool = False,
+        tau_reset: float | str = 20.0,
+        adaptation: float | None = None,
+        tau_adaptation: float | None = None,
+        surrogate: Surrogate = Triangular(),  # noqa: B008 - frozen
+        detach_reset: bool = False,
+        generator: torch.Generator | None = None,
+        **options: Unpack[LayerOptions],
+    ) -> None:
+        check.check_positive_number("threshold", threshold)
+        if tau_reset != "tied":
+            check.check_positive_number("tau_reset", tau_reset)
+        if not callable(surrogate):
+            raise TypeError(
+                f"surrogate: expected a function of (V - threshold, threshold), got {surrogate!r}"
+            )
+        super().__init__(in_features, out_features, generator=generator, **options)
+        self.recurrent = bool(recurrent)
+        self.surrogate = surrogate
+        self.detach_reset = bool(detach_reset)
+        self._make_recurrent_weight(
+            recurrent_weight_init or options.get("weight_init", FanInNormal()),
+            self_connections,
+            generator,
+        )
+        theta = self._per_neuron(threshold)
+        self.register_buffer("threshold", None if learn_threshold else theta)
+        if learn_threshold:
+            del self.threshold
+            self.threshold = nn.Parameter(theta)
+        self.register_buffer(
+            "reset_decay", None if isinstance(tau_reset, str) else self._decay_of(tau_reset)
+        )
+        self._make_adaptation(adaptation, tau_adaptation)
+
+    def _make_recurrent_weight(
+        self, init: Initializer, self_connections: bool, generator: torch.Generator | None
+    ) -> None:
+        weight, mask = None, None
+        if self.recurrent:
+            square = (self.out_features, self.out_features)
+            weight = nn.Parameter(self._drawn("recurrent_weight_init", init, square, generator))
+            if not self_connections:
+                mask = self._placed(1 - torch.eye(self.out_features))
+        self.register_parameter("recurrent_weight", weight)
+        self.register_buffer("self_mask", mask)
+
+    def _make_adaptation(self, strength: float | None, tau: float | None) -> None:
+        decay, filled = None, None
+        if strength is not None and tau is not None:
+            decay = self._decay_of(check.check_positive_number("tau_adaptation", tau))
+            filled = self._per_neuron(strength)
+            check.check_finite("adaptation", filled)
+        elif strength is not None or tau is not None:
+            raise ValueError(
+                "adaptation and tau_adaptation: expected both or neither, "
+                f"got adaptation={strength!r}, tau_adaptation={tau!r}"
+            )
+        self.register_buffer("adaptation_decay", decay)
+        self.register_buffer("adaptation_strength", filled)
+
+    def _per_neuron(self, value: float) -> Tensor:
+        return self._placed(torch.full((self.out_features,), float(value), dtype=torch.float64))
+
+    def _decay_of(self, tau: float) -> Tensor:
+        return self._per_neuron(tau_to_decay(tau, self.dt).item())
+
+    def _recurrent_weight_in_use(self) -> Tensor:
+        """The recurrent weights; without self-connections their diagonal is zero."""
+        assert self.recurrent_weight is not None
+        if self.self_mask is None:
+            return self.recurrent_weight
+        return self.recurrent_weight * self.self_mask
+
+    def _neuron_options(self) -> dict[str, Any]:
+        return {
+            "adaptation_decay": self.adaptation_decay,
+            "adaptation_strength": self.adaptation_strength,
+            "surrogate": self.surrogate,
+            "detach_reset": self.detach_reset,
+            "backend": self.backend,
+        }
+
+    @staticmethod
+    def _neuron_state(state: Any) -> NeuronState | None:
+        return None if state is None else NeuronState(state.reset, state.adaptation, state.spike)
+
+    def extra_repr(self) -> str:
+        recurrent = ", recurrent" if self.recurrent else ""
+        return super().extra_repr() + recurrent + f", surrogate={self.surrogate}"

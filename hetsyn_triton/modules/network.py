@@ -1,0 +1,191 @@
+"""Stacked layers with dropout on the spikes between them, and the four models of the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hetsyn_triton import validation as check
+from hetsyn_triton.initializers import Uniform
+from hetsyn_triton.timeconstants import TimeConstant
+
+from .base import SequenceLayer, SpikingLayer
+from .hetsyn import HetSynLIF, HetSynReadout
+from .leaky import HetNeuLIF, HetNeuReadout, HomNeuALIF, HomNeuLIF, HomNeuReadout
+from .options import LayerOptions
+
+
+class SpikingNetwork(nn.Module):
+    """Spiking layers in a row, dropout on the spikes between them, then a readout.
+
+    Args:
+        layers: spiking layers; each takes what the one before gives.
+        readout: the last layer, usually without threshold; None: the last of `layers` is the
+            output.
+        dropout: probability that a spike between two layers is dropped in training; those that stay
+            are scaled by 1 / (1 - dropout), as in `torch.nn.Dropout`.
+
+    `output, states = network(x, states=None)`; states is a tuple with one entry per layer and the
+    readout. With `return_spikes=True` a third value lists the spikes of every spiking layer, before
+    dropout. All layers share one layout (`batch_first`).
+
+    Raises ValueError for no layers, sizes that do not fit or mixed layouts.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[SpikingLayer],
+        readout: SequenceLayer | None = None,
+        *,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if not layers:
+            raise ValueError("layers: expected at least one spiking layer, got none")
+        for layer in layers:
+            if not isinstance(layer, SpikingLayer):
+                raise TypeError(f"layers: expected spiking layers, got {type(layer).__name__}")
+        row: list[SequenceLayer] = [*layers, *([] if readout is None else [readout])]
+        for before, after in zip(row, row[1:], strict=False):
+            if before.out_features != after.in_features:
+                raise ValueError(
+                    f"layers: expected in_features = {before.out_features} after a layer of as "
+                    f"many neurons, got {after.in_features}"
+                )
+            if before.batch_first != after.batch_first:
+                raise ValueError("layers: expected one value of batch_first, got both")
+        self.layers = nn.ModuleList(layers)
+        self.readout = readout
+        self.dropout = nn.Dropout(check.check_fraction("dropout", dropout))
+
+    @property
+    def in_features(self) -> int:
+        return self._row()[0].in_features
+
+    @property
+    def out_features(self) -> int:
+        return self._row()[-1].out_features
+
+    def _row(self) -> list[SequenceLayer]:
+        row: list[Any] = list(self.layers)
+        return row if self.readout is None else [*row, self.readout]
+
+    def forward(
+        self, x: Tensor, states: Sequence[Any] | None = None, *, return_spikes: bool = False
+    ) -> Any:
+        row = self._row()
+        if states is None:
+            states = [None] * len(row)
+        if len(states) != len(row):
+            raise ValueError(
+                f"states: expected one per layer and readout, {len(row)}, got {len(states)}"
+            )
+        after: list[Any] = []
+        spikes: list[Tensor] = []
+        for index, (layer, state) in enumerate(zip(row, states, strict=True)):
+            x, state = layer(self.dropout(x) if index else x, state)
+            after.append(state)
+            if index < len(self.layers):
+                spikes.append(x)
+        return (x, tuple(after), spikes) if return_spikes else (x, tuple(after))
+
+    def step(self, x: Tensor, states: Sequence[Any] | None = None) -> tuple[Tensor, tuple[Any, ...]]:
+        """One time step, x [B, in_features] or [in_features]: a sequence of length 1."""
+        check.check_tensor("x", x)
+        time = 1 if self._row()[0].batch_first and x.dim() == 2 else 0
+        output, after = self(x.unsqueeze(time), states)
+        return output.squeeze(time), after
+
+
+_LAYERS: dict[str, tuple[Callable[..., SpikingLayer], Callable[..., SequenceLayer]]] = {
+    "hetsyn": (HetSynLIF, HetSynReadout),
+    "homneu": (HomNeuLIF, HomNeuReadout),
+    "homneu-adaptive": (HomNeuALIF, HomNeuReadout),
+    "hetneu": (HetNeuLIF, HetNeuReadout),
+}
+
+_SHARED = frozenset(LayerOptions.__annotations__)
+
+MODELS = tuple(_LAYERS)
+"""Names of the paper's models: HetSynLIF, HomNeuLIF, HomNeuALIF, HetNeuLIF."""
+
+
+def make_network(
+    model: str,
+    in_features: int,
+    hidden: Sequence[int],
+    out_features: int,
+    *,
+    recurrent: bool = True,
+    readout: bool = True,
+    dropout: float = 0.0,
+    tau: TimeConstant = Uniform(5.0, 20.0),  # noqa: B008 - frozen
+    tau_readout: TimeConstant | None = None,
+    adaptation: float = 0.05,
+    tau_adaptation: float = 100.0,
+    learn_decay: bool = True,
+    frozen_fraction: float = 0.0,
+    decay_parametrization: str = "clamp",
+    generator: torch.Generator | None = None,
+    **options: Any,
+) -> SpikingNetwork:
+    """A network of one of the paper's models.
+
+    Args:
+        model: one of `MODELS`.
+        in_features, hidden, out_features: sizes; `hidden` may be empty if the output spikes.
+        recurrent: whether the hidden layers are recurrent (default True).
+        readout: whether the output is a readout without threshold (default True); False: a
+            feedforward spiking layer.
+        dropout: on the spikes between layers (default 0).
+        tau, tau_readout: time constants of hidden layers and of the readout (None: as `tau`). The
+            homogeneous models have one fixed number: the mean of a distribution.
+        adaptation, tau_adaptation: of "homneu-adaptive"; the other models have no such current.
+        learn_decay, frozen_fraction, decay_parametrization: as in `HetSynLIF`; the homogeneous
+            models have nothing to learn there.
+        options: further arguments of the layers as in `HetSynLIF`: dt, weight_init, batch_first,
+            backend, device, dtype for all, the others (threshold, tau_reset, surrogate, ...) for
+            the spiking ones.
+
+    Raises ValueError or TypeError, naming the argument, for a value that is not allowed.
+    """
+    check.check_choice("model", model, MODELS)
+    layer_type, readout_type = _LAYERS[model]
+    shared: dict[str, Any] = {"generator": generator}
+    shared |= {name: options.pop(name) for name in list(options) if name in _SHARED}
+    tau_last = tau if tau_readout is None else tau_readout
+    if model.startswith("homneu"):
+        tau, tau_last = _mean("tau", tau), _mean("tau_readout", tau_last)
+    else:
+        shared["learn_decay"] = learn_decay
+        shared["frozen_fraction"] = frozen_fraction
+        shared["decay_parametrization"] = decay_parametrization
+    if model == "homneu-adaptive":
+        options |= {"adaptation": adaptation, "tau_adaptation": tau_adaptation}
+    sizes = [in_features, *hidden]
+    layers = [
+        layer_type(before, after, tau=tau, recurrent=recurrent, **shared, **options)
+        for before, after in zip(sizes, hidden, strict=False)
+    ]
+    if readout:
+        last = readout_type(sizes[-1], out_features, tau=tau_last, **shared)
+        return SpikingNetwork(layers, last, dropout=dropout)
+    layers.append(layer_type(sizes[-1], out_features, tau=tau_last, **shared, **options))
+    return SpikingNetwork(layers, dropout=dropout)
+
+
+def _mean(name: str, tau: TimeConstant) -> float:
+    if isinstance(tau, (int, float)):
+        return tau
+    mean = getattr(tau, "mean", None)
+    if not isinstance(mean, (int, float)):
+        raise TypeError(
+            f"{name}: expected a number or a distribution with a mean for a homogeneous model, "
+            f"got {type(tau).__name__}"
+        )
+    return mean
+
+

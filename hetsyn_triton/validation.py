@@ -1,0 +1,152 @@
+"""Checks of arguments: each error names the argument, what was given and what is allowed.
+
+Values are read only where that costs little and breaks nothing: on the CPU, outside of
+`torch.compile`, `torch.func` transforms and export. Elsewhere reading them would stall the device
+or break the graph; there a layer's parameters are checked when they are made and loaded.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+PARAMETER_DTYPES = (torch.float32, torch.float64)
+_EXACT = {
+    torch.float32: (torch.bool, torch.uint8, torch.int8, torch.bfloat16, torch.float16),
+    torch.float64: (torch.bool, torch.uint8, torch.int8, torch.bfloat16, torch.float16, torch.float32),
+}
+
+
+def _names(dtypes: Sequence[torch.dtype]) -> str:
+    return ", ".join(str(d).removeprefix("torch.") for d in dtypes)
+
+
+def check_tensor(name: str, value: object) -> None:
+    """TypeError unless `value` is a tensor."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
+
+
+def check_parameter_dtype(name: str, dtype: torch.dtype) -> None:
+    """TypeError unless parameters and states can have `dtype`: float32 or float64."""
+    if dtype not in PARAMETER_DTYPES:
+        raise TypeError(
+            f"{name}: expected dtype {_names(PARAMETER_DTYPES)}, got {_names([dtype])}; "
+            "states and sums are never kept in fewer bits (inputs may be)"
+        )
+
+
+def as_input(name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
+    """`value` in the parameters' `dtype`; TypeError where the conversion could round."""
+    if value.dtype == dtype:
+        return value
+    if value.dtype not in _EXACT[dtype]:
+        allowed = _names([dtype, *_EXACT[dtype]])
+        raise TypeError(
+            f"{name}: expected dtype {allowed} for {_names([dtype])} parameters, "
+            f"got {_names([value.dtype])}"
+        )
+    return value.to(dtype)
+
+
+def check_like(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
+    """TypeError or ValueError unless `value` has the dtype and device of `other`."""
+    check_tensor(name, value)
+    if value.dtype != other.dtype:
+        raise TypeError(
+            f"{name}: expected dtype {_names([other.dtype])} as {other_name} has, "
+            f"got {_names([value.dtype])}"
+        )
+    check_device(name, value, other_name, other)
+
+
+def check_device(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
+    """ValueError unless `value` is on the device of `other`."""
+    if value.device != other.device:
+        raise ValueError(
+            f"{name}: expected device {other.device} as {other_name} has, got {value.device}"
+        )
+
+
+def check_shape(name: str, value: Tensor, shape: Sequence[int], axes: str) -> None:
+    """ValueError unless `value` has `shape`; `axes` names its axes, as in "[B, J, I]"."""
+    if tuple(value.shape) != tuple(shape):
+        raise ValueError(
+            f"{name}: expected shape {axes} = {tuple(shape)}, got {tuple(value.shape)}"
+        )
+
+
+def readable(value: Tensor) -> bool:
+    """Whether the values of a tensor can be looked at here (see the module's docstring)."""
+    if torch.compiler.is_compiling() or value.device.type != "cpu" or value.numel() == 0:
+        return False
+    if type(value) not in (Tensor, torch.nn.Parameter):
+        return False
+    return not torch._C._functorch.is_functorch_wrapped_tensor(value)
+
+
+def _extent(value: Tensor) -> tuple[float, float]:
+    """Smallest and largest value; NaN anywhere makes both NaN."""
+    low, high = torch.aminmax(value.detach())
+    return low.item(), high.item()
+
+
+def check_finite(name: str, value: Tensor) -> None:
+    """ValueError if `value` holds NaN or infinity."""
+    if readable(value):
+        low, high = _extent(value)
+        if not (math.isfinite(low) and math.isfinite(high)):
+            count = int((~torch.isfinite(value)).sum())
+            raise ValueError(
+                f"{name}: expected finite values, got {count} NaN or infinite of {value.numel()}"
+            )
+
+
+def check_unit_interval(name: str, value: Tensor) -> None:
+    """ValueError unless all of `value` lies in [0, 1], as a decay must; NaN fails too."""
+    if readable(value):
+        low, high = _extent(value)
+        if not (low >= 0 and high <= 1):
+            raise ValueError(
+                f"{name}: expected decays in [0, 1], got values from {low:g} to {high:g}; "
+                "after an optimizer step call clamp_decays_(module), or use "
+                "decay_parametrization='sigmoid'"
+            )
+
+
+def check_positive(name: str, value: Tensor) -> None:
+    """ValueError unless all of `value` is positive and finite."""
+    if readable(value):
+        low, high = _extent(value)
+        if not (low > 0 and high < math.inf):
+            raise ValueError(
+                f"{name}: expected positive, finite values, got values from {low:g} to {high:g}"
+            )
+
+
+def check_positive_number(name: str, value: object) -> float:
+    """`value` as a float; ValueError unless it is a positive finite number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise ValueError(f"{name}: expected a positive, finite number, got {value!r}")
+    return float(value)
+
+
+def check_size(name: str, value: object) -> int:
+    """`value` as an int; ValueError unless it is a whole number of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name}: expected a whole number >= 1, got {value!r}")
+    return value
+
+
+def check_fraction(name: str, value: object) -> float:
+    """`value` as a float; ValueError unless it lies in [0, 1]."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise ValueError(f"{name}: expected a number in [0, 1], got {value!r}")
+    return float(value)
+
+
+def check_choice(name: str, value: object, allowed: Sequence[str]) -> None:
+    """ValueError unless `value` is one of `allowed`."""
+    if value not in allowed:
+        raise ValueError(f"{name}: expected one of {', '.join(allowed)}, got {value!r}")
