@@ -53,7 +53,8 @@ def _once(backward: Callable[..., Any]) -> Callable[..., Any]:
             return gradients
         found = [d for d in gradients if d is not None]
         sources = [t for t in (*g, *ctx.saved_tensors) if t is not None]
-        tied = iter(_NoFurther.apply(len(found), *found, *sources))
+        tie: Callable[..., Any] = _NoFurther.apply
+        tied = iter(tie(len(found), *found, *sources))
         return tuple(None if d is None else next(tied) for d in gradients)
 
     return run
@@ -91,7 +92,7 @@ class SynapticCurrent(torch.autograd.Function):
 
     @staticmethod
     @_once
-    def backward(ctx: Any, g: Tensor | None, g_trace: Tensor | None) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, g: Tensor | None, g_trace: Tensor | None) -> Any:
         z, weight, decay, trace = ctx.saved_tensors
         if g is None:
             g = z.new_zeros(*z.shape[:3], weight.shape[1])
@@ -120,7 +121,7 @@ class LeakyCurrent(torch.autograd.Function):
 
     @staticmethod
     @_once
-    def backward(ctx: Any, g: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, g: Tensor) -> Any:
         return raw.leaky_current_backward(g, *ctx.saved_tensors)
 
 
@@ -188,7 +189,8 @@ class RecurrentScan(torch.autograd.Function):
 
 @vmap_over_replicas
 class LeakyRecurrentScan(torch.autograd.Function):
-    """(drive, weight, decay, current, then as SpikeScan) -> (spikes, V, final feedback, current)."""
+    """(drive, weight, decay, current, then as SpikeScan)
+    -> (spikes, V, final feedback, current)."""
 
     @staticmethod
     def forward(*args: Any) -> Any:
