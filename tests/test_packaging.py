@@ -84,6 +84,11 @@ def test_the_source_distribution_holds_the_whole_house(built: dict[str, Path]) -
     assert not any(name.startswith("hetsyn_triton/kernels") for name in names)
 
 
+def test_the_citation_names_the_version(built: dict[str, Path]) -> None:
+    version = built["wheel from tree"].name.split("-")[1]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+
+
 def test_the_wheel_works_elsewhere(built: dict[str, Path], tmp_path: Path) -> None:
     site = tmp_path / "site"
     install = (sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--target")
