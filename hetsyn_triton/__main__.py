@@ -1,0 +1,6 @@
+"""`python -m hetsyn_triton` is the command `hetsyn`."""
+
+from hetsyn_triton.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""Progress bar while a run trains, and the table that closes it."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from hetsyn_triton.tasks import task_class
+from hetsyn_triton.training import Reporter, TrainConfig, format_metric
+
+
+class RichReporter(Reporter):
+    """A bar with loss, score and time left on a terminal; a line per epoch elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.folder: Path | None = None
+        self.epochs = 0
+        self.score: str | None = None
+        self.bar: Progress | None = None
+        self.held_out = ""
+        self.began = time.monotonic()
+
+    def started(self, config: TrainConfig, folder: Path, steps: int, done: int) -> None:
+        self.folder, self.epochs = folder, config.epochs
+        self.score = task_class(config.task).score
+        layers = "-".join(str(size) for size in config.hidden)
+        kind = "recurrent" if config.recurrent else "feedforward"
+        self.console.print(
+            Text(f"{config.task}: {kind} {config.model} network, {layers} hidden neurons, ")
+            + Text(f"seed {config.seed}, into {folder}")
+        )
+        if not self.console.is_terminal:
+            return
+        self.bar = Progress(
+            TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[means]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            expand=True,
+        )
+        epoch = done * config.epochs // max(1, steps)
+        self.bar.add_task(
+            "", total=steps, completed=done, means="", epoch=min(epoch + 1, config.epochs),
+            epochs=config.epochs,
+        )  # fmt: skip
+        self.bar.start()
+
+    def stepped(self, epoch: int, done: int, means: dict[str, float]) -> None:
+        if self.bar is not None:
+            shown = f"{self._line(means, '')}{self.held_out}"
+            self.bar.update(self.bar.task_ids[0], completed=done, epoch=epoch + 1, means=shown)
+
+    def epoch_ended(self, record: dict[str, Any]) -> None:
+        part = "validation" if "validation_loss" in record else "test"
+        held_out = f"{part} {self._line(record, f'{part}_')}"
+        self.held_out = f", {held_out}"
+        if self.bar is None:
+            line = f"epoch {record['epoch']}/{self.epochs}: {self._line(record, 'train_')}"
+            self.console.print(Text(f"{line}, {held_out}, {record['seconds']:.1f} s"))
+
+    def finishing(self) -> None:
+        self.close()
+
+    def finished(self, summary: dict[str, Any], folder: Path) -> None:
+        title = f"{summary['task']}, {summary['model']}: test"
+        self.console.print(metrics_table(title, summary["test"]))
+        table = Table(title="time constants: lower quartile, median, upper quartile")
+        for heading in ("synapses", "before training", "after training"):
+            table.add_column(heading)
+        for name, taus in summary["time_constant_quartiles"].items():
+            table.add_row(name, *(_quartiles(taus[when]) for when in ("before", "after")))
+        self.console.print(table)
+        seconds = summary["seconds_training"]
+        self.console.print(Text(f"{summary['parameters']} parameters, trained in {seconds} s"))
+        self.console.print(Text(f"Everything is in {folder}"), soft_wrap=True)
+
+    def stopped(self, reason: str, *, error: bool = False) -> None:
+        """The run ends early: say why, and how to go on."""
+        self.close()
+        console = Console(stderr=True)
+        console.print(Text(reason))
+        if self.folder is None:
+            return
+        console.print(Text(f"The last complete checkpoint is in {self.folder}."))
+        if not error:
+            console.print(Text(f"To go on: hetsyn train --resume {self.folder}"), soft_wrap=True)
+
+    def close(self) -> None:
+        """Take the bar down."""
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+    def _line(self, means: dict[str, Any], prefix: str) -> str:
+        parts = [f"loss {means[f'{prefix}loss']:.4f}"]
+        if self.score is not None:
+            parts.append(f"{self.score} {format_metric(self.score, means[prefix + self.score])}")
+        return ", ".join(parts)
+
+
+def metrics_table(title: str, values: dict[str, float]) -> Table:
+    """Names and values of one split."""
+    table = Table(title=title)
+    table.add_column("measure")
+    table.add_column("value", justify="right")
+    for name, value in values.items():
+        table.add_row(name, format_metric(name, value))
+    return table
+
+
+def _quartiles(values: list[Any]) -> str:
+    return ", ".join(v if isinstance(v, str) else f"{v:.3g}" for v in values)

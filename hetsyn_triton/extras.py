@@ -1,0 +1,26 @@
+"""What the `train` extra brings, and the error that says how to get it."""
+
+from importlib.util import find_spec
+
+INSTALL = "pip install 'hetsyn-triton[train]'"
+
+
+class MissingExtraError(ImportError):
+    """A package of the `train` extra is asked for and not installed."""
+
+
+def require_extra(purpose: str, *modules: str) -> None:
+    """Raise MissingExtraError unless every one of `modules` can be imported.
+
+    `purpose` is what needs them, as it begins the error's sentence: "the digits data set".
+    """
+    missing = [name for name in modules if not _importable(name)]
+    if missing:
+        raise MissingExtraError(f"{purpose} needs {', '.join(missing)}: {INSTALL}")
+
+
+def _importable(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ValueError:  # a module that is blocked or half loaded has no spec
+        return False

@@ -1,0 +1,44 @@
+"""The tasks a network can be trained on, by name."""
+
+from .base import SPLITS, Batch, Span, Task
+from .classification import Classification, Samples
+from .digits import Digits
+from .errors import DataError
+from .pattern_generation import PatternGeneration
+from .smnist import SequentialMNIST
+
+__all__ = [
+    "SPLITS",
+    "TASKS",
+    "Batch",
+    "Classification",
+    "DataError",
+    "Digits",
+    "PatternGeneration",
+    "Samples",
+    "SequentialMNIST",
+    "Span",
+    "Task",
+    "register",
+    "task_class",
+]
+
+TASKS: dict[str, type[Task]] = {
+    task.name: task for task in (Digits, SequentialMNIST, PatternGeneration)
+}
+
+
+def register(task: type[Task]) -> type[Task]:
+    """Make a task of one's own known by its name. Usable as a class decorator."""
+    known = TASKS.get(task.name)
+    if known is not None and known is not task:
+        raise ValueError(f"task: the name {task.name!r} is taken by {known.__name__}")
+    TASKS[task.name] = task
+    return task
+
+
+def task_class(name: str) -> type[Task]:
+    """The task of that name; ValueError lists the names there are."""
+    if name not in TASKS:
+        raise ValueError(f"task: expected one of {', '.join(TASKS)}, got {name!r}")
+    return TASKS[name]

@@ -1,0 +1,84 @@
+"""Tasks that name the class of a sample held in memory."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .base import Batch, Task
+from .seeds import seeded_generator
+
+
+class Samples(NamedTuple):
+    """`values` [n, ...] in the form `encode` takes, and `labels` [n]."""
+
+    values: Tensor
+    labels: Tensor
+
+
+class Classification(Task):
+    """Cross-entropy on `logits(output)`, and accuracy.
+
+    A subclass gives `load`, once, and `encode`; it may give `logits`. Training batches are a fresh
+    permutation each epoch; the last may be smaller.
+    """
+
+    score: ClassVar[str | None] = "accuracy"
+    drawn_metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
+    evaluation_batch_size: ClassVar[int] = 256
+    _splits: dict[str, Samples] | None = None
+
+    @abstractmethod
+    def load(self) -> dict[str, Samples]:
+        """The samples of each split; "validation" may be missing."""
+
+    @abstractmethod
+    def encode(self, values: Tensor) -> Tensor:
+        """`values` of B samples as network input [T, B, in_features]."""
+
+    def logits(self, output: Tensor) -> Tensor:
+        """Class scores [B, classes] of `output` [T, B, classes]: the mean over steps."""
+        return output.mean(0)
+
+    @property
+    def splits(self) -> dict[str, Samples]:
+        """The loaded samples by split."""
+        if self._splits is None:
+            self._splits = self.load()
+        return self._splits
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(len(self.splits["train"].labels) / self.batch_size)
+
+    def batches(self, split: str, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
+        samples = self.splits.get(split)
+        if samples is None:
+            return
+        count = len(samples.labels)
+        if split == "train":
+            size = self.batch_size
+            order = torch.randperm(count, generator=seeded_generator(self.seed, "order", epoch))
+        else:
+            size = self.evaluation_batch_size
+            order = torch.arange(count)
+        for first in range(start * size, count, size):
+            chosen = order[first : first + size]
+            yield Batch(self.encode(samples.values[chosen]), samples.labels[chosen])
+
+    def loss(self, output: Tensor, spikes: Sequence[Tensor], target: Tensor) -> Tensor:
+        return torch.nn.functional.cross_entropy(self.logits(output), target)
+
+    def metrics(self, output: Tensor, spikes: Sequence[Tensor], target: Tensor) -> dict[str, float]:
+        correct = self.logits(output).argmax(1) == target
+        return {"accuracy": correct.double().mean().item()}
+
+    def caption(self, output: Tensor, target: Tensor) -> str:
+        found = int(self.logits(output).argmax(1))
+        return f"{self.name}: class {int(target)}, read as {found}"
+
+    def highlight(self, target: Tensor) -> int | None:
+        return int(target)

@@ -1,0 +1,63 @@
+"""scikit-learn's handwritten digits, read row by row."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hetsyn_triton.extras import require_extra
+
+from .base import Option
+from .classification import Classification, Samples
+
+SPLIT_SEED = 1797  # of the split alone: the test set is the same in every run
+GREY_LEVELS = 16.0
+
+
+class Digits(Classification):
+    """1,797 images of 8 x 8 grey levels, shown as 8 rows of 8 analog inputs in [0, 1].
+
+    Each row is held for `hold` steps. A fifth of the images of every digit is the test set, a
+    further `validation` of every digit is held out of training; neither depends on the seed.
+    """
+
+    name = "digits"
+    in_features = 8
+    out_features = 10
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    options: ClassVar[Mapping[str, Option]] = {"hold": 3, "validation": 0.1}
+
+    def load(self) -> dict[str, Samples]:
+        require_extra("the digits data set", "sklearn")
+        from sklearn.datasets import load_digits
+
+        data = load_digits()
+        values = torch.from_numpy(data.images / GREY_LEVELS).float()
+        labels = torch.from_numpy(data.target).long()
+        parts = stratified_split(data.target, (0.2, self.option["validation"]))
+        names = ("test", "validation", "train")
+        return {
+            name: Samples(values[rows], labels[rows])
+            for name, rows in zip(names, parts, strict=True)
+            if len(rows)
+        }
+
+    def encode(self, values: Tensor) -> Tensor:
+        return values.transpose(0, 1).repeat_interleave(self.option["hold"], dim=0)
+
+
+def stratified_split(labels: np.ndarray, fractions: tuple[float, ...]) -> list[Tensor]:
+    """Indices of one part per fraction, then of what is left; every class in proportion.
+
+    A fraction is of all samples of a class, rounded. The parts depend on `labels` alone.
+    """
+    generator = np.random.default_rng(SPLIT_SEED)
+    parts: list[list[np.ndarray]] = [[] for _ in range(len(fractions) + 1)]
+    for label in np.unique(labels):
+        rows = generator.permutation(np.flatnonzero(labels == label))
+        ends = np.cumsum([round(len(rows) * fraction) for fraction in fractions])
+        for part, rows_of_part in zip(parts, np.split(rows, ends), strict=True):
+            part.append(rows_of_part)
+    return [torch.from_numpy(np.sort(np.concatenate(part))) for part in parts]

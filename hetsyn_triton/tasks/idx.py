@@ -1,0 +1,64 @@
+"""Reader of idx files, the format MNIST is published in.
+
+A file is: two zero bytes, a type code (8 = unsigned byte), the number of dimensions, each size as
+a big-endian 32-bit integer, then the values in row-major order.
+"""
+
+import gzip
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import DataError
+
+UNSIGNED_BYTE = 8
+
+
+def find_idx(folder: Path, name: str) -> Path:
+    """The file `name` or `name`.gz in `folder`; DataError names both where neither is there."""
+    for path in (folder / name, folder / f"{name}.gz"):
+        if path.is_file():
+            return path
+    raise DataError(f"neither {name} nor {name}.gz is in {folder}")
+
+
+def read_idx(path: Path, dimensions: int) -> Tensor:
+    """The values of an idx file of unsigned bytes with that many dimensions, as uint8.
+
+    Raises DataError, naming the file, where it is truncated, longer than its header says, not
+    gzip though it ends in .gz, of another type or of another number of dimensions.
+    """
+    content = _content(path)
+    header = 4 + 4 * dimensions
+    if len(content) < header:
+        raise DataError(f"{path} is truncated: {len(content)} bytes, its header alone has {header}")
+    zeros, code, found = struct.unpack(">HBB", content[:4])
+    if zeros != 0 or code != UNSIGNED_BYTE or found != dimensions:
+        wanted = bytes([0, 0, UNSIGNED_BYTE, dimensions]).hex()
+        raise DataError(
+            f"{path} is not the idx file wanted: magic {content[:4].hex()}, not {wanted}"
+        )
+    sizes = struct.unpack(f">{dimensions}I", content[4:header])
+    wanted_bytes = header + int(np.prod(sizes, dtype=np.int64))
+    if len(content) != wanted_bytes:
+        what = "truncated" if len(content) < wanted_bytes else "too long"
+        raise DataError(
+            f"{path} is {what}: {len(content)} bytes, its header {list(sizes)} means {wanted_bytes}"
+        )
+    values = np.frombuffer(content, np.uint8, offset=header).reshape(sizes)
+    return torch.from_numpy(values.copy())
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (EOFError, zlib.error) as error:
+        raise DataError(f"{path} is truncated or damaged: {error}") from error
+    except gzip.BadGzipFile as error:
+        raise DataError(f"{path} is not a gzip file: {error}") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error}") from error

@@ -1,0 +1,16 @@
+"""Firing rates and the penalty that holds them near a wanted rate."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def firing_rates(spikes: Sequence[Tensor], dt_ms: float) -> Tensor:
+    """Rate in Hz of every neuron of all layers [sum J], over the time and batch of [T, B, J]."""
+    return torch.cat([layer.mean((0, 1)) for layer in spikes]) * (1000.0 / dt_ms)
+
+
+def rate_penalty(spikes: Sequence[Tensor], dt_ms: float, wanted_hz: float) -> Tensor:
+    """Mean over neurons of ((rate - wanted) / wanted)^2."""
+    return ((firing_rates(spikes, dt_ms) / wanted_hz - 1) ** 2).mean()

@@ -1,0 +1,24 @@
+"""Training a network on a task, in a run folder that can be resumed and evaluated."""
+
+from .config import TrainConfig, default_config
+from .errors import CheckpointError, ConfigError, NonFiniteError, RunFolderError
+from .measure import format_metric
+from .reporting import Reporter
+from .runs import Run, environment, evaluate, load_run, resume, train
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "NonFiniteError",
+    "Reporter",
+    "Run",
+    "RunFolderError",
+    "TrainConfig",
+    "default_config",
+    "environment",
+    "evaluate",
+    "format_metric",
+    "load_run",
+    "resume",
+    "train",
+]

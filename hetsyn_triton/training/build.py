@@ -1,0 +1,72 @@
+"""From a configuration to the task, the network and the optimizer it names."""
+
+import torch
+
+from hetsyn_triton.modules import SpikingNetwork, make_network
+from hetsyn_triton.ops.backends import BackendUnavailableError
+from hetsyn_triton.optim import parameter_groups
+from hetsyn_triton.surrogates import surrogate_by_name
+from hetsyn_triton.tasks import Task, task_class
+from hetsyn_triton.tasks.seeds import seeded_generator
+
+from .config import OPTIMIZERS, TrainConfig
+from .distributions import parse_distribution
+from .errors import ConfigError
+
+
+def build_task(config: TrainConfig) -> Task:
+    """The task of `config`."""
+    return task_class(config.task)(
+        seed=config.seed,
+        batch_size=config.batch_size,
+        data_dir=config.data_dir,
+        **config.options,
+    )
+
+
+def build_network(config: TrainConfig, task: Task) -> SpikingNetwork:
+    """The network of `config`, freshly drawn from its seed, on its device.
+
+    One silent step is run, so that a setting or a backend that cannot work is a ConfigError here.
+    """
+    readout = config.tau_readout
+    try:
+        network = make_network(
+            config.model,
+            task.in_features,
+            config.hidden,
+            task.out_features,
+            recurrent=config.recurrent,
+            readout=task.readout,
+            dropout=config.dropout,
+            tau=parse_distribution(config.tau),
+            tau_readout=None if readout is None else parse_distribution(readout),
+            learn_decay=config.learn_decay,
+            frozen_fraction=config.frozen_fraction,
+            decay_parametrization=config.decay_parametrization,
+            adaptation=config.adaptation,
+            tau_adaptation=config.tau_adaptation,
+            tau_reset=config.tau_reset,
+            threshold=config.threshold,
+            surrogate=surrogate_by_name(config.surrogate),
+            dt=config.dt,
+            backend=config.backend,
+            generator=seeded_generator(config.seed, "network"),
+        ).to(config.device)
+        with torch.no_grad():
+            network(torch.zeros(1, 1, task.in_features, device=config.device))
+    except (ValueError, TypeError, BackendUnavailableError) as error:
+        raise ConfigError(str(error)) from error
+    return network
+
+
+def build_optimizer(config: TrainConfig, network: SpikingNetwork) -> torch.optim.Optimizer:
+    """The optimizer of `config`, with the decays in groups of their own."""
+    groups = parameter_groups(
+        network,
+        config.lr,
+        weight_decay=config.weight_decay,
+        decay_lr=config.decay_lr,
+        decay_weight_decay=config.decay_weight_decay,
+    )
+    return OPTIMIZERS[config.optimizer](groups)

@@ -1,0 +1,262 @@
+"""All settings of a run in one frozen, checked dataclass that survives JSON."""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hetsyn_triton.modules import MODELS
+from hetsyn_triton.ops.backends import BACKENDS
+from hetsyn_triton.surrogates import SURROGATES
+from hetsyn_triton.tasks import TASKS, task_class
+
+from .distributions import EXPECTED as DISTRIBUTION
+from .distributions import parse_distribution, smallest
+from .errors import ConfigError
+
+OPTIMIZERS: dict[str, type[torch.optim.Adam] | type[torch.optim.AdamW]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+}
+SCHEDULES = ("constant", "cosine", "step")
+
+COMMON: dict[str, Any] = {
+    "model": "hetsyn",
+    "seed": 0,
+    "hidden": (64,),
+    "recurrent": True,
+    "tau": "uniform(5,20)",
+    "tau_readout": None,
+    "tau_reset": 20.0,
+    "tau_adaptation": 100.0,
+    "adaptation": 0.05,
+    "threshold": 1.0,
+    "dt": 1.0,
+    "surrogate": "multi-gaussian",
+    "learn_decay": True,
+    "frozen_fraction": 0.0,
+    "decay_parametrization": "clamp",
+    "dropout": 0.0,
+    "epochs": 10,
+    "batch_size": 32,
+    "optimizer": "adamw",
+    "lr": 1e-3,
+    "decay_lr": None,
+    "weight_decay": 0.0,
+    "decay_weight_decay": None,
+    "schedule": "cosine",
+    "warmup": 0.05,
+    "step_every": 100,
+    "step_factor": 0.8,
+    "backend": "auto",
+    "device": "cpu",
+    "threads": None,
+    "data_dir": None,
+}
+"""What holds where a task's `defaults` say nothing else."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Settings of one run; `default_config` fills in those of a task.
+
+    No field has a default of its own, so that none of a task's settings is forgotten. Times (`tau`,
+    `dt` and the like) share the task's unit, as a rule time steps. `decay_lr` and
+    `decay_weight_decay` of None mean twice `lr` and the same as `weight_decay`; `threads` of None
+    leaves PyTorch's choice. Every field is checked: ConfigError names it, its value and what is
+    allowed.
+    """
+
+    task: str
+    model: str
+    seed: int
+    hidden: tuple[int, ...]
+    recurrent: bool
+    tau: str | float
+    tau_readout: str | float | None
+    tau_reset: float
+    tau_adaptation: float
+    adaptation: float
+    threshold: float
+    dt: float
+    surrogate: str
+    learn_decay: bool
+    frozen_fraction: float
+    decay_parametrization: str
+    dropout: float
+    epochs: int
+    batch_size: int
+    optimizer: str
+    lr: float
+    decay_lr: float | None
+    weight_decay: float
+    decay_weight_decay: float | None
+    schedule: str
+    warmup: float
+    step_every: int
+    step_factor: float
+    backend: str
+    device: str
+    threads: int | None
+    data_dir: str | None
+    options: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        if isinstance(self.hidden, list):
+            object.__setattr__(self, "hidden", tuple(self.hidden))
+        for name, (allowed, expected) in _rules().items():
+            value = getattr(self, name)
+            if not allowed(value):
+                raise ConfigError(f"{name}: expected {expected}, got {value!r}")
+        _check_options(self.task, self.options)
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return {**asdict(self), "hidden": list(self.hidden)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "TrainConfig":
+        """The configuration `to_json` wrote. A missing or unknown field is a ConfigError."""
+        names = [item.name for item in fields(cls)]
+        for what, odd in (
+            ("unknown", [name for name in values if name not in names]),
+            ("missing", [name for name in names if name not in values]),
+        ):
+            if odd:
+                raise ConfigError(f"configuration: {what} fields {', '.join(odd)}")
+        return cls(**values)
+
+    @classmethod
+    def load(cls, path: str | Path, **changes: Any) -> "TrainConfig":
+        """Read a config.json, with other values for some fields."""
+        try:
+            values = json.loads(Path(path).read_text())
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path} is not a readable configuration: {error}") from error
+        if not isinstance(values, dict):
+            raise ConfigError(f"{path} is not a configuration: expected an object")
+        return cls.from_json({**values, **changes})
+
+
+def default_config(task: str = "digits", **changes: Any) -> TrainConfig:
+    """The settings `task` is run with, but for `changes`.
+
+    `changes` are fields of TrainConfig; `options` among them adds to the task's own options. An
+    unknown name is a ConfigError that lists the fields.
+    """
+    try:
+        chosen = task_class(task)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    unknown = sorted(set(changes) - set(FIELDS))
+    if unknown:
+        raise ConfigError(f"settings: expected {', '.join(FIELDS)}, got {', '.join(unknown)}")
+    options = changes.get("options", {})
+    if isinstance(options, Mapping):
+        changes = {**changes, "options": {**chosen.options, **options}}
+        settings = {"options": dict(chosen.options), **COMMON, **chosen.defaults, **changes}
+    return TrainConfig(task=task, **settings)
+
+
+FIELDS = tuple(item.name for item in fields(TrainConfig))
+
+_Rule = tuple[Callable[[Any], bool], str]
+
+
+def _rules() -> dict[str, _Rule]:
+    """What each field may hold. Built on use, because tasks can be registered."""
+    positive: _Rule = (lambda v: _real(v) and v > 0, "a positive number")
+    not_negative: _Rule = (lambda v: _real(v) and v >= 0, "a number of at least 0")
+    count: _Rule = (lambda v: _integer(v) and v > 0, "a positive integer")
+    flag: _Rule = (lambda v: isinstance(v, bool), "true or false")
+    distribution: _Rule = (_distribution, f"positive times: {DISTRIBUTION}")
+    return {
+        "task": _one_of(TASKS),
+        "model": _one_of(MODELS),
+        "seed": (lambda v: _integer(v) and 0 <= v < 2**63, "an integer from 0 to 2^63 - 1"),
+        "hidden": (_sizes, "one or more positive integers"),
+        "recurrent": flag,
+        "tau": distribution,
+        "tau_readout": _or_none(distribution),
+        "tau_reset": positive,
+        "tau_adaptation": positive,
+        "adaptation": not_negative,
+        "threshold": positive,
+        "dt": positive,
+        "surrogate": _one_of(SURROGATES),
+        "learn_decay": flag,
+        "frozen_fraction": (lambda v: _real(v) and 0 <= v <= 1, "a number from 0 to 1"),
+        "decay_parametrization": _one_of(("clamp", "sigmoid")),
+        "dropout": (lambda v: _real(v) and 0 <= v < 1, "a number from 0 to below 1"),
+        "epochs": count,
+        "batch_size": count,
+        "optimizer": _one_of(OPTIMIZERS),
+        "lr": positive,
+        "decay_lr": _or_none(positive),
+        "weight_decay": not_negative,
+        "decay_weight_decay": _or_none(not_negative),
+        "schedule": _one_of(SCHEDULES),
+        "warmup": (lambda v: _real(v) and 0 <= v < 1, "a number from 0 to below 1"),
+        "step_every": count,
+        "step_factor": (lambda v: _real(v) and 0 < v <= 1, "a number above 0, at most 1"),
+        "backend": _one_of(BACKENDS),
+        "device": (_device_is_here, "a device of this machine, such as cpu or cuda"),
+        "threads": _or_none(count),
+        "data_dir": (lambda v: v is None or isinstance(v, str), "a folder's name or nothing"),
+        "options": (lambda v: isinstance(v, dict), "an object of the task's own settings"),
+    }
+
+
+def _one_of(names: Any) -> _Rule:
+    allowed = list(names)
+    return (lambda v: isinstance(v, str) and v in allowed, "one of " + ", ".join(allowed))
+
+
+def _or_none(rule: _Rule) -> _Rule:
+    return (lambda v: v is None or rule[0](v), f"{rule[1]}, or nothing")
+
+
+def _integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _real(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _sizes(value: Any) -> bool:
+    return isinstance(value, tuple) and bool(value) and all(_integer(v) and v > 0 for v in value)
+
+
+def _distribution(value: Any) -> bool:
+    try:
+        return smallest(parse_distribution(value)) > 0
+    except (ValueError, TypeError):
+        return False
+
+
+def _device_is_here(value: Any) -> bool:
+    try:
+        device = torch.device(value)
+    except (RuntimeError, TypeError):
+        return False
+    if device.type == "cuda":
+        return torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
+    return device.type == "cpu"
+
+
+def _check_options(task: str, options: Mapping[str, Any]) -> None:
+    """Every option is one of the task's, of the type of its default."""
+    known = task_class(task).options
+    for name, value in options.items():
+        if name not in known:
+            allowed = ", ".join(known) or "none"
+            raise ConfigError(f"options: expected for {task} {allowed}, got {name!r}")
+        kind = type(known[name])
+        fits = _real(value) if kind is float else type(value) is kind
+        if not fits:
+            raise ConfigError(f"options.{name}: expected {kind.__name__}, got {value!r}")

@@ -1,0 +1,38 @@
+"""Distributions of time constants written as text: "20", "uniform(5,20)", "normal(20,5)"."""
+
+import re
+
+from hetsyn_triton.initializers import Constant, LogUniform, Normal, Uniform
+
+Distribution = Constant | Uniform | Normal | LogUniform
+
+_KINDS: dict[str, type[Uniform] | type[Normal] | type[LogUniform]] = {
+    "uniform": Uniform,
+    "normal": Normal,
+    "log-uniform": LogUniform,
+}
+EXPECTED = 'a number, "uniform(LOW,HIGH)", "log-uniform(LOW,HIGH)" or "normal(MEAN,DEVIATION)"'
+
+
+def parse_distribution(text: str | float) -> Distribution:
+    """The initialiser that `text` names; ValueError says which forms there are."""
+    if isinstance(text, (int, float)) and not isinstance(text, bool):
+        return Constant(float(text))
+    number = r"\s*([-+.\deE]+)\s*"
+    match = re.fullmatch(rf"([a-z-]+)\({number},{number}\)", str(text).strip())
+    try:
+        if match is None:
+            return Constant(float(text))
+        first, second = float(match[2]), float(match[3])
+    except ValueError:
+        raise ValueError(f"expected {EXPECTED}, got {text!r}") from None
+    if match[1] not in _KINDS:
+        raise ValueError(f"expected {EXPECTED}, got {text!r}")
+    return _KINDS[match[1]](first, second)
+
+
+def smallest(distribution: Distribution) -> float:
+    """The least time constant drawn; the mean of a normal one, which is drawn again below 0."""
+    if isinstance(distribution, Constant):
+        return distribution.value
+    return distribution.mean if isinstance(distribution, Normal) else distribution.low

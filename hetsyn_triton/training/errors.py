@@ -1,0 +1,17 @@
+"""What can go wrong in a run, told apart by what the user has to change."""
+
+
+class ConfigError(ValueError):
+    """A setting is unknown or not allowed."""
+
+
+class RunFolderError(RuntimeError):
+    """The run folder cannot be written, is not empty, or is no run folder."""
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint is missing, truncated, or of another network."""
+
+
+class NonFiniteError(ArithmeticError):
+    """The loss or a gradient is NaN or infinite."""

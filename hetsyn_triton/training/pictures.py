@@ -1,0 +1,157 @@
+"""The three pictures of a run: learning curve, one sample, time constants."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from torch import Tensor
+
+from hetsyn_triton.modules import SpikingNetwork
+from hetsyn_triton.tasks import Task
+
+from .files import write_atomically
+from .measure import format_metric, run_network
+from .timeconstants import quartiles
+
+INK = "#22303c"
+GREY = "#9aa7b2"
+BLUE = "#2463c5"
+ORANGE = "#e2711d"
+SHADE = "#f3e6c8"
+DPI = 150
+RASTER_STEPS = 200  # longer samples are drawn as dots, shorter ones as filled cells
+TAU_RANGE = (0.5, 1000.0)  # in steps; what lies outside is counted in the outermost bins
+
+
+def draw_learning_curve(
+    task: Task, history: list[dict[str, Any]], test: dict[str, float], path: Path
+) -> None:
+    """Loss and the task's metrics over epochs, with the test result after the last one."""
+    names = ["loss", *task.drawn_metrics]
+    figure = Figure(figsize=(4.6 * len(names), 3.6), layout="constrained")
+    watched = "validation" if "validation_loss" in history[-1] else "test"
+    epochs = [record["epoch"] for record in history]
+    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        _clean(axes)
+        for part, colour in (("train", GREY), (watched, BLUE)):
+            values = [record[f"{part}_{name}"] for record in history]
+            marker = "o" if len(epochs) < 3 else None
+            axes.plot(epochs, values, color=colour, lw=1.8, marker=marker, label=part)
+        label = f"test, last epoch: {format_metric(name, test[name])}"
+        axes.plot(epochs[-1:], [test[name]], "D", color=ORANGE, ms=6, label=label, zorder=3)
+        if name.endswith("accuracy"):
+            axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set(xlabel="epoch", title=name)
+        axes.legend(frameon=False, fontsize=8)
+    _save(figure, path)
+
+
+def draw_sample(task: Task, network: SpikingNetwork, device: torch.device, path: Path) -> None:
+    """Input, hidden spikes and output of one test sample over time."""
+    sample = task.sample()
+    with torch.no_grad():
+        output, hidden = run_network(network, sample.input.to(device))
+    output, spikes = output.cpu(), [layer.cpu() for layer in hidden]
+    figure = Figure(figsize=(8.0, 3.2 + 2.0 * (len(spikes) + 1)), layout="constrained")
+    heights = [1.0, *[1.4] * len(spikes), 1.4]
+    rows = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
+    figure.suptitle(task.caption(output, sample.target), color=INK, fontsize=12)
+    _draw_events(rows[0], sample.input[:, 0], "input")
+    for number, (axes, layer) in enumerate(zip(rows[1:-1], spikes, strict=True), 1):
+        name = "hidden neuron" if len(spikes) == 1 else f"neuron, layer {number}"
+        _draw_events(axes, layer[:, 0], name)
+    _draw_output(rows[-1], task, output, sample.target)
+    for axes in rows:
+        for span in task.spans():
+            axes.axvspan(span.start, span.stop, color=SHADE, lw=0, zorder=0)
+    for span in task.spans():
+        rows[0].text(
+            (span.start + span.stop) / 2, 1.02, span.label, color=INK, fontsize=8, ha="center",
+            transform=rows[0].get_xaxis_transform(),
+        )  # fmt: skip
+    rows[-1].set(xlabel=f"time ({task.time_unit})", xlim=(0, len(output)))
+    _save(figure, path)
+
+
+def draw_time_constants(
+    before: dict[str, Tensor], after: dict[str, Tensor], unit: str, dt: float, path: Path
+) -> None:
+    """Histograms of the time constants of each group of synapses, before and after training."""
+    figure = Figure(figsize=(4.2 * len(after), 3.4), layout="constrained")
+    low, high = (limit * dt for limit in TAU_RANGE)
+    bins = np.geomspace(low, high, 50)
+    for axes, name in zip(figure.subplots(1, len(after), squeeze=False)[0], after, strict=True):
+        _clean(axes)
+        for taus, colour, when in ((before[name], GREY, "before"), (after[name], BLUE, "after")):
+            median = quartiles(taus)[1]
+            shown = taus.clamp(low, high).numpy()
+            style = "stepfilled" if when == "before" else "step"
+            label = f"{when}, median {median:.3g}"
+            axes.hist(shown, bins, histtype=style, color=colour, lw=1.6, label=label)
+            axes.axvline(min(max(median, low), high), color=colour, lw=1.0, ls="--")
+        axes.set(xscale="log", xlabel=f"time constant ({unit})", title=name)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.legend(frameon=False, fontsize=8)
+        top = axes.get_ylim()[1]
+        axes.set_ylim(0, 1.3 * top)  # room for the legend
+    figure.axes[0].set_ylabel("synapses")
+    _save(figure, path)
+
+
+def _draw_events(axes: Axes, values: Tensor, name: str) -> None:
+    """Values [T, N] over time: dots or cells for spikes, grey levels for analog values."""
+    _clean(axes, grid=False)
+    steps, count = values.shape
+    binary = bool(((values == 0) | (values == 1)).all())
+    if count == 1 and not binary:
+        axes.fill_between(np.arange(steps) + 0.5, values[:, 0].numpy(), color=INK, lw=0)
+        axes.set(ylabel=name, ylim=(0, None))
+        return
+    if binary and steps > RASTER_STEPS:
+        time, neuron = values.nonzero(as_tuple=True)
+        axes.plot(time + 0.5, neuron + 0.5, ".", ms=1.6, color=INK, rasterized=True)
+    else:
+        axes.imshow(
+            values.T.numpy(), cmap="Greys", vmin=0, aspect="auto", origin="lower",
+            interpolation="nearest", extent=(0, steps, 0, count),
+        )  # fmt: skip
+    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.set(ylabel=name, ylim=(0, count))
+
+
+def _draw_output(axes: Axes, task: Task, output: Tensor, target: Tensor) -> None:
+    _clean(axes)
+    curves, wanted, winner = task.trace(output), task.wanted(target), task.highlight(target)
+    time = np.arange(len(curves)) + 0.5
+    if wanted is not None:
+        for number, curve in enumerate(wanted.T):
+            label = "target" if number == 0 else None
+            axes.plot(time, curve, color=ORANGE, lw=2.4, alpha=0.8, label=label)
+    for number, curve in enumerate(curves.T):
+        if winner is None:
+            label, style = ("output" if number == 0 else None), {"color": BLUE, "lw": 1.3}
+        elif number == winner:
+            label, style = f"{number} (true)", {"color": ORANGE, "lw": 2.6, "zorder": 3}
+        else:
+            label, style = f"{number}", {"color": f"C{number}", "lw": 1.1, "alpha": 0.55}
+        axes.plot(time, curve, label=label, **style)  # type: ignore[arg-type]
+    axes.set(ylabel=task.trace_label)
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def _clean(axes: Axes, grid: bool = True) -> None:
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.tick_params(labelsize=8, colors=INK)
+    if grid:
+        axes.grid(color="#e6eaee", lw=0.7)
+        axes.set_axisbelow(True)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=DPI))

@@ -1,0 +1,238 @@
+"""Runs from Python: train, resume, load and evaluate."""
+
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hetsyn_triton.extras import require_extra
+from hetsyn_triton.modules import SpikingNetwork
+from hetsyn_triton.tasks import SPLITS, Task
+
+from .build import build_network, build_task
+from .checkpoint import check_same_run, load_weights, read_checkpoint
+from .config import TrainConfig, default_config
+from .errors import CheckpointError, ConfigError
+from .files import write_json
+from .folder import (
+    CHECKPOINT,
+    CONFIG,
+    LEARNING_CURVE,
+    METRICS,
+    SAMPLE,
+    SUMMARY,
+    TIME_CONSTANTS,
+    check_run_folder,
+    check_writable,
+    claim_folder,
+    free_folder,
+)
+from .measure import measure_split
+from .reporting import Reporter
+from .timeconstants import quartiles, time_constants
+from .trainer import Trainer
+
+
+@dataclass
+class Run:
+    """A run read from its folder, with the weights of its last checkpoint.
+
+    `epoch` whole epochs are trained, of `config.epochs`; `history` has one record for each.
+    """
+
+    path: Path
+    config: TrainConfig
+    task: Task
+    network: SpikingNetwork
+    epoch: int
+    history: list[dict[str, Any]]
+
+
+def train(
+    config: TrainConfig | str = "digits",
+    out: str | Path | None = None,
+    *,
+    reporter: Reporter | None = None,
+    pictures: bool = True,
+) -> Run:
+    """Train a network, from the start, in the new run folder `out`.
+
+    `config` may be the name of a task, for its default settings; `out` of None is the first free
+    name in runs/. Every setting, the folder and the data are checked before anything is trained.
+    """
+    config = default_config(config) if isinstance(config, str) else config
+    _require_pictures(pictures)
+    folder = free_folder(config) if out is None else Path(out)
+    claim_folder(folder)
+    with _threads(config.threads):
+        try:
+            trainer = Trainer(config)
+        except BaseException:
+            folder.rmdir()  # still empty
+            raise
+        write_json(folder / CONFIG, config.to_json())
+        return _complete(trainer, folder, reporter or Reporter(), pictures)
+
+
+def resume(
+    path: str | Path,
+    *,
+    data_dir: str | None = None,
+    reporter: Reporter | None = None,
+    pictures: bool = True,
+) -> Run:
+    """Go on with the run in folder `path` from its last checkpoint, to the same end.
+
+    A run that is complete is only tested and drawn again. `data_dir` says where the data is now,
+    if not where the run read it before.
+    """
+    _require_pictures(pictures)
+    folder = Path(path)
+    config = _read_config(folder, data_dir, None)
+    check_writable(folder)
+    with _threads(config.threads):
+        trainer = Trainer(config)
+        checkpoint = folder / CHECKPOINT
+        if checkpoint.exists():
+            trainer.restore(checkpoint, read_checkpoint(checkpoint, trainer.device))
+        elif (folder / METRICS).exists():
+            raise CheckpointError(f"there is no checkpoint {checkpoint}")
+        return _complete(trainer, folder, reporter or Reporter(), pictures)
+
+
+def load_run(path: str | Path, *, data_dir: str | None = None, device: str | None = None) -> Run:
+    """The run in folder `path`: configuration, task, and network with its last weights."""
+    folder = Path(path)
+    config = _read_config(folder, data_dir, device)
+    task = build_task(config)
+    network = build_network(config, task)
+    file = folder / CHECKPOINT
+    checkpoint = read_checkpoint(file, torch.device(config.device))
+    check_same_run(file, checkpoint, config)
+    load_weights(file, checkpoint, network)
+    network.eval()
+    return Run(folder, config, task, network, checkpoint.epoch, checkpoint.history)
+
+
+def evaluate(run: Run | str | Path, split: str = "test") -> dict[str, float]:
+    """Loss and metrics of a run on "test", "validation" or "train"."""
+    if split not in SPLITS:
+        raise ConfigError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
+    run = run if isinstance(run, Run) else load_run(run)
+    with _threads(run.config.threads):
+        values = measure_split(run.task, run.network, split, run.config.device)
+    if not values:
+        raise ConfigError(f"split: {run.task.name} holds out no {split} samples in this run")
+    return values
+
+
+def _complete(trainer: Trainer, folder: Path, reporter: Reporter, pictures: bool) -> Run:
+    began = time.monotonic()
+    trainer.fit(folder, reporter)
+    reporter.finishing()
+    trainer.network.eval()
+    run = Run(folder, trainer.config, trainer.task, trainer.network, trainer.epoch, trainer.history)
+    test = measure_split(run.task, run.network, "test", run.config.device)
+    before = time_constants(build_network(run.config, run.task), run.config.dt)
+    after = time_constants(run.network, run.config.dt)
+    if pictures:
+        _draw(run, test, before, after)
+    summary = _summary(run, test, before, after, time.monotonic() - began)
+    write_json(folder / SUMMARY, summary)
+    reporter.finished(summary, folder)
+    return run
+
+
+def _draw(
+    run: Run, test: dict[str, float], before: dict[str, Tensor], after: dict[str, Tensor]
+) -> None:
+    from .pictures import draw_learning_curve, draw_sample, draw_time_constants
+
+    draw_learning_curve(run.task, run.history, test, run.path / LEARNING_CURVE)
+    draw_sample(run.task, run.network, torch.device(run.config.device), run.path / SAMPLE)
+    unit = run.task.time_unit
+    draw_time_constants(before, after, unit, run.config.dt, run.path / TIME_CONSTANTS)
+
+
+def _summary(
+    run: Run,
+    test: dict[str, float],
+    before: dict[str, Tensor],
+    after: dict[str, Tensor],
+    seconds: float,
+) -> dict[str, Any]:
+    """What summary.json holds; `before` and `after` are the time constants."""
+    return {
+        "task": run.config.task,
+        "model": run.config.model,
+        "seed": run.config.seed,
+        "epochs": run.epoch,
+        "parameters": sum(p.numel() for p in run.network.parameters() if p.requires_grad),
+        "score": run.task.score,
+        "last_epoch": run.history[-1],
+        "test": test,
+        "seconds_training": round(sum(record["seconds"] for record in run.history), 1),
+        "seconds_this_process": round(seconds, 1),
+        "time_constant_quartiles": {
+            name: {
+                "before": [_json_number(q) for q in quartiles(before[name])],
+                "after": [_json_number(q) for q in quartiles(after[name])],
+            }
+            for name in after
+        },
+        "environment": environment(),
+    }
+
+
+def environment() -> dict[str, Any]:
+    """Versions and the number of threads, which together with the seed fix the result."""
+    names = ("hetsyn-triton", "torch", "triton", "numba", "numpy")
+    return {
+        "python": platform.python_version(),
+        **{name: _version(name) for name in names},
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+    }
+
+
+def _read_config(folder: Path, data_dir: str | None, device: str | None) -> TrainConfig:
+    check_run_folder(folder)
+    moved = {"data_dir": data_dir, "device": device}
+    changes = {name: value for name, value in moved.items() if value is not None}
+    return TrainConfig.load(folder / CONFIG, **changes)
+
+
+def _json_number(value: float) -> float | str:
+    return value if value < float("inf") else "infinite"
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _require_pictures(pictures: bool) -> None:
+    if pictures:
+        require_extra("drawing the run's pictures", "matplotlib")
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """PyTorch's number of threads set to `count` for a while."""
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

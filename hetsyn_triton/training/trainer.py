@@ -1,0 +1,140 @@
+"""The training loop."""
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hetsyn_triton.optim import clamp_decays_
+from hetsyn_triton.tasks import Batch
+from hetsyn_triton.tasks.seeds import derived_seed
+
+from .build import build_network, build_optimizer, build_task
+from .checkpoint import Checkpoint, check_same_run, load_weights, save_checkpoint
+from .config import TrainConfig
+from .errors import NonFiniteError
+from .files import append_json_line, write_json_lines
+from .folder import CHECKPOINT, METRICS
+from .measure import Means, measure, measure_split
+from .reporting import Reporter
+from .schedule import lr_scale
+
+CHECKPOINT_SECONDS = 60.0  # inside an epoch; there is one after every epoch too
+
+
+class Trainer:
+    """A run under way: task, network, optimizer, and how far they are."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.device = torch.device(config.device)
+        self.task = build_task(config)
+        self.steps_per_epoch = self.task.steps_per_epoch  # reads the data: errors come here
+        self.network = build_network(config, self.task)
+        self.optimizer = build_optimizer(config, self.network)
+        self.base_lrs = [float(group["lr"]) for group in self.optimizer.param_groups]
+        self.epoch = 0
+        self.batch = 0
+        self.means = Means()
+        self.history: list[dict[str, Any]] = []
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps made so far."""
+        return self.epoch * self.steps_per_epoch + self.batch
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self.config.epochs * self.steps_per_epoch
+
+    def restore(self, path: Path, checkpoint: Checkpoint) -> None:
+        """Go on from `checkpoint`, read from `path`; CheckpointError where it does not fit."""
+        check_same_run(path, checkpoint, self.config)
+        load_weights(path, checkpoint, self.network)
+        self.optimizer.load_state_dict(checkpoint.optimizer)
+        self.epoch, self.batch = checkpoint.epoch, checkpoint.batch
+        self.means = Means(checkpoint.sums)
+        self.history = checkpoint.history
+
+    def save(self, folder: Path) -> None:
+        """Write the checkpoint."""
+        checkpoint = Checkpoint(
+            config=self.config.to_json(),
+            model=self.network.state_dict(),
+            optimizer=self.optimizer.state_dict(),
+            epoch=self.epoch,
+            batch=self.batch,
+            sums=self.means.sums,
+            history=self.history,
+        )
+        save_checkpoint(folder / CHECKPOINT, checkpoint)
+
+    def fit(self, folder: Path, reporter: Reporter) -> None:
+        """Train to the last epoch, writing checkpoints and metrics into `folder`."""
+        self.save(folder)
+        write_json_lines(folder / METRICS, self.history)
+        reporter.started(self.config, folder, self.steps, self.step)
+        cuda = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(cuda):  # dropout draws from PyTorch's own generators
+            while self.epoch < self.config.epochs:
+                record = self._epoch(folder, reporter)
+                self.save(folder)
+                append_json_line(folder / METRICS, record)
+                reporter.epoch_ended(record)
+
+    def _epoch(self, folder: Path, reporter: Reporter) -> dict[str, Any]:
+        began = saved = time.monotonic()
+        self.network.train()
+        for batch in self.task.batches("train", self.epoch, self.batch):
+            self._train_on(Batch(batch.input.to(self.device), batch.target.to(self.device)))
+            self.batch += 1
+            reporter.stepped(self.epoch, self.step, self.means.values())
+            if time.monotonic() - saved > CHECKPOINT_SECONDS and self.batch < self.steps_per_epoch:
+                self.save(folder)
+                saved = time.monotonic()
+        record: dict[str, Any] = {
+            "epoch": self.epoch + 1,
+            "step": self.step,
+            "lr": self.optimizer.param_groups[0]["lr"],
+        }
+        record.update({f"train_{name}": value for name, value in self.means.values().items()})
+        for split in ("validation", "test"):  # the test only where nothing else is held out
+            values = measure_split(self.task, self.network, split, self.device)
+            record.update({f"{split}_{name}": value for name, value in values.items()})
+            if values:
+                break
+        record["seconds"] = round(time.monotonic() - began, 3)
+        self.epoch, self.batch, self.means = self.epoch + 1, 0, Means()
+        self.history.append(record)
+        return record
+
+    def _train_on(self, batch: Batch) -> None:
+        scale = lr_scale(self.config, self.step, self.steps)
+        for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            group["lr"] = base * scale
+        if self.config.dropout:
+            torch.manual_seed(derived_seed(self.config.seed, "dropout", self.step))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss, metrics = measure(self.task, self.network, batch)
+        loss.backward()
+        self._check_finite(loss)
+        self.optimizer.step()
+        clamp_decays_(self.network)
+        self.means.add({"loss": loss.item(), **metrics}, batch.input.shape[1])
+
+    def _check_finite(self, loss: Tensor) -> None:
+        """NonFiniteError, naming step and tensor, where the loss or a gradient is not finite."""
+        where = f"at step {self.step + 1} (epoch {self.epoch + 1}, batch {self.batch + 1})"
+        if not math.isfinite(loss.item()):
+            raise NonFiniteError(f"the loss is {loss.item()} {where}")
+        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        if math.isfinite(torch.nn.utils.get_total_norm(gradients).item()):
+            return
+        for name, parameter in self.network.named_parameters():
+            gradient = parameter.grad
+            if gradient is not None and not bool(gradient.isfinite().all()):
+                raise NonFiniteError(f"the gradient of {name} is not finite {where}")
