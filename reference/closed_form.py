@@ -2,7 +2,8 @@
 
 Shapes: R replicas, T steps, B samples, I inputs, J neurons, K feedback currents; time is axis 1. Gradients of the loss are called
 g (of outputs) and d (of inputs). Inside a loop over time the states of synapses lie as [R*J, B, I], so that each step is one
-fused multiply-add and one batched product.
+fused multiply-add and one batched product. The factors of that product are made contiguous first:
+for other strides PyTorch loops over the batch, several times slower.
 
 The identities, with x the trace of a synapse:
 
@@ -22,12 +23,12 @@ from .steps import SpikeFunction, heaviside
 
 def _rows(matrix: Tensor) -> Tensor:
     """[R, J, I] -> [R*J, 1, I]: one synaptic matrix row per neuron, broadcast over samples."""
-    return matrix.flatten(0, 1).unsqueeze(1)
+    return matrix.contiguous().flatten(0, 1).unsqueeze(1)
 
 
 def _lanes(steps: Tensor) -> Tensor:
     """[R, T, B, J] -> [T, R*J, 1, B]: what multiplies the traces of every neuron, sample by sample."""
-    return steps.permute(1, 0, 3, 2).flatten(1, 2).unsqueeze(2)
+    return steps.permute(1, 0, 3, 2).flatten(1, 2).unsqueeze(2).contiguous()
 
 
 class _Traces:
@@ -35,15 +36,14 @@ class _Traces:
 
     def __init__(self, trace: Tensor | None, decay: Tensor, batch: int) -> None:
         self._replicas, self._outputs, self._inputs = decay.shape
-        self._decay = _rows(decay)
         if trace is None:
             self.x = decay.new_zeros(self._replicas * self._outputs, batch, self._inputs)
         else:
             # A copy: the caller's initial state is never written to.
             self.x = trace.transpose(1, 2).clone(memory_format=torch.contiguous_format).flatten(0, 1)
         # Every neuron of a replica sees the same input.
-        self._by_replica = self.x.unflatten(0, (self._replicas, self._outputs))
-        self._decay_by_replica = decay.unsqueeze(2)
+        self._by_replica = self.x.view(self._replicas, self._outputs, batch, self._inputs)
+        self._decay_by_replica = decay.contiguous().unsqueeze(2)
 
     def advance(self, z: Tensor) -> None:
         """x <- r x + z, z [R, B, I]."""
@@ -52,10 +52,11 @@ class _Traces:
     def natural(self) -> Tensor:
         return self._by_replica.transpose(1, 2).contiguous()
 
-    def weighted_sum(self, columns: Tensor) -> Tensor:
-        """sum_i w_ji x_ji, columns [R*J, I, 1] -> [R, B, J]."""
-        summed = torch.bmm(self.x, columns).unflatten(0, (self._replicas, self._outputs))
-        return summed.squeeze(-1).transpose(1, 2)
+    def weighted_sum(self, weight_rows: Tensor) -> Tensor:
+        """sum_i w_ji x_ji, weight_rows [R*J, 1, I] -> [R, B, J]."""
+        # Row times matrix: more than twice as fast as matrix times column.
+        summed = torch.bmm(weight_rows, self.x.mT)
+        return summed.view(self._replicas, self._outputs, -1).transpose(1, 2)
 
 
 @torch.no_grad()
@@ -65,11 +66,11 @@ def synaptic_current(
     """z [R, T, B, I], weight and decay [R, J, I], trace [R, B, J, I] -> current [R, T, B, J], final trace [R, B, J, I]."""
     replicas, steps, batch, _ = z.shape
     state = _Traces(trace, decay, batch)
-    columns = weight.flatten(0, 1).unsqueeze(2)
+    weight_rows = _rows(weight)
     current = z.new_empty(replicas, steps, batch, weight.shape[1])
     for t in range(steps):
         state.advance(z[:, t])
-        current[:, t] = state.weighted_sum(columns)
+        current[:, t] = state.weighted_sum(weight_rows)
     return current, state.natural()
 
 
@@ -112,7 +113,7 @@ def synaptic_parameter_gradient(
         dr.baddbmm_(g_t, y)
     dw, dr = dw.view_as(weight), weight * dr.view_as(weight)
     if g_trace is not None:
-        dr += (g_trace * y.unflatten(0, weight.shape[:2]).transpose(1, 2)).sum(1)
+        dr += (g_trace * y.view(*weight.shape[:2], *y.shape[1:]).transpose(1, 2)).sum(1)
     return dw, dr
 
 
@@ -303,11 +304,11 @@ def recurrent_scan(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """As `loop.recurrent_scan`: -> spikes, V, final feedback, final recurrent trace [R, B, J, J]."""
     state = _Traces(trace, decay, current.shape[2])
-    columns = weight.flatten(0, 1).unsqueeze(2)
+    weight_rows = _rows(weight)
 
     def current_at(t: int, spike: Tensor) -> Tensor:
         state.advance(spike)
-        return current[:, t] + state.weighted_sum(columns)
+        return current[:, t] + state.weighted_sum(weight_rows)
 
     spikes, potentials, feedback = _scan(
         current_at,
@@ -343,12 +344,12 @@ def recurrent_scan_backward(
     The gradients of weight and decay are `synaptic_parameter_gradient` with z = s(t-1) and g = d_current.
     """
     state = _Traces(None, decay.mT, spikes.shape[2])
-    columns = weight.mT.flatten(0, 1).unsqueeze(2)
+    weight_rows = _rows(weight.mT)
     carried = None if g_trace is None else g_trace.clone()
 
     def through_current(t: int, g: Tensor) -> Tensor:
         state.advance(g)
-        back = state.weighted_sum(columns)
+        back = state.weighted_sum(weight_rows)
         if carried is not None:
             back = back + carried.sum(2)
             carried.mul_(decay.unsqueeze(1))
