@@ -6,12 +6,12 @@ happens, and the state comes back as it was.
 
 Inputs may be bool, uint8, int8, float16, bfloat16 or the parameters' dtype; parameters and states
 are float32 or float64. Errors: ValueError for shapes, devices and values, TypeError for types.
-Parameter values are checked on the CPU only, see `hetsyn_triton.validation`. Autocast does not reach
-inside: states and sums keep the parameters' dtype.
+Parameter values are checked on the CPU only, see `hetsyn_triton.validation`. Autocast does not
+reach inside: states and sums keep the parameters' dtype.
 """
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -52,9 +52,9 @@ def synaptic_current(
     check.check_finite("weight", weight)
     check.check_unit_interval("decay", decay)
     z = check.as_input("z", z, weight.dtype)
-    return _run(
-        lambda *a: ops.synaptic_current(*a, backend=backend), replicated, z, weight, decay, trace
-    )
+    operator = partial(ops.synaptic_current, backend=backend)
+    current, trace = _run(operator, replicated, z, weight, decay, trace)
+    return current, trace
 
 
 def leaky_current(
@@ -70,9 +70,8 @@ def leaky_current(
     decay = _per_neuron("decay", decay, drive)
     current = _initial("current", current, drive)
     check.check_unit_interval("decay", decay)
-    currents = _run(
-        lambda *a: (ops.leaky_current(*a, backend=backend),), replicated, drive, decay, current
-    )[0]
+    operator = partial(ops.leaky_current, backend=backend)
+    (currents,) = _run(operator, replicated, drive, decay, current)
     return currents, _last(currents, current)
 
 
@@ -99,11 +98,9 @@ def spike_scan(
     """
     replicated = _check_steps("current", current)
     check.check_parameter_dtype("current", current.dtype)
-    neuron = _Neuron(
-        current, threshold, reset_decay, adaptation_decay, adaptation_strength, state
-    )
+    neuron = _Neuron(current, threshold, reset_decay, adaptation_decay, adaptation_strength, state)
     spikes, potential, feedback = _run(
-        lambda *a: ops.spike_scan(*a, surrogate, detach_reset, backend),
+        partial(ops.spike_scan, surrogate=surrogate, detach_reset=detach_reset, backend=backend),
         replicated,
         current,
         *neuron.tensors,
@@ -142,13 +139,13 @@ def recurrent_scan(
         check.check_like("trace", trace, "current", current)
         shape = (*current.shape[:-3], current.shape[-2], *square[-2:])
         check.check_shape("trace", trace, shape, "[B, J, J]")
-    neuron = _Neuron(
-        current, threshold, reset_decay, adaptation_decay, adaptation_strength, state
-    )
+    neuron = _Neuron(current, threshold, reset_decay, adaptation_decay, adaptation_strength, state)
     check.check_finite("weight", weight)
     check.check_unit_interval("decay", decay)
     spikes, potential, feedback, trace = _run(
-        lambda *a: ops.recurrent_scan(*a, surrogate, detach_reset, backend),
+        partial(
+            ops.recurrent_scan, surrogate=surrogate, detach_reset=detach_reset, backend=backend
+        ),
         replicated,
         current,
         weight,
@@ -190,7 +187,12 @@ def leaky_recurrent_scan(
     check.check_finite("weight", weight)
     check.check_unit_interval("decay", decay)
     spikes, potential, feedback, currents = _run(
-        lambda *a: ops.leaky_recurrent_scan(*a, surrogate, detach_reset, backend),
+        partial(
+            ops.leaky_recurrent_scan,
+            surrogate=surrogate,
+            detach_reset=detach_reset,
+            backend=backend,
+        ),
         replicated,
         drive,
         weight,
@@ -249,23 +251,22 @@ class _Neuron:
 
     def state_after(self, spikes: Tensor, feedback: Tensor) -> NeuronState:
         reset, *adaptation = feedback.unbind(-3)
-        return NeuronState(
-            reset, adaptation[0] if self.adapts else None, _last(spikes, self.spike)
-        )
+        return NeuronState(reset, adaptation[0] if self.adapts else None, _last(spikes, self.spike))
 
 
 def _run(
-    operator: Callable[..., tuple[Tensor, ...]], replicated: bool, *tensors: Tensor | None
-) -> Any:
+    operator: Callable[..., Tensor | tuple[Tensor, ...]], replicated: bool, *tensors: Tensor | None
+) -> tuple[Tensor, ...]:
     """Calls an operator with the replica axis added where the caller has none, autocast off."""
     device = next(t.device.type for t in tensors if t is not None)
     if torch.is_autocast_enabled(device):
         with torch.autocast(device, enabled=False):
             return _run(operator, replicated, *tensors)
-    if replicated:
-        return operator(*tensors)
-    outputs = operator(*(None if t is None else t.unsqueeze(0) for t in tensors))
-    return tuple(output.squeeze(0) for output in outputs)
+    if not replicated:
+        tensors = tuple(None if t is None else t.unsqueeze(0) for t in tensors)
+    result = operator(*tensors)
+    outputs = (result,) if isinstance(result, Tensor) else result
+    return outputs if replicated else tuple(output.squeeze(0) for output in outputs)
 
 
 def _check_steps(name: str, value: Tensor) -> bool:

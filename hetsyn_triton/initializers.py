@@ -13,7 +13,9 @@ from torch import Tensor
 class Initializer(Protocol):
     """Draws a tensor: `initializer(shape, generator)` -> float64 tensor on the CPU."""
 
-    def __call__(self, shape: Sequence[int], generator: torch.Generator | None = None) -> Tensor: ...
+    def __call__(
+        self, shape: Sequence[int], generator: torch.Generator | None = None
+    ) -> Tensor: ...
 
 
 class _Finite:

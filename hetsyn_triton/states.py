@@ -1,4 +1,5 @@
-"""What a layer carries from one call to the next: NamedTuples of tensors, zeros where None is given.
+"""What a layer carries from one call to the next: NamedTuples of tensors, zeros where None is
+given.
 
 B is the batch; an unbatched call has states without it. Gradients flow through states.
 """
@@ -22,8 +23,8 @@ class NeuronState(NamedTuple):
 class HetSynState(NamedTuple):
     """State of `HetSynLIF`.
 
-    The traces, not the currents, are the state: a current is weight * trace. So a weight that changes
-    between two chunks of one sequence weighs old spikes anew.
+    The traces, not the currents, are the state: a current is weight * trace. So a weight that
+    changes between two chunks of one sequence weighs old spikes anew.
     """
 
     trace: Tensor

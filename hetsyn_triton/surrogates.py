@@ -2,7 +2,8 @@
 
 A surrogate is any function of (u, threshold), u = V - threshold, that returns the derivative in the
 shape of u. Every one runs at full speed, because the operators take its result as data. `threshold`
-broadcasts against u. Those here are small frozen dataclasses, so that they compare, print and pickle.
+broadcasts against u. Those here are small frozen dataclasses, so that they compare, print and
+pickle.
 """
 
 import math
@@ -29,7 +30,8 @@ class _Positive:
 
 @dataclass(frozen=True)
 class Triangular(_Positive):
-    """height * max(0, 1 - |u| / (width * threshold)) (Bellec et al. 2018; HetSyn's synthetic tasks)."""
+    """height * max(0, 1 - |u| / (width * threshold)) (Bellec et al. 2018; HetSyn's synthetic
+    tasks)."""
 
     height: float = 1.0
     width: float = 1.0
@@ -70,7 +72,8 @@ class ATan(_Positive):
 
 @dataclass(frozen=True)
 class FastSigmoid(_Positive):
-    """1 / (1 + slope |u|)^2, the derivative of the fast sigmoid (SuperSpike: Zenke and Ganguli 2018)."""
+    """1 / (1 + slope |u|)^2, the derivative of the fast sigmoid (SuperSpike: Zenke and Ganguli
+    2018)."""
 
     slope: float = 10.0
 

@@ -14,7 +14,14 @@ from torch import Tensor
 PARAMETER_DTYPES = (torch.float32, torch.float64)
 _EXACT = {
     torch.float32: (torch.bool, torch.uint8, torch.int8, torch.bfloat16, torch.float16),
-    torch.float64: (torch.bool, torch.uint8, torch.int8, torch.bfloat16, torch.float16, torch.float32),
+    torch.float64: (
+        torch.bool,
+        torch.uint8,
+        torch.int8,
+        torch.bfloat16,
+        torch.float16,
+        torch.float32,
+    ),
 }
 
 

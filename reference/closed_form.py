@@ -1,16 +1,20 @@
-"""The operators and all their gradients in closed form: in-place PyTorch, no tape, memory O(T B (I + J)).
+"""The operators and all their gradients in closed form: in-place PyTorch, no tape, memory O(T B (I
++ J)).
 
-Shapes: R replicas, T steps, B samples, I inputs, J neurons, K feedback currents; time is axis 1. Gradients of the loss are called
-g (of outputs) and d (of inputs). Inside a loop over time the states of synapses lie as [R*J, B, I], so that each step is one
-fused multiply-add and one batched product. The factors of that product are made contiguous first:
-for other strides PyTorch loops over the batch, several times slower.
+Shapes: R replicas, T steps, B samples, I inputs, J neurons, K feedback currents; time is axis 1.
+Gradients of the loss are called g (of outputs) and d (of inputs). Inside a loop over time the
+states of synapses lie as [R*J, B, I], so that each step is one fused multiply-add and one batched
+product. The factors of that product are made contiguous first: for other strides PyTorch loops over
+the batch, several times slower.
 
 The identities, with x the trace of a synapse:
 
 * dL/dz is the synaptic current of g, run backwards in time with w and r transposed:
   lambda(t) = g(t) + r lambda(t+1), dz_i(t) = sum_j w_ji lambda_ji(t).
-* With y(t) = r y(t-1) + x(t-1), y = 0 at the start: dL/dw = sum g x and dL/dr = w sum g y. Nothing is divided by r, which may be 0.
-* A feedback current is a synaptic current of s(t-1) with weight -strength, so its parameters follow from the same sums.
+* With y(t) = r y(t-1) + x(t-1), y = 0 at the start: dL/dw = sum g x and dL/dr = w sum g y. Nothing
+  is divided by r, which may be 0.
+* A feedback current is a synaptic current of s(t-1) with weight -strength, so its parameters follow
+  from the same sums.
 """
 
 from collections.abc import Callable
@@ -27,12 +31,14 @@ def _rows(matrix: Tensor) -> Tensor:
 
 
 def _lanes(steps: Tensor) -> Tensor:
-    """[R, T, B, J] -> [T, R*J, 1, B]: what multiplies the traces of every neuron, sample by sample."""
+    """[R, T, B, J] -> [T, R*J, 1, B]: what multiplies the traces of every neuron, sample by
+    sample."""
     return steps.permute(1, 0, 3, 2).flatten(1, 2).unsqueeze(2).contiguous()
 
 
 class _Traces:
-    """Traces of every synapse, advanced in place: x [R*J, B, I], the natural layout [R, B, J, I] outside."""
+    """Traces of every synapse, advanced in place: x [R*J, B, I], the natural layout [R, B, J, I]
+    outside."""
 
     def __init__(self, trace: Tensor | None, decay: Tensor, batch: int) -> None:
         self._replicas, self._outputs, self._inputs = decay.shape
@@ -40,14 +46,18 @@ class _Traces:
             self.x = decay.new_zeros(self._replicas * self._outputs, batch, self._inputs)
         else:
             # A copy: the caller's initial state is never written to.
-            self.x = trace.transpose(1, 2).clone(memory_format=torch.contiguous_format).flatten(0, 1)
+            self.x = (
+                trace.transpose(1, 2).clone(memory_format=torch.contiguous_format).flatten(0, 1)
+            )
         # Every neuron of a replica sees the same input.
         self._by_replica = self.x.view(self._replicas, self._outputs, batch, self._inputs)
         self._decay_by_replica = decay.contiguous().unsqueeze(2)
 
     def advance(self, z: Tensor) -> None:
         """x <- r x + z, z [R, B, I]."""
-        torch.addcmul(z.unsqueeze(1), self._decay_by_replica, self._by_replica, out=self._by_replica)
+        torch.addcmul(
+            z.unsqueeze(1), self._decay_by_replica, self._by_replica, out=self._by_replica
+        )
 
     def natural(self) -> Tensor:
         return self._by_replica.transpose(1, 2).contiguous()
@@ -63,7 +73,8 @@ class _Traces:
 def synaptic_current(
     z: Tensor, weight: Tensor, decay: Tensor, trace: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """z [R, T, B, I], weight and decay [R, J, I], trace [R, B, J, I] -> current [R, T, B, J], final trace [R, B, J, I]."""
+    """z [R, T, B, I], weight and decay [R, J, I], trace [R, B, J, I] -> current [R, T, B, J], final
+    trace [R, B, J, I]."""
     replicas, steps, batch, _ = z.shape
     state = _Traces(trace, decay, batch)
     weight_rows = _rows(weight)
@@ -78,7 +89,8 @@ def synaptic_current(
 def synaptic_current_backward(
     g: Tensor, g_trace: Tensor | None, weight: Tensor, decay: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """g [R, T, B, J], g_trace [R, B, J, I] (of the final trace) -> dz [R, T, B, I], d_trace [R, B, J, I] (of the initial one)."""
+    """g [R, T, B, J], g_trace [R, B, J, I] (of the final trace) -> dz [R, T, B, I], d_trace [R, B,
+    J, I] (of the initial one)."""
     reversed_dz, final = synaptic_current(g.flip(1), weight.mT, decay.mT)
     dz = reversed_dz.flip(1)
     d_trace = (weight * decay).unsqueeze(1) * final.mT
@@ -100,7 +112,8 @@ def synaptic_parameter_gradient(
     decay: Tensor,
     trace: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """One forward sweep: z [R, T, B, I], g [R, T, B, J] and the states of `synaptic_current` -> dw, dr [R, J, I]."""
+    """One forward sweep: z [R, T, B, I], g [R, T, B, J] and the states of `synaptic_current` -> dw,
+    dr [R, J, I]."""
     state = _Traces(trace, decay, z.shape[2])
     rows = _rows(decay)
     y = torch.zeros_like(state.x)
@@ -119,7 +132,8 @@ def synaptic_parameter_gradient(
 
 @torch.no_grad()
 def leaky_current(drive: Tensor, decay: Tensor, current: Tensor) -> Tensor:
-    """c(t) = rho c(t-1) + u(t): drive [R, T, B, J], decay [R, J], current [R, B, J] -> [R, T, B, J]."""
+    """c(t) = rho c(t-1) + u(t): drive [R, T, B, J], decay [R, J], current [R, B, J] -> [R, T, B,
+    J]."""
     result = torch.empty_like(drive, memory_format=torch.contiguous_format)
     decay = decay.unsqueeze(1)
     for t in range(drive.shape[1]):
@@ -129,7 +143,8 @@ def leaky_current(drive: Tensor, decay: Tensor, current: Tensor) -> Tensor:
 
 
 def _previous(steps: Tensor, initial: Tensor) -> Tensor:
-    """What each step saw of the step before: [R, T, B, J] shifted by one, the initial value first."""
+    """What each step saw of the step before: [R, T, B, J] shifted by one, the initial value
+    first."""
     return torch.cat([initial.unsqueeze(1), steps], dim=1)[:, : steps.shape[1]]
 
 
@@ -175,7 +190,8 @@ def _feedback_parameter_gradient(
     strength: Tensor,
     feedback: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """g = dL/dV [R, T, B, J], s(t-1) [R, T, B, J], initial feedback [R, K, B, J] -> d_decay, d_strength [R, K, J]."""
+    """g = dL/dV [R, T, B, J], s(t-1) [R, T, B, J], initial feedback [R, K, B, J] -> d_decay,
+    d_strength [R, K, J]."""
     decay, strength = decay.unsqueeze(2), strength.unsqueeze(2)
     to_strength, to_decay = torch.zeros_like(feedback), torch.zeros_like(feedback)
     d_strength, d_decay = torch.zeros_like(feedback), torch.zeros_like(feedback)
@@ -208,9 +224,10 @@ def _reverse_scan(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Reverse of `_scan`.
 
-    `derivative` is ds/dV [R, T, B, J]. `through_current(t, dL/dV(t))` returns what the current sends back to s(t-1), or None.
-    Returns dL/dV [R, T, B, J], d_threshold [R, J] (by way of the spike alone: the strength of the reset has its own gradient),
-    d_feedback_decay and d_feedback_strength [R, K, J], d_feedback [R, K, B, J], d_spike [R, B, J].
+    `derivative` is ds/dV [R, T, B, J]. `through_current(t, dL/dV(t))` returns what the current
+    sends back to s(t-1), or None. Returns dL/dV [R, T, B, J], d_threshold [R, J] (by way of the
+    spike alone: the strength of the reset has its own gradient), d_feedback_decay and
+    d_feedback_strength [R, K, J], d_feedback [R, K, B, J], d_spike [R, B, J].
     """
     g_v = torch.empty_like(derivative, memory_format=torch.contiguous_format)
     d_threshold = torch.zeros_like(spike)
@@ -273,7 +290,8 @@ def spike_scan_backward(
     spike: Tensor,
     detach_reset: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """-> d_current, d_threshold, d_feedback_decay, d_feedback_strength, d_feedback, d_spike (shapes: `_reverse_scan`)."""
+    """-> d_current, d_threshold, d_feedback_decay, d_feedback_strength, d_feedback, d_spike
+    (shapes: `_reverse_scan`)."""
     return _reverse_scan(
         lambda t, g: None,
         g_spikes,
@@ -302,7 +320,8 @@ def recurrent_scan(
     spike: Tensor,
     spike_function: SpikeFunction = heaviside,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """As `loop.recurrent_scan`: -> spikes, V, final feedback, final recurrent trace [R, B, J, J]."""
+    """As `loop.recurrent_scan`: -> spikes, V, final feedback, final recurrent trace [R, B, J,
+    J]."""
     state = _Traces(trace, decay, current.shape[2])
     weight_rows = _rows(weight)
 
@@ -341,7 +360,8 @@ def recurrent_scan_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """-> the six of `spike_scan_backward` and d_trace [R, B, J, J].
 
-    The gradients of weight and decay are `synaptic_parameter_gradient` with z = s(t-1) and g = d_current.
+    The gradients of weight and decay are `synaptic_parameter_gradient` with z = s(t-1) and g =
+    d_current.
     """
     state = _Traces(None, decay.mT, spikes.shape[2])
     weight_rows = _rows(weight.mT)
@@ -425,8 +445,8 @@ def leaky_recurrent_scan_backward(
     spike: Tensor,
     detach_reset: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """-> d_drive [R, T, B, J], d_weight [R, J, J], d_decay [R, J], d_current [R, B, J], d_threshold, d_feedback_decay,
-    d_feedback_strength, d_feedback, d_spike."""
+    """-> d_drive [R, T, B, J], d_weight [R, J, J], d_decay [R, J], d_current [R, B, J],
+    d_threshold, d_feedback_decay, d_feedback_strength, d_feedback, d_spike."""
     d_drive = torch.empty_like(derivative, memory_format=torch.contiguous_format)
     d_current = torch.zeros_like(current)
     row_decay = decay.unsqueeze(1)

@@ -1,6 +1,7 @@
 """The plain loop over time under autograd: slow, and true.
 
-Shapes as in `steps`: R replicas, T steps, B samples, I inputs, J neurons, K feedback currents; time is axis 1.
+Shapes as in `steps`: R replicas, T steps, B samples, I inputs, J neurons, K feedback currents; time
+is axis 1.
 """
 
 from torch import Tensor, stack
@@ -38,7 +39,8 @@ def synaptic_current(
 
 
 def leaky_current(drive: Tensor, decay: Tensor, current: Tensor) -> Tensor:
-    """Leaky integration with one decay per neuron: drive [R, T, B, J], decay [R, J], current [R, B, J] -> [R, T, B, J]."""
+    """Leaky integration with one decay per neuron: drive [R, T, B, J], decay [R, J], current [R, B,
+    J] -> [R, T, B, J]."""
     currents = []
     for drive_t in drive.unbind(1):
         current = leaky_step(current, drive_t, decay)
@@ -58,9 +60,10 @@ def spike_scan(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Threshold and feedback currents over given synaptic currents.
 
-    current [R, T, B, J], threshold [R, J], feedback_decay and feedback_strength [R, K, J], feedback [R, K, B, J],
-    spike [R, B, J] (the last spike before t = 1) -> spikes and V [R, T, B, J], final feedback [R, K, B, J].
-    `detach_reset` stops the gradient from the feedback currents to the spikes that drive them.
+    current [R, T, B, J], threshold [R, J], feedback_decay and feedback_strength [R, K, J], feedback
+    [R, K, B, J], spike [R, B, J] (the last spike before t = 1) -> spikes and V [R, T, B, J], final
+    feedback [R, K, B, J]. `detach_reset` stops the gradient from the feedback currents to the
+    spikes that drive them.
     """
     spikes, potentials = [], []
     for current_t in current.unbind(1):

@@ -1,6 +1,7 @@
 """The equations of one time step, as in the paper.
 
-Every tensor carries a leading replica axis R (independent networks); B samples, I inputs, J neurons, K feedback currents.
+Every tensor carries a leading replica axis R (independent networks); B samples, I inputs, J
+neurons, K feedback currents.
 
 Synapses (HetSyn, NeurIPS 2025, eq. for I_ji and V_j):
 
@@ -9,14 +10,16 @@ Synapses (HetSyn, NeurIPS 2025, eq. for I_ji and V_j):
     J_j(t)  = kappa J_j(t-1) + theta s_j(t-1)
     s_j(t)  = 1 if V_j(t) > theta else 0
 
-The state kept for a synapse is its trace x, x(t) = r x(t-1) + z(t), with I = w x: the same current while w does not change, one
-multiplication less per step, and still defined where w = 0.
+The state kept for a synapse is its trace x, x(t) = r x(t-1) + z(t), with I = w x: the same current
+while w does not change, one multiplication less per step, and still defined where w = 0.
 
-The reset current and the adaptation current obey one law, F(t) = decay F(t-1) + strength s(t-1): the reset has strength theta, the
-adaptation its own. They are stacked along K and called feedback currents.
+The reset current and the adaptation current obey one law, F(t) = decay F(t-1) + strength s(t-1):
+the reset has strength theta, the adaptation its own. They are stacked along K and called feedback
+currents.
 """
 
 from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -36,12 +39,14 @@ def synaptic_sum(trace: Tensor, weight: Tensor) -> Tensor:
 
 
 def leaky_step(current: Tensor, drive: Tensor, decay: Tensor) -> Tensor:
-    """c(t) = rho c(t-1) + u(t), one decay per neuron. Shapes: current, drive [R, B, J], decay [R, J]."""
+    """c(t) = rho c(t-1) + u(t), one decay per neuron. Shapes: current, drive [R, B, J], decay [R,
+    J]."""
     return decay.unsqueeze(1) * current + drive
 
 
 def feedback_step(feedback: Tensor, spike: Tensor, decay: Tensor, strength: Tensor) -> Tensor:
-    """F(t) = decay F(t-1) + strength s(t-1). Shapes: feedback [R, K, B, J], spike [R, B, J], decay and strength [R, K, J]."""
+    """F(t) = decay F(t-1) + strength s(t-1). Shapes: feedback [R, K, B, J], spike [R, B, J], decay
+    and strength [R, K, J]."""
     return decay.unsqueeze(2) * feedback + strength.unsqueeze(2) * spike.unsqueeze(1)
 
 
@@ -61,25 +66,26 @@ class _SurrogateSpike(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(distance: Tensor, threshold: Tensor, derivative: SpikeFunction) -> Tensor:  # type: ignore[override]
+    def forward(distance: Tensor, threshold: Tensor, derivative: SpikeFunction) -> Tensor:
         return heaviside(distance, threshold)
 
     @staticmethod
-    def setup_context(ctx, inputs, output):  # type: ignore[no-untyped-def,override]
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         distance, threshold, ctx.derivative = inputs
         ctx.save_for_backward(distance, threshold)
 
     @staticmethod
-    def backward(ctx, grad):  # type: ignore[no-untyped-def,override]
+    def backward(ctx: Any, grad: Tensor) -> Any:
         distance, threshold = ctx.saved_tensors
         return grad * ctx.derivative(distance, threshold), None, None
 
 
 def surrogate_spike(derivative: SpikeFunction) -> SpikeFunction:
-    """A Heaviside spike whose gradient with respect to V - theta is `derivative(V - theta, theta)`."""
+    """A Heaviside spike whose gradient with respect to V - theta is `derivative(V - theta,
+    theta)`."""
 
     def spike(distance: Tensor, threshold: Tensor) -> Tensor:
-        result: Tensor = _SurrogateSpike.apply(distance, threshold, derivative)
-        return result
+        spikes = _SurrogateSpike.apply(distance, threshold, derivative)  # type: ignore[no-untyped-call]
+        return cast(Tensor, spikes)
 
     return spike

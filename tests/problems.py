@@ -1,4 +1,5 @@
-"""Random problems for the operators, in float64 unless asked otherwise, and their gradients by any implementation."""
+"""Random problems for the operators, in float64 unless asked otherwise, and their gradients by any
+implementation."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -52,7 +53,8 @@ def problem(
 ) -> Tensors:
     """The tensors of one operator by the names of their arguments.
 
-    `analog` inputs are normal numbers instead of spikes; without `states` every initial state is zero (traces: absent).
+    `analog` inputs are normal numbers instead of spikes; without `states` every initial state is
+    zero (traces: absent).
     """
     generator = torch.Generator().manual_seed(seed)
     R, T, B, I, J, K = size.R, size.T, size.B, size.I, size.J, size.K  # noqa: E741
@@ -116,7 +118,8 @@ SPIKING = OPERATORS[2:]
 def gradients(
     call: Callable[..., tuple[Tensor, ...]], tensors: Tensors, seed: int = 1
 ) -> tuple[tuple[Tensor, ...], Tensors]:
-    """Outputs of `call(**tensors)` and the gradients of a random linear function of all of them, by argument."""
+    """Outputs of `call(**tensors)` and the gradients of a random linear function of all of them, by
+    argument."""
     leaves = {name: t.detach().clone().requires_grad_() for name, t in tensors.items()}
     outputs = call(**leaves)
     generator = torch.Generator().manual_seed(seed)

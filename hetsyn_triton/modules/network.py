@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -49,7 +50,7 @@ class SpikingNetwork(nn.Module):
             if not isinstance(layer, SpikingLayer):
                 raise TypeError(f"layers: expected spiking layers, got {type(layer).__name__}")
         row: list[SequenceLayer] = [*layers, *([] if readout is None else [readout])]
-        for before, after in zip(row, row[1:], strict=False):
+        for before, after in pairwise(row):
             if before.out_features != after.in_features:
                 raise ValueError(
                     f"layers: expected in_features = {before.out_features} after a layer of as "
@@ -92,7 +93,9 @@ class SpikingNetwork(nn.Module):
                 spikes.append(x)
         return (x, tuple(after), spikes) if return_spikes else (x, tuple(after))
 
-    def step(self, x: Tensor, states: Sequence[Any] | None = None) -> tuple[Tensor, tuple[Any, ...]]:
+    def step(
+        self, x: Tensor, states: Sequence[Any] | None = None
+    ) -> tuple[Tensor, tuple[Any, ...]]:
         """One time step, x [B, in_features] or [in_features]: a sequence of length 1."""
         check.check_tensor("x", x)
         time = 1 if self._row()[0].batch_first and x.dim() == 2 else 0
@@ -187,5 +190,3 @@ def _mean(name: str, tau: TimeConstant) -> float:
             f"got {type(tau).__name__}"
         )
     return mean
-
-

@@ -54,14 +54,16 @@ def synaptic_current(
     -> current [R, T, B, J], final trace."""
     if is_reference(backend, z.device, "synaptic_current"):
         return loop.synaptic_current(z, weight, decay, trace)
-    return cast(tuple[Tensor, Tensor], SynapticCurrent.apply(z, weight, decay, trace))
+    outputs = SynapticCurrent.apply(z, weight, decay, trace)  # type: ignore[no-untyped-call]
+    return cast(tuple[Tensor, Tensor], outputs)
 
 
 def leaky_current(drive: Tensor, decay: Tensor, current: Tensor, backend: str = "auto") -> Tensor:
     """drive [R, T, B, J], decay [R, J], current [R, B, J] -> [R, T, B, J]."""
     if is_reference(backend, drive.device, "leaky_current"):
         return loop.leaky_current(drive, decay, current)
-    return cast(Tensor, LeakyCurrent.apply(drive, decay, current))
+    output = LeakyCurrent.apply(drive, decay, current)  # type: ignore[no-untyped-call]
+    return cast(Tensor, output)
 
 
 def spike_scan(
@@ -80,7 +82,9 @@ def spike_scan(
     neuron = (threshold, feedback_decay, feedback_strength, feedback, spike)
     if is_reference(backend, current.device, "spike_scan"):
         return loop.spike_scan(current, *neuron, surrogate_spike(surrogate), detach_reset)
-    outputs = SpikeScan.apply(current, *neuron, surrogate, detach_reset)
+    outputs = SpikeScan.apply(  # type: ignore[no-untyped-call]
+        current, *neuron, surrogate, detach_reset
+    )
     return cast(tuple[Tensor, Tensor, Tensor], outputs)
 
 
@@ -106,7 +110,9 @@ def recurrent_scan(
         return loop.recurrent_scan(
             current, *synapses, *neuron, surrogate_spike(surrogate), detach_reset
         )
-    outputs = RecurrentScan.apply(current, *synapses, *neuron, surrogate, detach_reset)
+    outputs = RecurrentScan.apply(  # type: ignore[no-untyped-call]
+        current, *synapses, *neuron, surrogate, detach_reset
+    )
     return cast(tuple[Tensor, Tensor, Tensor, Tensor], outputs)
 
 
@@ -132,5 +138,7 @@ def leaky_recurrent_scan(
         return loop.leaky_recurrent_scan(
             drive, *membrane, *neuron, surrogate_spike(surrogate), detach_reset
         )
-    outputs = LeakyRecurrentScan.apply(drive, *membrane, *neuron, surrogate, detach_reset)
+    outputs = LeakyRecurrentScan.apply(  # type: ignore[no-untyped-call]
+        drive, *membrane, *neuron, surrogate, detach_reset
+    )
     return cast(tuple[Tensor, Tensor, Tensor, Tensor], outputs)

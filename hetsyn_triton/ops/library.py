@@ -1,4 +1,5 @@
-"""How an operator enters PyTorch: schema, closed form for every device, fake, and vmap over the replica axis."""
+"""How an operator enters PyTorch: schema, closed form for every device, fake, and vmap over the
+replica axis."""
 
 from collections.abc import Callable
 from typing import Any
@@ -41,12 +42,14 @@ def define(
 
 
 def has_kernel(name: str, key: str) -> bool:
-    """Whether the dispatcher has an implementation of operator `name` for the dispatch key itself."""
+    """Whether the dispatcher has an implementation of operator `name` for the dispatch key
+    itself."""
     return bool(torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::{name}", key))
 
 
 def replica_vmap(operator: Callable[..., Any]) -> Callable[..., Any]:
-    """The vmap rule shared by all operators: the mapped dimension N joins the replicas, R -> N R."""
+    """The vmap rule shared by all operators: the mapped dimension N joins the replicas, R -> N
+    R."""
 
     def rule(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
         def fold(argument: Any, dim: int | None) -> Any:
@@ -59,7 +62,7 @@ def replica_vmap(operator: Callable[..., Any]) -> Callable[..., Any]:
             return mapped.flatten(0, 1)
 
         def unfold(output: Tensor) -> Tensor:
-            return output.unflatten(0, (info.batch_size, output.shape[0] // info.batch_size))
+            return output.view(info.batch_size, -1, *output.shape[1:])
 
         if info.batch_size == 0:
             raise ValueError("vmap over a dimension of size 0 is not supported")

@@ -4,6 +4,8 @@ Shapes: R replicas, T steps, B samples, I inputs, J neurons, K feedback currents
 the replica axis first. What each argument means stands in `hetsyn_triton.reference.closed_form`.
 """
 
+from typing import Any
+
 from torch import Tensor
 
 from hetsyn_triton.reference import closed_form
@@ -23,6 +25,55 @@ def _trace_like(steps: Tensor, weight: Tensor) -> Tensor:
 
 def _steps_like(steps: Tensor, features: int) -> Tensor:
     return steps.new_empty(*steps.shape[:3], features)
+
+
+def _neuron_gradients_like(
+    decay: Tensor, strength: Tensor, feedback: Tensor, spike: Tensor, detach_reset: bool
+) -> tuple[Tensor, ...]:
+    """d_threshold [R, J], d_feedback_decay, d_feedback_strength, d_feedback, d_spike."""
+    replicas, _, neurons = decay.shape
+    return decay.new_empty(replicas, neurons), *_like(decay, strength, feedback, spike)
+
+
+def _spike_scan_backward_fake(
+    g_spikes: Tensor | None,
+    g_potential: Tensor | None,
+    g_feedback: Tensor | None,
+    derivative: Tensor,
+    spikes: Tensor,
+    *neuron: Any,
+) -> tuple[Tensor, ...]:
+    return *_like(spikes), *_neuron_gradients_like(*neuron)
+
+
+def _recurrent_scan_backward_fake(
+    g_spikes: Tensor | None,
+    g_potential: Tensor | None,
+    g_feedback: Tensor | None,
+    g_trace: Tensor | None,
+    derivative: Tensor,
+    spikes: Tensor,
+    weight: Tensor,
+    decay: Tensor,
+    *neuron: Any,
+) -> tuple[Tensor, ...]:
+    return *_like(spikes), *_neuron_gradients_like(*neuron), _trace_like(spikes, weight)
+
+
+def _leaky_recurrent_scan_backward_fake(
+    g_spikes: Tensor | None,
+    g_potential: Tensor | None,
+    g_feedback: Tensor | None,
+    g_currents: Tensor | None,
+    derivative: Tensor,
+    spikes: Tensor,
+    currents: Tensor,
+    weight: Tensor,
+    decay: Tensor,
+    current: Tensor,
+    *neuron: Any,
+) -> tuple[Tensor, ...]:
+    return *_like(spikes, weight, decay, current), *_neuron_gradients_like(*neuron)
 
 
 # -- synaptic current ------------------------------------------------------------------------------
@@ -84,8 +135,7 @@ spike_scan_backward = define(
     f" Tensor derivative, Tensor spikes, {_NEURON_BACKWARD})"
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     closed_form.spike_scan_backward,
-    lambda g_spikes, g_potential, g_feedback, derivative, spikes, decay, strength, feedback, spike,
-    detach_reset: _like(spikes, decay[:, 0], decay, strength, feedback, spike),
+    _spike_scan_backward_fake,
 )
 
 recurrent_scan = define(
@@ -103,19 +153,16 @@ recurrent_scan_backward = define(
     " Tensor? g_trace, Tensor derivative, Tensor spikes, Tensor weight, Tensor decay,"
     f" {_NEURON_BACKWARD}) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     closed_form.recurrent_scan_backward,
-    lambda g_spikes, g_potential, g_feedback, g_trace, derivative, spikes, weight, decay,
-    feedback_decay, strength, feedback, spike, detach_reset: (
-        *_like(spikes, feedback_decay[:, 0], feedback_decay, strength, feedback, spike),
-        _trace_like(spikes, weight),
-    ),
+    _recurrent_scan_backward_fake,
 )
 
 leaky_recurrent_scan = define(
     f"leaky_recurrent_scan(Tensor drive, Tensor weight, Tensor decay, Tensor current, {_NEURON})"
     " -> (Tensor, Tensor, Tensor, Tensor)",
     closed_form.leaky_recurrent_scan,
-    lambda drive, weight, decay, current, threshold, feedback_decay, strength, feedback, spike:
-    _like(drive, drive, feedback, drive),
+    lambda drive, weight, decay, current, threshold, feedback_decay, strength, feedback, spike: (
+        _like(drive, drive, feedback, drive)
+    ),
 )
 
 leaky_recurrent_scan_backward = define(
@@ -124,8 +171,5 @@ leaky_recurrent_scan_backward = define(
     f" Tensor decay, Tensor current, {_NEURON_BACKWARD})"
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     closed_form.leaky_recurrent_scan_backward,
-    lambda g_spikes, g_potential, g_feedback, g_currents, derivative, spikes, currents, weight,
-    decay, current, feedback_decay, strength, feedback, spike, detach_reset: _like(
-        spikes, weight, decay, current, decay, feedback_decay, strength, feedback, spike
-    ),
+    _leaky_recurrent_scan_backward_fake,
 )
