@@ -1,9 +1,9 @@
-"""The paper's reductions: HetSyn with constrained parameters is a textbook neuron: 1e-12 in float64.
+"""The paper's reductions: HetSyn with constrained parameters is a textbook neuron (float64, 1e-12).
 
 Each textbook neuron is a few lines of NumPy below and shares no code with the package. A difference
-of one rounding can flip a spike, after which two correct recurrent simulations part for good. So the
-textbook neuron is teacher-forced: the s(t-1) that it feeds back is the spike of the run under test.
-Its potential must then agree at every step, and every spike under test must be what the textbook
+of one rounding can flip a spike, after which two correct recurrent simulations part for good. The
+textbook neuron is therefore teacher-forced: the s(t-1) it feeds back is the spike of the run under
+test. Its potential must then agree at every step, and every spike must be what the textbook
 potential says, unless that potential is within 1e-12 of the threshold. By induction over t that is
 equality of the two simulations.
 """
@@ -55,7 +55,7 @@ def simulate(
     feedback_strength: np.ndarray,
     backend: str = "auto",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Spikes and V [T, B, J] of the operators under test: decay [J], feedback [K, J], zero state."""
+    """Spikes and V [T, B, J] of the operators: decay [J], feedback [K, J], zero state."""
     z, W, U, theta = (tensor(v) for v in (layer.z, layer.W, layer.U, layer.theta))
     K = len(feedback_decay)
     zero = z.new_zeros(1, B, J)
