@@ -1,7 +1,8 @@
 """The operators under autograd: one autograd.Function each, around the raw forwards and backwards.
 
 Written with `setup_context` and a vmap rule, so that `torch.compile(fullgraph=True)`,
-`torch.func.grad`, `vmap(grad)` and `torch.export` pass. Gradients are defined once: the gradient of
+`torch.func.grad`, `vmap(grad)` and `torch.export` pass. Every `forward` names its arguments: the
+compiler counts them to tell whether it takes a context. Gradients are defined once: the gradient of
 a gradient raises.
 """
 
@@ -82,8 +83,8 @@ class SynapticCurrent(torch.autograd.Function):
     """(z, weight, decay, trace) -> (current, final trace)."""
 
     @staticmethod
-    def forward(*args: Any) -> Any:
-        return raw.synaptic_current(*args)
+    def forward(z: Tensor, weight: Tensor, decay: Tensor, trace: Tensor | None) -> Any:
+        return raw.synaptic_current(z, weight, decay, trace)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -111,8 +112,8 @@ class LeakyCurrent(torch.autograd.Function):
     """(drive, decay, current) -> current of every step."""
 
     @staticmethod
-    def forward(*args: Any) -> Any:
-        return raw.leaky_current(*args)
+    def forward(drive: Tensor, decay: Tensor, current: Tensor) -> Any:
+        return raw.leaky_current(drive, decay, current)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -131,9 +132,19 @@ class SpikeScan(torch.autograd.Function):
     -> (spikes, V, final feedback)."""
 
     @staticmethod
-    def forward(*args: Any) -> Any:
-        *tensors, _, _ = args
-        return raw.spike_scan(*tensors)
+    def forward(
+        current: Tensor,
+        threshold: Tensor,
+        feedback_decay: Tensor,
+        feedback_strength: Tensor,
+        feedback: Tensor,
+        spike: Tensor,
+        surrogate: Surrogate,
+        detach_reset: bool,
+    ) -> Any:
+        return raw.spike_scan(
+            current, threshold, feedback_decay, feedback_strength, feedback, spike
+        )
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -158,9 +169,21 @@ class RecurrentScan(torch.autograd.Function):
     """(current, weight, decay, trace, then as SpikeScan) -> (spikes, V, final feedback, trace)."""
 
     @staticmethod
-    def forward(*args: Any) -> Any:
-        *tensors, _, _ = args
-        return raw.recurrent_scan(*tensors)
+    def forward(
+        current: Tensor,
+        weight: Tensor,
+        decay: Tensor,
+        trace: Tensor | None,
+        threshold: Tensor,
+        feedback_decay: Tensor,
+        feedback_strength: Tensor,
+        feedback: Tensor,
+        spike: Tensor,
+        surrogate: Surrogate,
+        detach_reset: bool,
+    ) -> Any:
+        neuron = (threshold, feedback_decay, feedback_strength, feedback, spike)
+        return raw.recurrent_scan(current, weight, decay, trace, *neuron)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -193,9 +216,21 @@ class LeakyRecurrentScan(torch.autograd.Function):
     -> (spikes, V, final feedback, current)."""
 
     @staticmethod
-    def forward(*args: Any) -> Any:
-        *tensors, _, _ = args
-        return raw.leaky_recurrent_scan(*tensors)
+    def forward(
+        drive: Tensor,
+        weight: Tensor,
+        decay: Tensor,
+        current: Tensor,
+        threshold: Tensor,
+        feedback_decay: Tensor,
+        feedback_strength: Tensor,
+        feedback: Tensor,
+        spike: Tensor,
+        surrogate: Surrogate,
+        detach_reset: bool,
+    ) -> Any:
+        neuron = (threshold, feedback_decay, feedback_strength, feedback, spike)
+        return raw.leaky_recurrent_scan(drive, weight, decay, current, *neuron)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
