@@ -35,7 +35,7 @@ def synaptic_current(
     for z_t in z.unbind(1):
         trace = trace_step(trace, z_t, decay)
         currents.append(synaptic_sum(trace, weight))
-    return _stack(currents, z.new_empty(z.shape[0], z.shape[2], weight.shape[1])), trace
+    return _stack(currents, synaptic_sum(trace, weight)), trace
 
 
 def leaky_current(drive: Tensor, decay: Tensor, current: Tensor) -> Tensor:

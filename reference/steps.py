@@ -77,7 +77,13 @@ class _SurrogateSpike(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         distance, threshold = ctx.saved_tensors
-        return grad * ctx.derivative(distance, threshold), None, None
+        derivative = ctx.derivative(distance, threshold)
+        if derivative.shape != distance.shape or derivative.dtype != distance.dtype:
+            raise ValueError(
+                f"surrogate: expected a tensor like V - threshold, {tuple(distance.shape)} of "
+                f"{distance.dtype}, got {tuple(derivative.shape)} of {derivative.dtype}"
+            )
+        return grad * derivative, None, None
 
 
 def surrogate_spike(derivative: SpikeFunction) -> SpikeFunction:
