@@ -1,0 +1,179 @@
+"""`backend_info` tells what the dispatcher runs; an explicit backend runs or raises."""
+
+import importlib.util
+from typing import Any
+
+import pytest
+import torch
+
+from hetsyn_triton import ops
+from hetsyn_triton.ops import BACKENDS, BackendUnavailableError, OperatorInfo, backend_info
+from hetsyn_triton.ops.library import has_kernel
+from problems import OPERATORS, Size, gradients, problem
+from test_operators import assert_same, call
+
+SIZE = Size(R=2, T=5)
+KERNELS = {"cpu": ("CPU", "Numba kernel"), "cuda": ("CUDA", "Triton kernel")}
+
+
+def info_of(operator: str, device: str = "cpu") -> OperatorInfo:
+    (found,) = (i for i in backend_info(device).operators if i.operator == operator)
+    return found
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:1", "meta"])
+def test_info_names_every_operator_once(device: str) -> None:
+    info = backend_info(device)
+    assert info.device == device
+    assert tuple(i.operator for i in info.operators) == ops.OPERATORS
+    for operator in info.operators:
+        assert operator.chosen not in operator.others
+        assert all(operator.others.values())
+        # What is not chosen is explained: four implementations in all.
+        assert len(operator.others) >= 2
+
+
+@pytest.mark.parametrize("device", KERNELS)
+@pytest.mark.parametrize("operator", ops.OPERATORS)
+def test_info_agrees_with_the_dispatcher(operator: str, device: str) -> None:
+    key, kernel = KERNELS[device]
+    info = info_of(operator, device)
+    if has_kernel(operator, key):
+        assert info.chosen == kernel
+    else:
+        assert info.chosen == "closed form (PyTorch)"
+        assert f"no {kernel}" in info.others[kernel]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "meta"])
+def test_the_summary_is_readable(device: str) -> None:
+    lines = str(backend_info(device)).splitlines()
+    assert lines[0] == f"device {device}"
+    assert len(lines) == 1 + len(ops.OPERATORS)
+    for line, info in zip(lines[1:], backend_info(device).operators, strict=True):
+        assert info.operator in line
+        assert info.chosen in line
+        assert all(reason in line for reason in info.others.values())
+
+
+def test_a_registered_kernel_is_seen_and_run() -> None:
+    """A kernel under the dispatch key takes over, `backend_info` says so; then all is as before."""
+    operator = "leaky_current"
+    if has_kernel(operator, "CPU"):
+        pytest.skip("the package has its own CPU kernel for leaky_current; nothing to register")
+    tensors = problem(operator, SIZE)
+    before = backend_info("cpu")
+    calls = []
+
+    def kernel(drive: torch.Tensor, decay: torch.Tensor, current: torch.Tensor) -> torch.Tensor:
+        calls.append(drive.shape)
+        return torch.full_like(drive, 7.0)
+
+    with torch.library._scoped_library("hetsyn_triton", "IMPL") as library:
+        library.impl(operator, kernel, "CPU")
+        info = info_of(operator)
+        assert info.chosen == "Numba kernel"
+        assert "preferred" in info.others["closed form (PyTorch)"]
+        assert info_of("spike_scan").chosen == "closed form (PyTorch)"
+        assert info_of(operator, "cuda").chosen == "closed form (PyTorch)"
+        for backend in ("auto", "cpu"):
+            (result,) = call(operator, backend)(**tensors)
+            assert (result == 7.0).all()
+        assert len(calls) == 2
+        # The reference loop goes past the dispatcher.
+        assert not (call(operator, "reference")(**tensors)[0] == 7.0).any()
+        assert len(calls) == 2
+    assert backend_info("cpu") == before
+    assert not (call(operator)(**tensors)[0] == 7.0).any()
+
+
+def test_a_registered_triton_kernel_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    operator = "spike_scan"
+    if has_kernel(operator, "CUDA"):
+        pytest.skip("the package has its own CUDA kernel for spike_scan; nothing to register")
+    found = importlib.util.find_spec
+
+    def installed(name: str, *rest: Any) -> Any:
+        return object() if name == "triton" else found(name, *rest)
+
+    def missing(name: str, *rest: Any) -> Any:
+        return None if name == "triton" else found(name, *rest)
+
+    with torch.library._scoped_library("hetsyn_triton", "IMPL") as library:
+        library.impl(operator, lambda *a: None, "CUDA")
+        monkeypatch.setattr(importlib.util, "find_spec", installed)
+        assert info_of(operator, "cuda").chosen == "Triton kernel"
+        assert "CUDA device" in info_of(operator, "cpu").others["Triton kernel"]
+        with pytest.raises(BackendUnavailableError, match="CUDA device"):
+            call(operator, "triton")(**problem(operator, SIZE))
+        monkeypatch.setattr(importlib.util, "find_spec", missing)
+        info = info_of(operator, "cuda")
+        assert info.chosen == "closed form (PyTorch)"
+        assert "not installed" in info.others["Triton kernel"]
+    monkeypatch.undo()
+    assert "no Triton kernel" in info_of(operator, "cuda").others["Triton kernel"]
+
+
+@pytest.mark.parametrize("backend", ["Triton", "numba", "", "cuda", None])
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_unknown_backend(operator: str, backend: Any) -> None:
+    with pytest.raises(ValueError, match="backend: expected one of") as error:
+        call(operator, backend)(**problem(operator, SIZE))
+    assert repr(backend) in str(error.value)
+    assert all(name in str(error.value) for name in BACKENDS)
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_triton_raises_on_the_cpu(operator: str) -> None:
+    """The error names backend, operator and device, says why, and what would work."""
+    with pytest.raises(BackendUnavailableError) as error:
+        call(operator, "triton")(**problem(operator, SIZE))
+    message = str(error.value)
+    assert f"'triton' cannot run {operator} on cpu: " in message
+    assert "Triton kernel" in message
+    assert "'auto'" in message
+    assert "'reference'" in message
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_cpu_raises_off_the_cpu(operator: str) -> None:
+    tensors = {n: t.to("meta") for n, t in problem(operator, SIZE).items()}
+    with pytest.raises(BackendUnavailableError) as error:
+        call(operator, "cpu")(**tensors)
+    message = str(error.value)
+    assert f"'cpu' cannot run {operator} on meta: " in message
+    assert "not on the CPU" in message
+    assert "'auto'" in message
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_auto_runs_off_the_cpu(operator: str) -> None:
+    """As the error says: on the meta device the shapes come out."""
+    tensors = problem(operator, SIZE)
+    found = call(operator)(**{n: t.to("meta") for n, t in tensors.items()})
+    assert all(o.is_meta for o in found)
+    assert [o.shape for o in found] == [o.shape for o in call(operator)(**tensors)]
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_backends_give_the_same_numbers(operator: str, backend: str) -> None:
+    tensors = problem(operator, SIZE)
+    expected = gradients(call(operator), tensors)
+    assert_same(gradients(call(operator, backend), tensors), expected)
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_the_reference_does_not_call_the_operators(
+    operator: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is independent evidence only if it runs the loop itself."""
+
+    def forbidden(*args: Any) -> Any:
+        raise AssertionError("a raw operator was called")
+
+    for name in ops.OPERATORS:
+        monkeypatch.setattr(ops.autograd.raw, name, forbidden)
+    gradients(call(operator, "reference"), problem(operator, SIZE))
+    with pytest.raises(AssertionError, match="raw operator"):
+        call(operator, "auto")(**problem(operator, SIZE))
