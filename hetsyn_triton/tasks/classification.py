@@ -22,8 +22,8 @@ class Samples(NamedTuple):
 class Classification(Task):
     """Cross-entropy on `logits(output)`, and accuracy.
 
-    A subclass gives `load`, once, and `encode`; it may give `logits`. Training batches are a fresh
-    permutation each epoch; the last may be smaller.
+    A subclass gives `load`, once, and `encode`; it may give `logits` and `augment`. Training
+    batches are a fresh permutation each epoch; the last may be smaller.
     """
 
     score: ClassVar[str | None] = "accuracy"
@@ -38,6 +38,10 @@ class Classification(Task):
     @abstractmethod
     def encode(self, values: Tensor) -> Tensor:
         """`values` of B samples as network input [T, B, in_features]."""
+
+    def augment(self, values: Tensor, generator: torch.Generator) -> Tensor:
+        """Training `values` of B samples, changed at random; as they are unless overridden."""
+        return values
 
     def logits(self, output: Tensor) -> Tensor:
         """Class scores [B, classes] of `output` [T, B, classes]: the mean over steps."""
@@ -65,9 +69,12 @@ class Classification(Task):
         else:
             size = self.evaluation_batch_size
             order = torch.arange(count)
-        for first in range(start * size, count, size):
-            chosen = order[first : first + size]
-            yield Batch(self.encode(samples.values[chosen]), samples.labels[chosen])
+        for number in range(start, math.ceil(count / size)):
+            chosen = order[number * size : (number + 1) * size]
+            values = samples.values[chosen]
+            if split == "train":
+                values = self.augment(values, seeded_generator(self.seed, "augment", epoch, number))
+            yield Batch(self.encode(values), samples.labels[chosen])
 
     def loss(self, output: Tensor, spikes: Sequence[Tensor], target: Tensor) -> Tensor:
         return torch.nn.functional.cross_entropy(self.logits(output), target)

@@ -19,15 +19,17 @@ GREY_LEVELS = 16.0
 class Digits(Classification):
     """1,797 images of 8 x 8 grey levels, shown as 8 rows of 8 analog inputs in [0, 1].
 
-    Each row is held for `hold` steps. A fifth of the images of every digit is the test set, a
-    further `validation` of every digit is held out of training; neither depends on the seed.
+    Each row is held for `hold` steps; the readout after the last one names the digit. A fifth of
+    the images of every digit is the test set, a further `validation` of every digit is held out of
+    training; neither depends on the seed. In training the part `shift` of the images is moved by
+    up to one pixel in each direction.
     """
 
     name = "digits"
     in_features = 8
     out_features = 10
     defaults: ClassVar[Mapping[str, Any]] = {}
-    options: ClassVar[Mapping[str, Option]] = {"hold": 3, "validation": 0.1}
+    options: ClassVar[Mapping[str, Option]] = {"hold": 3, "shift": 0.5, "validation": 0.1}
 
     def load(self) -> dict[str, Samples]:
         require_extra("the digits data set", "sklearn")
@@ -44,8 +46,25 @@ class Digits(Classification):
             if len(rows)
         }
 
+    def augment(self, values: Tensor, generator: torch.Generator) -> Tensor:
+        return shifted(values, self.option["shift"], generator)
+
     def encode(self, values: Tensor) -> Tensor:
         return values.transpose(0, 1).repeat_interleave(self.option["hold"], dim=0)
+
+    def logits(self, output: Tensor) -> Tensor:
+        return output[-1]
+
+
+def shifted(images: Tensor, part: float, generator: torch.Generator) -> Tensor:
+    """The part `part` of `images` [B, H, W] moved by -1, 0 or 1 pixel along each axis; the rest as
+    they are. What moves in is 0."""
+    count, height, width = images.shape
+    offset = torch.randint(0, 3, (2, count, 1), generator=generator)
+    offset[:, torch.rand(count, generator=generator) >= part] = 1
+    framed = torch.nn.functional.pad(images, (1, 1, 1, 1))
+    rows, columns = offset[0] + torch.arange(height), offset[1] + torch.arange(width)
+    return framed[torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
 def stratified_split(labels: np.ndarray, fractions: tuple[float, ...]) -> list[Tensor]:

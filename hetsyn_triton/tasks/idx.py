@@ -38,10 +38,8 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
         raise DataError(f"{path} is truncated: {len(content)} bytes, its header alone has {header}")
     zeros, code, found = struct.unpack(">HBB", content[:4])
     if zeros != 0 or code != UNSIGNED_BYTE or found != dimensions:
-        wanted = bytes([0, 0, UNSIGNED_BYTE, dimensions]).hex()
-        raise DataError(
-            f"{path} is not the idx file wanted: magic {content[:4].hex()}, not {wanted}"
-        )
+        magic = bytes([0, 0, UNSIGNED_BYTE, dimensions]).hex()
+        raise DataError(f"{path}: expected an idx file of magic {magic}, got {content[:4].hex()}")
     sizes = struct.unpack(f">{dimensions}I", content[4:header])
     wanted_bytes = header + int(np.prod(sizes, dtype=np.int64))
     if len(content) != wanted_bytes:

@@ -54,10 +54,10 @@ def build_network(config: TrainConfig, task: Task) -> SpikingNetwork:
             generator=seeded_generator(config.seed, "network"),
         ).to(config.device)
         with torch.no_grad():
-            network(torch.zeros(1, 1, task.in_features, device=config.device))
+            network.eval()(torch.zeros(1, 1, task.in_features, device=config.device))
     except (ValueError, TypeError, BackendUnavailableError) as error:
         raise ConfigError(str(error)) from error
-    return network
+    return network.train()
 
 
 def build_optimizer(config: TrainConfig, network: SpikingNetwork) -> torch.optim.Optimizer:

@@ -90,10 +90,9 @@ def load_weights(path: Path, checkpoint: Checkpoint, network: nn.Module) -> None
         if have.get(name) != want.get(name)
     ]
     if different:
-        more = f"; and {len(different) - 3} more" if len(different) > 3 else ""
-        raise CheckpointError(
-            f"{path} is of another architecture: {'; '.join(different[:3])}{more}"
-        )
+        if len(different) > 3:
+            different[3:] = [f"and {len(different) - 3} more"]
+        raise CheckpointError(f"{path} is of another architecture: {'; '.join(different)}")
     network.load_state_dict(checkpoint.model)
 
 

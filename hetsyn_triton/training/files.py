@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+PARTIAL = ".partial"  # ends the name of a file that is being written
+
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Let `write` fill a file beside `path`, then put it in place of `path` in one step.
@@ -13,7 +15,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     After a crash or a kill at any moment `path` is the old file or the new one, whole. A file left
     behind by a killed writer has one fixed name and is overwritten by the next.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}{PARTIAL}")
     try:
         with open(partial, "wb") as file:
             write(file)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from .config import TrainConfig
 from .errors import RunFolderError
+from .files import PARTIAL
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
@@ -33,7 +34,8 @@ def claim_folder(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        filled = any(folder.iterdir())
+        # a run killed in its first moment leaves at most a partial file
+        filled = any(not path.name.endswith(PARTIAL) for path in folder.iterdir())
     except OSError as error:
         raise RunFolderError(
             f"out: expected a folder that can be written, got {folder}: {error.strerror}"

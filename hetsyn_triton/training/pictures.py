@@ -95,7 +95,10 @@ def draw_time_constants(
             axes.hist(shown, bins, histtype=style, color=colour, lw=1.6, label=label)
             axes.axvline(min(max(median, low), high), color=colour, lw=1.0, ls="--")
         axes.set(xscale="log", xlabel=f"time constant ({unit})", title=name)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.set_xticks([1 * dt, 10 * dt, 100 * dt, high])
+        axes.xaxis.set_major_formatter(
+            FuncFormatter(lambda value, _: f"{value:g}" if value < high else f"≥ {value:g}")
+        )
         axes.legend(frameon=False, fontsize=8)
         top = axes.get_ylim()[1]
         axes.set_ylim(0, 1.3 * top)  # room for the legend
