@@ -8,13 +8,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 
+from hetsyn_triton.cli.commands import run
 from hetsyn_triton.training import default_config, load_run, train
+from hetsyn_triton.training.trainer import Trainer
 
-SETTINGS = {"hidden": (8, 8), "dropout": 0.2, "epochs": 6, "threads": 1}
-OPTIONS = {"hold": 1, "validation": 0.1}
+SETTINGS: dict[str, Any] = {"hidden": (8, 8), "dropout": 0.2, "epochs": 4, "threads": 1}
 # Many checkpoints inside an epoch, so that a kill also falls into the writing of one.
 PROGRAM = """
 import sys
@@ -44,26 +47,24 @@ def wait_for_new_checkpoint(process: subprocess.Popen[bytes], path: Path) -> Non
         time.sleep(0.005)
 
 
-def test_kill_and_resume(tmp_path: Path) -> None:
-    config = default_config("digits", **SETTINGS, options=OPTIONS)
+def assert_kills_leave_no_trace(tmp_path: Path, kills: int) -> None:
+    config = default_config("digits", **SETTINGS, options={"hold": 1})
     whole = train(config, tmp_path / "whole", pictures=False)
     folder = tmp_path / "killed"
-    first = ["train", "digits", "--hidden", "8,8", "--epochs", "6", "--threads", "1"]
+    first = ["train", "digits", "--hidden", "8,8", "--epochs", "4", "--threads", "1"]
     first += ["--dropout", "0.2", "--set", "hold=1", "--out", str(folder)]
     moments = random.Random(1)
-    for arguments in (first, *[["train", "--resume", str(folder)]] * 2):
+    for arguments in (first, *[["train", "--resume", str(folder)]] * (kills - 1)):
         process = start(*arguments)
         wait_for_new_checkpoint(process, folder / "checkpoint.pt")
-        time.sleep(moments.uniform(0.2, 0.7))
+        time.sleep(moments.uniform(0.0, 1.2 / kills))
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL, "finished before the kill"
-    assert load_run(folder).epoch < 6
-    process = start("train", "--resume", str(folder))
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors.decode()
+    assert load_run(folder).epoch < 4
+    assert run(["train", "--resume", str(folder)]) == 0
     resumed = load_run(folder)
-    assert resumed.epoch == 6
+    assert resumed.epoch == 4
     for name, value in whole.network.state_dict().items():
         assert torch.equal(value, resumed.network.state_dict()[name]), name
     lines = [
@@ -75,13 +76,28 @@ def test_kill_and_resume(tmp_path: Path) -> None:
     assert not list(folder.glob(".*"))
 
 
-def test_interrupt_says_how_to_go_on(tmp_path: Path) -> None:
+def test_kill_and_resume(tmp_path: Path) -> None:
+    assert_kills_leave_no_trace(tmp_path, 1)
+
+
+@pytest.mark.full
+def test_many_kills(tmp_path: Path) -> None:
+    assert_kills_leave_no_trace(tmp_path, 6)
+
+
+def test_interrupt_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_on = Trainer._train_on
+
+    def interrupted(self: Trainer, batch: Any) -> None:
+        if self.step == 50:
+            signal.raise_signal(signal.SIGINT)
+        train_on(self, batch)
+
+    monkeypatch.setattr(Trainer, "_train_on", interrupted)
     folder = tmp_path / "run"
-    process = start("train", "--hidden", "8", "--epochs", "50", "--out", str(folder))
-    wait_for_new_checkpoint(process, folder / "checkpoint.pt")
-    time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate()
-    assert process.returncode == 130
-    assert f"hetsyn train --resume {folder}" in errors.decode()
-    assert load_run(folder).epoch < 50
+    arguments = ["--hidden", "8", "--epochs", "3", "--set", "hold=1", "--threads", "1"]
+    assert run(["train", *arguments, "--out", str(folder)]) == 130
+    assert f"hetsyn train --resume {folder}" in capsys.readouterr().err
+    assert load_run(folder).epoch == 1
