@@ -48,7 +48,7 @@ def synaptic_current(
     if trace is not None:
         check.check_like("trace", trace, "weight", weight)
         shape = (*z.shape[:-3], z.shape[-2], *weight.shape[-2:])
-        check.check_shape("trace", trace, shape, "[B, J, I]")
+        check.check_shape("trace", trace, shape, _axes("B, J, I", z))
     check.check_finite("weight", weight)
     check.check_unit_interval("decay", decay)
     z = check.as_input("z", z, weight.dtype)
@@ -133,12 +133,12 @@ def recurrent_scan(
     check.check_like("weight", weight, "current", current)
     check.check_like("decay", decay, "current", current)
     square = (*current.shape[:-3], current.shape[-1], current.shape[-1])
-    check.check_shape("weight", weight, square, "[J, J]")
-    check.check_shape("decay", decay, square, "[J, J]")
+    check.check_shape("weight", weight, square, _axes("J, J", current))
+    check.check_shape("decay", decay, square, _axes("J, J", current))
     if trace is not None:
         check.check_like("trace", trace, "current", current)
         shape = (*current.shape[:-3], current.shape[-2], *square[-2:])
-        check.check_shape("trace", trace, shape, "[B, J, J]")
+        check.check_shape("trace", trace, shape, _axes("B, J, J", current))
     neuron = _Neuron(current, threshold, reset_decay, adaptation_decay, adaptation_strength, state)
     check.check_finite("weight", weight)
     check.check_unit_interval("decay", decay)
@@ -180,7 +180,7 @@ def leaky_recurrent_scan(
     check.check_parameter_dtype("drive", drive.dtype)
     check.check_like("weight", weight, "drive", drive)
     square = (*drive.shape[:-3], drive.shape[-1], drive.shape[-1])
-    check.check_shape("weight", weight, square, "[J, J]")
+    check.check_shape("weight", weight, square, _axes("J, J", drive))
     decay = _per_neuron("decay", decay, drive)
     current = _initial("current", current, drive)
     neuron = _Neuron(drive, threshold, reset_decay, adaptation_decay, adaptation_strength, state)
@@ -231,6 +231,8 @@ class _Neuron:
             strengths.append(_per_neuron("adaptation_strength", adaptation_strength, steps))
             check.check_unit_interval("adaptation_decay", decays[1])
             check.check_finite("adaptation_strength", strengths[1])
+        if state is not None and not isinstance(state, NeuronState):
+            raise TypeError(f"state: expected NeuronState, got {type(state).__name__}")
         if state is not None and (state.adaptation is None) == self.adapts:
             raise ValueError(
                 f"state.adaptation: expected {'a tensor' if self.adapts else 'None'}, "
@@ -258,13 +260,11 @@ def _run(
     operator: Callable[..., Tensor | tuple[Tensor, ...]], replicated: bool, *tensors: Tensor | None
 ) -> tuple[Tensor, ...]:
     """Calls an operator with the replica axis added where the caller has none, autocast off."""
-    device = next(t.device.type for t in tensors if t is not None)
-    if torch.is_autocast_enabled(device):
-        with torch.autocast(device, enabled=False):
-            return _run(operator, replicated, *tensors)
+    device = next(t.device for t in tensors if t is not None)
     if not replicated:
         tensors = tuple(None if t is None else t.unsqueeze(0) for t in tensors)
-    result = operator(*tensors)
+    with ops.full_precision(device):
+        result = operator(*tensors)
     outputs = (result,) if isinstance(result, Tensor) else result
     return outputs if replicated else tuple(output.squeeze(0) for output in outputs)
 
@@ -279,10 +279,15 @@ def _check_steps(name: str, value: Tensor) -> bool:
     return value.dim() == 4
 
 
+def _axes(axes: str, steps: Tensor) -> str:
+    """Names of axes as errors show them, R in front where `steps` has replicas."""
+    return f"[{'R, ' * (steps.dim() == 4)}{axes}]"
+
+
 def _check_matrix(name: str, value: Tensor, inputs: int, replicated: bool, axis: str) -> None:
     check.check_tensor(name, value)
     check.check_parameter_dtype(name, value.dtype)
-    expected = f"[R, J, {axis}]" if replicated else f"[J, {axis}]"
+    expected = f"[{'R, ' * replicated}J, {axis}]"
     if value.dim() != 2 + replicated or value.shape[-1] != inputs:
         raise ValueError(
             f"{name}: expected {expected} with {axis} = {inputs}, got shape {tuple(value.shape)}"
@@ -304,7 +309,7 @@ def _per_neuron(name: str, value: Tensor | float, steps: Tensor) -> Tensor:
     check.check_like(name, value, "the input", steps)
     if value.dim() == 0:
         return value.expand(shape)
-    check.check_shape(name, value, shape, "[R, J]" if len(shape) == 2 else "[J]")
+    check.check_shape(name, value, shape, _axes("J", steps))
     return value
 
 
@@ -314,7 +319,7 @@ def _initial(name: str, value: Tensor | None, steps: Tensor) -> Tensor:
     if value is None:
         return steps.new_zeros(shape)
     check.check_like(name, value, "the input", steps)
-    check.check_shape(name, value, shape, "[B, J]")
+    check.check_shape(name, value, shape, _axes("B, J", steps))
     return value
 
 

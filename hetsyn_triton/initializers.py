@@ -8,6 +8,14 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from .validation import (
+    check_finite_number,
+    check_not_negative,
+    check_positive_number,
+    check_shape,
+    check_tensor,
+)
+
 
 @runtime_checkable
 class Initializer(Protocol):
@@ -18,16 +26,33 @@ class Initializer(Protocol):
     ) -> Tensor: ...
 
 
+def draw(
+    name: str, initializer: object, shape: Sequence[int], generator: torch.Generator | None = None
+) -> Tensor:
+    """What `initializer` draws for argument `name`; errors for what is no initializer, for a class
+    instead of an instance, and for a result of another shape."""
+    if isinstance(initializer, type):
+        raise TypeError(
+            f"{name}: expected a distribution such as Constant(1.0), "
+            f"got the class {initializer.__name__} itself"
+        )
+    if not isinstance(initializer, Initializer):
+        raise TypeError(
+            f"{name}: expected a distribution such as Constant(1.0), "
+            f"got {type(initializer).__name__}"
+        )
+    drawn = initializer(shape, generator)
+    check_tensor(name, drawn)
+    check_shape(name, drawn, shape, "as asked for")
+    return drawn
+
+
 class _Finite:
     """All parameters are finite numbers."""
 
     def __post_init__(self) -> None:
         for field in fields(self):  # type: ignore[arg-type]
-            value = getattr(self, field.name)
-            if not isinstance(value, (int, float)) or not math.isfinite(value):
-                raise ValueError(
-                    f"{type(self).__name__}.{field.name}: expected a finite number, got {value!r}"
-                )
+            check_finite_number(f"{type(self).__name__}.{field.name}", getattr(self, field.name))
 
 
 def _ordered(name: str, low: float, high: float) -> None:
@@ -37,7 +62,7 @@ def _ordered(name: str, low: float, high: float) -> None:
 
 def _uniform(shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
     # Drawn on the CPU in float64: the same seed gives the same network on every device and dtype.
-    return torch.rand(tuple(shape), generator=generator, dtype=torch.float64)
+    return torch.rand(tuple(shape), generator=generator, dtype=torch.float64, device="cpu")
 
 
 @dataclass(frozen=True)
@@ -47,7 +72,7 @@ class Constant(_Finite):
     value: float
 
     def __call__(self, shape: Sequence[int], generator: torch.Generator | None = None) -> Tensor:
-        return torch.full(tuple(shape), float(self.value), dtype=torch.float64)
+        return torch.full(tuple(shape), float(self.value), dtype=torch.float64, device="cpu")
 
     @property
     def mean(self) -> float:
@@ -82,11 +107,10 @@ class Normal(_Finite):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.std < 0:
-            raise ValueError(f"Normal.std: expected a number >= 0, got {self.std!r}")
+        check_not_negative("Normal.std", self.std)
 
     def __call__(self, shape: Sequence[int], generator: torch.Generator | None = None) -> Tensor:
-        drawn = torch.randn(tuple(shape), generator=generator, dtype=torch.float64)
+        drawn = torch.randn(tuple(shape), generator=generator, dtype=torch.float64, device="cpu")
         return self.mean + self.std * drawn
 
 
@@ -100,8 +124,7 @@ class LogUniform(_Finite):
     def __post_init__(self) -> None:
         super().__post_init__()
         _ordered("LogUniform", self.low, self.high)
-        if self.low <= 0:
-            raise ValueError(f"LogUniform.low: expected a positive number, got {self.low!r}")
+        check_positive_number("LogUniform.low", self.low)
 
     def __call__(self, shape: Sequence[int], generator: torch.Generator | None = None) -> Tensor:
         span = math.log(self.high / self.low)

@@ -30,9 +30,8 @@ def parameter_groups(
     decay_lr = 2 * lr if decay_lr is None else check.check_positive_number("decay_lr", decay_lr)
     if decay_weight_decay is None:
         decay_weight_decay = weight_decay
-    for name, value in (("weight_decay", weight_decay), ("decay_weight_decay", decay_weight_decay)):
-        if not value >= 0:
-            raise ValueError(f"{name}: expected a number >= 0, got {value!r}")
+    check.check_not_negative("weight_decay", weight_decay)
+    check.check_not_negative("decay_weight_decay", decay_weight_decay)
     decays = {id(p) for m in module.modules() if isinstance(m, Decay) for p in m.parameters()}
     learnt = [p for p in module.parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [

@@ -7,6 +7,8 @@ or break the graph; there a layer's parameters are checked when they are made an
 
 import math
 from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -30,9 +32,11 @@ def _names(dtypes: Sequence[torch.dtype]) -> str:
 
 
 def check_tensor(name: str, value: object) -> None:
-    """TypeError unless `value` is a tensor."""
+    """TypeError unless `value` is a dense tensor."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
+    if value.layout != torch.strided:
+        raise TypeError(f"{name}: expected a dense tensor, got layout {value.layout}")
 
 
 def check_parameter_dtype(name: str, dtype: torch.dtype) -> None:
@@ -132,23 +136,42 @@ def check_positive(name: str, value: Tensor) -> None:
             )
 
 
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether `value` is a real number, NumPy's scalars included; a bool is none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def check_positive_number(name: str, value: object) -> float:
     """`value` as a float; ValueError unless it is a positive finite number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+    if not is_number(value) or not 0 < value < math.inf:
         raise ValueError(f"{name}: expected a positive, finite number, got {value!r}")
+    return float(value)
+
+
+def check_not_negative(name: str, value: object) -> float:
+    """`value` as a float; ValueError unless it is a finite number of at least 0."""
+    if not is_number(value) or not 0 <= value < math.inf:
+        raise ValueError(f"{name}: expected a finite number >= 0, got {value!r}")
+    return float(value)
+
+
+def check_finite_number(name: str, value: object) -> float:
+    """`value` as a float; ValueError unless it is a finite number."""
+    if not is_number(value) or not math.isfinite(value):
+        raise ValueError(f"{name}: expected a finite number, got {value!r}")
     return float(value)
 
 
 def check_size(name: str, value: object) -> int:
     """`value` as an int; ValueError unless it is a whole number of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise ValueError(f"{name}: expected a whole number >= 1, got {value!r}")
-    return value
+    return int(value)
 
 
 def check_fraction(name: str, value: object) -> float:
     """`value` as a float; ValueError unless it lies in [0, 1]."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+    if not is_number(value) or not 0 <= value <= 1:
         raise ValueError(f"{name}: expected a number in [0, 1], got {value!r}")
     return float(value)
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from hetsyn_triton import ops
 from hetsyn_triton import validation as check
-from hetsyn_triton.initializers import FanInNormal, Initializer
+from hetsyn_triton.initializers import FanInNormal, Initializer, draw
 from hetsyn_triton.states import NeuronState
 from hetsyn_triton.surrogates import Surrogate, Triangular
 from hetsyn_triton.timeconstants import TimeConstant, draw_tau, tau_to_decay
 
 from . import layout
 from .decay import Decay
+from .loading import check_loaded
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 class SequenceLayer(nn.Module, ABC):
     """A layer over time with weights [J, I]: `output, state = layer(x, state)`; hides no state.
 
-    Subclasses give `state_type` and `_run`, which sees checked [T, B, N] tensors.
+    Subclasses give `state_type`, `_state_axes` and `_run`, which sees checked [T, B, N] tensors.
     """
 
     state_type: type
@@ -53,11 +55,28 @@ class SequenceLayer(nn.Module, ABC):
         self.dt = check.check_positive_number("dt", dt)
         self.batch_first = bool(batch_first)
         self.backend = ops.check_name(backend)
-        dtype = torch.get_default_dtype() if dtype is None else dtype
-        check.check_parameter_dtype("dtype", dtype)
-        self._place = {"device": device, "dtype": dtype}
+        self._device = torch.get_default_device() if device is None else device
+        self._dtype = torch.get_default_dtype() if dtype is None else dtype
+        check.check_parameter_dtype("dtype", self._dtype)
         drawn = self._drawn("weight_init", weight_init, (out_features, in_features), generator)
         self.weight = nn.Parameter(drawn)
+
+    _loaded: ClassVar[dict[str, Callable[[str, Tensor], None]]] = {
+        "weight": check.check_finite,
+        "recurrent_weight": check.check_finite,
+        "threshold": check.check_positive,
+        "reset_decay": check.check_unit_interval,
+        "adaptation_decay": check.check_unit_interval,
+        "adaptation_strength": check.check_finite,
+    }
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        check_loaded(state_dict, prefix, self._loaded)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    @abstractmethod
+    def _state_axes(self) -> dict[str, str | None]:
+        """Axes of every tensor of a state but for the batch, as in "J, I"; None: absent."""
 
     @abstractmethod
     def _run(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
@@ -74,25 +93,24 @@ class SequenceLayer(nn.Module, ABC):
         or kind of state.
         """
         steps, seen = layout.read(x, self.in_features, self.batch_first)
-        layout.check_state_type(state, self.state_type)
+        check.check_parameter_dtype("weight", self.weight.dtype)
         check.check_device("x", steps, "the layer", self.weight)
         steps = check.as_input("x", steps, self.weight.dtype)
+        if state is not None:
+            layout.check_state_type(state, self.state_type)
+            sizes = {"B": steps.shape[1], "I": self.in_features, "J": self.out_features}
+            seen.check_state(state, self._state_axes(), sizes, self.weight)
         output, state = self._run(steps, seen.read_state(state))
         return seen.restore(output), seen.restore_state(state)
 
     def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """One time step, a sequence of length 1: x [B, in_features] or [in_features]."""
-        check.check_tensor("x", x)
-        if x.dim() not in (1, 2):
-            raise ValueError(
-                f"x: expected [B, in_features] or [in_features], got shape {tuple(x.shape)}"
-            )
-        time = 1 if self.batch_first and x.dim() == 2 else 0
+        time = layout.time_axis(x, self.batch_first)
         output, state = self(x.unsqueeze(time), state)
         return output.squeeze(time), state
 
     def _placed(self, value: Tensor) -> Tensor:
-        return value.to(**self._place).contiguous()  # type: ignore[call-overload,no-any-return]
+        return value.to(device=self._device, dtype=self._dtype).contiguous()
 
     def _drawn(
         self,
@@ -101,12 +119,9 @@ class SequenceLayer(nn.Module, ABC):
         shape: tuple[int, ...],
         generator: torch.Generator | None,
     ) -> Tensor:
-        if not isinstance(initializer, Initializer):
-            raise TypeError(
-                f"{name}: expected a distribution such as FanInNormal(), "
-                f"got {type(initializer).__name__}"
-            )
-        return self._placed(initializer(shape, generator))
+        drawn = draw(name, initializer, shape, generator)
+        check.check_finite(name, drawn)
+        return self._placed(drawn)
 
     def _made_decay(
         self,
@@ -120,13 +135,20 @@ class SequenceLayer(nn.Module, ABC):
         generator: torch.Generator | None,
     ) -> Decay:
         """Decays of time constants drawn from `tau`."""
+        made = tau_to_decay(draw_tau(name, tau, shape, generator), self.dt).to(self._dtype)
         return Decay(
-            self._placed(tau_to_decay(draw_tau(name, tau, shape, generator), self.dt)),
+            made.contiguous(),
             learn=learn_decay,
             frozen_fraction=frozen_fraction,
             parametrization=decay_parametrization,
             generator=generator,
-        )
+        ).to(self._device)
+
+    def _decays(self, name: str) -> Tensor:
+        """The decays of submodule `name`, checked before any work."""
+        decay: Tensor = getattr(self, name)()
+        check.check_unit_interval(name, decay)
+        return decay
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}"
@@ -162,10 +184,15 @@ class SpikingLayer(SequenceLayer):
     ) -> None:
         check.check_positive_number("threshold", threshold)
         if tau_reset != "tied":
+            if isinstance(tau_reset, str):
+                raise ValueError(
+                    f"tau_reset: expected a positive, finite number or 'tied', got {tau_reset!r}"
+                )
             check.check_positive_number("tau_reset", tau_reset)
-        if not callable(surrogate):
+        if not callable(surrogate) or isinstance(surrogate, type):
             raise TypeError(
-                f"surrogate: expected a function of (V - threshold, threshold), got {surrogate!r}"
+                "surrogate: expected a function of (V - threshold, threshold) such as "
+                f"Triangular(), got {surrogate!r}"
             )
         super().__init__(in_features, out_features, generator=generator, **options)
         self.recurrent = bool(recurrent)
@@ -194,7 +221,7 @@ class SpikingLayer(SequenceLayer):
             square = (self.out_features, self.out_features)
             weight = nn.Parameter(self._drawn("recurrent_weight_init", init, square, generator))
             if not self_connections:
-                mask = self._placed(1 - torch.eye(self.out_features))
+                mask = self._placed(1 - torch.eye(self.out_features, device="cpu"))
         self.register_parameter("recurrent_weight", weight)
         self.register_buffer("self_mask", mask)
 
@@ -202,8 +229,7 @@ class SpikingLayer(SequenceLayer):
         decay, filled = None, None
         if strength is not None and tau is not None:
             decay = self._decay_of(check.check_positive_number("tau_adaptation", tau))
-            filled = self._per_neuron(strength)
-            check.check_finite("adaptation", filled)
+            filled = self._per_neuron(check.check_finite_number("adaptation", strength))
         elif strength is not None or tau is not None:
             raise ValueError(
                 "adaptation and tau_adaptation: expected both or neither, "
@@ -213,7 +239,8 @@ class SpikingLayer(SequenceLayer):
         self.register_buffer("adaptation_strength", filled)
 
     def _per_neuron(self, value: float) -> Tensor:
-        return self._placed(torch.full((self.out_features,), float(value), dtype=torch.float64))
+        filled = torch.full((self.out_features,), float(value), dtype=torch.float64, device="cpu")
+        return self._placed(filled)
 
     def _decay_of(self, tau: float) -> Tensor:
         return self._per_neuron(tau_to_decay(tau, self.dt).item())
@@ -221,6 +248,7 @@ class SpikingLayer(SequenceLayer):
     def _recurrent_weight_in_use(self) -> Tensor:
         """The recurrent weights; without self-connections their diagonal is zero."""
         assert self.recurrent_weight is not None
+        check.check_finite("recurrent_weight", self.recurrent_weight)
         if self.self_mask is None:
             return self.recurrent_weight
         return self.recurrent_weight * self.self_mask
@@ -233,6 +261,10 @@ class SpikingLayer(SequenceLayer):
             "detach_reset": self.detach_reset,
             "backend": self.backend,
         }
+
+    def _neuron_axes(self) -> dict[str, str | None]:
+        adaptation = None if self.adaptation_decay is None else "J"
+        return {"reset": "J", "adaptation": adaptation, "spike": "J"}
 
     @staticmethod
     def _neuron_state(state: Any) -> NeuronState | None:

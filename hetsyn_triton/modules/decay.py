@@ -1,9 +1,13 @@
 """The decays of a layer as a module: learnable, frozen, or frozen for a random fraction."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from hetsyn_triton import validation as check
+
+from .loading import check_loaded
 
 PARAMETRIZATIONS = ("clamp", "sigmoid")
 
@@ -13,11 +17,12 @@ class Decay(nn.Module):
 
     Args:
         initial: initial decays, any shape, in [0, 1].
-        learn: whether `raw` is a parameter (else a buffer).
+        learn: whether they learn: a parameter, else a buffer.
         frozen_fraction: share of the decays, drawn at random, that keep their initial value while
             the others learn (HetSyn froze 80 % without loss on delayed match-to-sample).
-        parametrization: "clamp": `raw` is r itself, clamped by `clamp_()` after each optimizer step
-            (the paper's way); "sigmoid": r = sigmoid(raw), always inside (0, 1).
+        parametrization: "clamp": the parameter is r itself, `raw`, clamped by `clamp_()` after each
+            optimizer step (the paper's way); "sigmoid": it is `logit`, r = sigmoid(logit). Two
+            names, so that a state of the one is not loaded into the other.
         generator: draws the frozen ones.
 
     Raises ValueError for decays outside [0, 1], exact 0 or 1 under "sigmoid", a fraction outside
@@ -25,6 +30,7 @@ class Decay(nn.Module):
     """
 
     raw: Tensor
+    logit: Tensor
     frozen: Tensor | None
     frozen_value: Tensor | None
 
@@ -43,30 +49,30 @@ class Decay(nn.Module):
         check.check_unit_interval("decay", initial)
         self.parametrization = parametrization
         if parametrization == "sigmoid":
-            if bool(((initial == 0) | (initial == 1)).any()):
+            if check.readable(initial) and bool(((initial == 0) | (initial == 1)).any()):
                 raise ValueError(
                     "decay: expected values strictly between 0 and 1 for "
                     "decay_parametrization='sigmoid', got an exact 0 or 1"
                 )
-            raw = torch.logit(initial)
+            name, kept = "logit", torch.logit(initial)
         else:
-            raw = initial.clone()
+            name, kept = "raw", initial.clone()
         if learn:
-            self.raw = nn.Parameter(raw)
+            self.register_parameter(name, nn.Parameter(kept))
         else:
-            self.register_buffer("raw", raw)
+            self.register_buffer(name, kept)
         frozen, value = None, None
         if learn and frozen_fraction > 0:
-            order = torch.randperm(initial.numel(), generator=generator)
-            frozen = torch.zeros(initial.numel(), dtype=torch.bool)
+            order = torch.randperm(initial.numel(), generator=generator, device="cpu")
+            frozen = torch.zeros(initial.numel(), dtype=torch.bool, device="cpu")
             frozen[order[: round(frozen_fraction * initial.numel())]] = True
             frozen, value = frozen.view(initial.shape).to(initial.device), initial.clone()
-        # Kept apart from `raw`, so that no weight decay or momentum can move a frozen decay.
+        # Kept apart from what learns, so that no weight decay or momentum can move a frozen decay.
         self.register_buffer("frozen", frozen)
         self.register_buffer("frozen_value", value)
 
     def forward(self) -> Tensor:
-        decay = torch.sigmoid(self.raw) if self.parametrization == "sigmoid" else self.raw
+        decay = torch.sigmoid(self.logit) if self.parametrization == "sigmoid" else self.raw
         if self.frozen is not None and self.frozen_value is not None:
             decay = torch.where(self.frozen, self.frozen_value, decay)
         return decay
@@ -77,8 +83,18 @@ class Decay(nn.Module):
         if self.parametrization == "clamp":
             self.raw.clamp_(0, 1)
 
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        checks = {
+            "raw": check.check_unit_interval,
+            "logit": check.check_finite,
+            "frozen_value": check.check_unit_interval,
+        }
+        check_loaded(state_dict, prefix, checks)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def extra_repr(self) -> str:
-        learnt = "learnt" if isinstance(self.raw, nn.Parameter) else "fixed"
+        kept = self.logit if self.parametrization == "sigmoid" else self.raw
+        learnt = "learnt" if isinstance(kept, nn.Parameter) else "fixed"
         if self.frozen is not None:
             learnt += f", {int(self.frozen.sum())} of {self.frozen.numel()} frozen"
-        return f"shape={tuple(self.raw.shape)}, {learnt}, parametrization={self.parametrization!r}"
+        return f"shape={tuple(kept.shape)}, {learnt}, parametrization={self.parametrization!r}"

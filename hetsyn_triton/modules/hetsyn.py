@@ -110,29 +110,29 @@ class HetSynLIF(SpikingLayer):
             recurrent_decay = self._made_decay(name, tau, square, **learning)
         self.register_module("recurrent_decay", recurrent_decay)
 
+    def _state_axes(self) -> dict[str, str | None]:
+        recurrent = "J, J" if self.recurrent else None
+        return {"trace": "J, I", "recurrent_trace": recurrent, **self._neuron_axes()}
+
     def _run(self, x: Tensor, state: HetSynState | None) -> tuple[Tensor, HetSynState]:
         neuron = self._neuron_state(state)
-        trace = recurrent_trace = None
-        if state is not None:
-            trace, recurrent_trace = state.trace, state.recurrent_trace
-            if (recurrent_trace is not None) != self.recurrent:
-                raise ValueError(
-                    f"state.recurrent_trace: expected {'a tensor' if self.recurrent else 'None'}, "
-                    f"got {'None' if self.recurrent else 'a tensor'}"
-                )
+        trace, recurrent_trace = (None, None) if state is None else state[:2]
+        check.check_positive("threshold", self.threshold)
+        recurrent = None
+        if self.recurrent:
+            recurrent = self._recurrent_weight_in_use(), self._decays("recurrent_decay")
         current, trace = functional.synaptic_current(
             x, self.weight, self.decay(), trace, backend=self.backend
         )
         assert self.reset_decay is not None
-        if self.recurrent_decay is None:
+        if recurrent is None:
             spikes, _, neuron = functional.spike_scan(
                 current, self.threshold, self.reset_decay, neuron, **self._neuron_options()
             )
         else:
             spikes, _, recurrent_trace, neuron = functional.recurrent_scan(
                 current,
-                self._recurrent_weight_in_use(),
-                self.recurrent_decay(),
+                *recurrent,
                 self.threshold,
                 self.reset_decay,
                 recurrent_trace,
@@ -174,6 +174,9 @@ class HetSynReadout(SequenceLayer):
             decay_parametrization=decay_parametrization,
             generator=generator,
         )
+
+    def _state_axes(self) -> dict[str, str | None]:
+        return {"trace": "J, I"}
 
     def _run(
         self, x: Tensor, state: HetSynReadoutState | None

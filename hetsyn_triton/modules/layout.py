@@ -26,6 +26,23 @@ class Layout:
             return output.squeeze(1)
         return output.transpose(0, 1) if self.batch_first else output
 
+    def check_state(
+        self, state: Any, axes: dict[str, str | None], sizes: dict[str, int], like: Tensor
+    ) -> None:
+        """TypeError or ValueError, naming the field, unless every tensor of a caller's `state` has
+        its axes in `axes` (behind the batch) and dtype and device of `like`."""
+        for field, value in zip(state._fields, state, strict=True):
+            name, expected = f"state.{field}", axes[field]
+            if expected is None or value is None:
+                if expected is not None or value is not None:
+                    wanted, got = ("None", "a tensor") if expected is None else ("a tensor", "None")
+                    raise ValueError(f"{name}: expected {wanted}, got {got}")
+                continue
+            expected = f"B, {expected}" if self.batched else expected
+            check.check_like(name, value, "the layer", like)
+            shape = [sizes[axis] for axis in expected.split(", ")]
+            check.check_shape(name, value, shape, f"[{expected}]")
+
     def read_state(self, state: Any) -> Any:
         """An unbatched state gets its batch axis."""
         return state if self.batched or state is None else _map(state, lambda t: t.unsqueeze(0))
@@ -55,6 +72,16 @@ def read(x: Tensor, in_features: int, batch_first: bool) -> tuple[Tensor, Layout
     if not layout.batched:
         return x.unsqueeze(1), layout
     return (x.transpose(0, 1) if batch_first else x), layout
+
+
+def time_axis(x: Tensor, batch_first: bool) -> int:
+    """Where time goes in the input of a single step, [B, in_features] or [in_features]."""
+    check.check_tensor("x", x)
+    if x.dim() not in (1, 2):
+        raise ValueError(
+            f"x: expected [B, in_features] or [in_features], got shape {tuple(x.shape)}"
+        )
+    return 1 if batch_first and x.dim() == 2 else 0
 
 
 def check_state_type(state: Any, expected: type) -> None:

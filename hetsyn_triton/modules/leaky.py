@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from hetsyn_triton import functional
+from hetsyn_triton import functional, ops
 from hetsyn_triton import validation as check
 from hetsyn_triton.initializers import Uniform
 from hetsyn_triton.states import LeakyReadoutState, LeakyState
@@ -27,12 +27,13 @@ if TYPE_CHECKING:
 
 def _drive(layer: SequenceLayer, x: Tensor) -> Tensor:
     """W z(t) for all steps; autocast would round it, and a threshold follows."""
-    with torch.autocast(x.device.type, enabled=False):
+    check.check_finite("weight", layer.weight)
+    with ops.full_precision(x.device):
         return nn.functional.linear(x, layer.weight)
 
 
 def _one_tau(tau: object) -> float:
-    if not isinstance(tau, (int, float)):
+    if not check.is_number(tau):
         raise TypeError(
             "tau: expected one number for a homogeneous layer, "
             f"got {type(tau).__name__}; HetNeuLIF has a time constant per neuron"
@@ -45,16 +46,21 @@ class _LeakyLIF(SpikingLayer):
 
     state_type = LeakyState
 
+    def _state_axes(self) -> dict[str, str | None]:
+        return {"current": "J", **self._neuron_axes()}
+
     def _run(self, x: Tensor, state: LeakyState | None) -> tuple[Tensor, LeakyState]:
-        decay = self.decay()
+        decay = self._decays("decay")
         reset_decay = decay if self.reset_decay is None else self.reset_decay
         current = None if state is None else state.current
         neuron = self._neuron_state(state)
+        check.check_positive("threshold", self.threshold)
+        recurrent_weight = self._recurrent_weight_in_use() if self.recurrent else None
         drive = _drive(self, x)
-        if self.recurrent:
+        if recurrent_weight is not None:
             spikes, _, current, neuron = functional.leaky_recurrent_scan(
                 drive,
-                self._recurrent_weight_in_use(),
+                recurrent_weight,
                 decay,
                 self.threshold,
                 reset_decay,
@@ -203,10 +209,14 @@ class _LeakyReadout(SequenceLayer):
 
     state_type = LeakyReadoutState
 
+    def _state_axes(self) -> dict[str, str | None]:
+        return {"current": "J"}
+
     def _run(self, x: Tensor, state: LeakyReadoutState | None) -> tuple[Tensor, LeakyReadoutState]:
         before = None if state is None else state.current
+        decay = self._decays("decay")
         currents, current = functional.leaky_current(
-            _drive(self, x), self.decay(), before, backend=self.backend
+            _drive(self, x), decay, before, backend=self.backend
         )
         return currents, LeakyReadoutState(current)
 

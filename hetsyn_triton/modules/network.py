@@ -13,6 +13,7 @@ from hetsyn_triton import validation as check
 from hetsyn_triton.initializers import Uniform
 from hetsyn_triton.timeconstants import TimeConstant
 
+from . import layout
 from .base import SequenceLayer, SpikingLayer
 from .hetsyn import HetSynLIF, HetSynReadout
 from .leaky import HetNeuLIF, HetNeuReadout, HomNeuALIF, HomNeuLIF, HomNeuReadout
@@ -29,7 +30,7 @@ class SpikingNetwork(nn.Module):
         dropout: probability that a spike between two layers is dropped in training; those that stay
             are scaled by 1 / (1 - dropout), as in `torch.nn.Dropout`.
 
-    `output, states = network(x, states=None)`; states is a tuple with one entry per layer and the
+    `output, state = network(x, state=None)`; state is a tuple with one entry per layer and the
     readout. With `return_spikes=True` a third value lists the spikes of every spiking layer, before
     dropout. All layers share one layout (`batch_first`).
 
@@ -49,15 +50,21 @@ class SpikingNetwork(nn.Module):
         for layer in layers:
             if not isinstance(layer, SpikingLayer):
                 raise TypeError(f"layers: expected spiking layers, got {type(layer).__name__}")
+        if readout is not None and not isinstance(readout, SequenceLayer):
+            raise TypeError(f"readout: expected a layer over time, got {type(readout).__name__}")
         row: list[SequenceLayer] = [*layers, *([] if readout is None else [readout])]
         for before, after in pairwise(row):
+            name = "readout" if after is readout else "layers"
             if before.out_features != after.in_features:
                 raise ValueError(
-                    f"layers: expected in_features = {before.out_features} after a layer of as "
+                    f"{name}: expected in_features = {before.out_features} after a layer of as "
                     f"many neurons, got {after.in_features}"
                 )
             if before.batch_first != after.batch_first:
-                raise ValueError("layers: expected one value of batch_first, got both")
+                raise ValueError(
+                    f"{name}: expected batch_first={before.batch_first} as the layer before, "
+                    f"got {after.batch_first}"
+                )
         self.layers = nn.ModuleList(layers)
         self.readout = readout
         self.dropout = nn.Dropout(check.check_fraction("dropout", dropout))
@@ -75,31 +82,28 @@ class SpikingNetwork(nn.Module):
         return row if self.readout is None else [*row, self.readout]
 
     def forward(
-        self, x: Tensor, states: Sequence[Any] | None = None, *, return_spikes: bool = False
+        self, x: Tensor, state: Sequence[Any] | None = None, *, return_spikes: bool = False
     ) -> Any:
         row = self._row()
-        if states is None:
-            states = [None] * len(row)
-        if len(states) != len(row):
+        if state is None:
+            state = [None] * len(row)
+        if len(state) != len(row):
             raise ValueError(
-                f"states: expected one per layer and readout, {len(row)}, got {len(states)}"
+                f"state: expected one per layer and readout, {len(row)}, got {len(state)}"
             )
         after: list[Any] = []
         spikes: list[Tensor] = []
-        for index, (layer, state) in enumerate(zip(row, states, strict=True)):
-            x, state = layer(self.dropout(x) if index else x, state)
-            after.append(state)
+        for index, (layer, before) in enumerate(zip(row, state, strict=True)):
+            x, last = layer(self.dropout(x) if index else x, before)
+            after.append(last)
             if index < len(self.layers):
                 spikes.append(x)
         return (x, tuple(after), spikes) if return_spikes else (x, tuple(after))
 
-    def step(
-        self, x: Tensor, states: Sequence[Any] | None = None
-    ) -> tuple[Tensor, tuple[Any, ...]]:
+    def step(self, x: Tensor, state: Sequence[Any] | None = None) -> tuple[Tensor, tuple[Any, ...]]:
         """One time step, x [B, in_features] or [in_features]: a sequence of length 1."""
-        check.check_tensor("x", x)
-        time = 1 if self._row()[0].batch_first and x.dim() == 2 else 0
-        output, after = self(x.unsqueeze(time), states)
+        time = layout.time_axis(x, self._row()[0].batch_first)
+        output, after = self(x.unsqueeze(time), state)
         return output.squeeze(time), after
 
 
@@ -156,6 +160,11 @@ def make_network(
     Raises ValueError or TypeError, naming the argument, for a value that is not allowed.
     """
     check.check_choice("model", model, MODELS)
+    if isinstance(hidden, str) or not isinstance(hidden, Sequence):
+        raise TypeError(f"hidden: expected a sequence of sizes such as [64, 64], got {hidden!r}")
+    hidden = [check.check_size("hidden", size) for size in hidden]
+    if readout and not hidden:
+        raise ValueError("hidden: expected at least one size in front of a readout, got none")
     layer_type, readout_type = _LAYERS[model]
     shared: dict[str, Any] = {"generator": generator}
     shared |= {name: options.pop(name) for name in list(options) if name in _SHARED}
@@ -181,10 +190,10 @@ def make_network(
 
 
 def _mean(name: str, tau: TimeConstant) -> float:
-    if isinstance(tau, (int, float)):
+    if check.is_number(tau):
         return tau
     mean = getattr(tau, "mean", None)
-    if not isinstance(mean, (int, float)):
+    if not check.is_number(mean):
         raise TypeError(
             f"{name}: expected a number or a distribution with a mean for a homogeneous model, "
             f"got {type(tau).__name__}"

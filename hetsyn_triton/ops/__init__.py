@@ -29,6 +29,7 @@ from .backends import (
     check_name,
     is_reference,
 )
+from .library import full_precision
 
 __all__ = [
     "BACKENDS",
@@ -39,6 +40,7 @@ __all__ = [
     "Surrogate",
     "backend_info",
     "check_name",
+    "full_precision",
     "leaky_current",
     "leaky_recurrent_scan",
     "recurrent_scan",

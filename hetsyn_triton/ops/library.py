@@ -2,6 +2,7 @@
 replica axis."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -10,6 +11,14 @@ from torch import Tensor
 NAMESPACE = "hetsyn_triton"
 
 _LIBRARY = torch.library.Library(NAMESPACE, "DEF")
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """Autocast off where it is on: a threshold follows these sums, and they are never rounded."""
+    kind = device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.autocast(kind, enabled=False)
+    return nullcontext()
 
 
 def _contiguous(outputs: Any) -> Any:
@@ -31,7 +40,9 @@ def define(
     qualified = f"{NAMESPACE}::{name}"
 
     def implementation(*args: Any) -> Any:
-        return _contiguous(closed_form(*args))
+        device = next(a.device for a in args if isinstance(a, Tensor))
+        with full_precision(device):  # a backward may be called where autocast is on
+            return _contiguous(closed_form(*args))
 
     _LIBRARY.define(schema)
     _LIBRARY.impl(name, implementation, "CompositeExplicitAutograd")
