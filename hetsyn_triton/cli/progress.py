@@ -1,11 +1,10 @@
 """Progress bar while a run trains, and the table that closes it."""
 
-import time
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -23,7 +22,6 @@ class RichReporter(Reporter):
         self.score: str | None = None
         self.bar: Progress | None = None
         self.held_out = ""
-        self.began = time.monotonic()
 
     def started(self, config: TrainConfig, folder: Path, steps: int, done: int) -> None:
         self.folder, self.epochs = folder, config.epochs
@@ -37,12 +35,11 @@ class RichReporter(Reporter):
         if not self.console.is_terminal:
             return
         self.bar = Progress(
-            TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+            TextColumn("{task.fields[epoch]}/{task.fields[epochs]}"),
             BarColumn(bar_width=None),
             TextColumn("{task.fields[means]}"),
-            TimeElapsedColumn(),
+            TimeRemainingColumn(compact=True),
             TextColumn("left"),
-            TimeRemainingColumn(),
             console=self.console,
             expand=True,
         )
@@ -60,11 +57,12 @@ class RichReporter(Reporter):
 
     def epoch_ended(self, record: dict[str, Any]) -> None:
         part = "validation" if "validation_loss" in record else "test"
-        held_out = f"{part} {self._line(record, f'{part}_')}"
-        self.held_out = f", {held_out}"
+        shown = self.score or "loss"  # a bar has room for one number
+        self.held_out = f", {part} {_short(shown, record[f'{part}_{shown}'])}"
         if self.bar is None:
-            line = f"epoch {record['epoch']}/{self.epochs}: {self._line(record, 'train_')}"
-            self.console.print(Text(f"{line}, {held_out}, {record['seconds']:.1f} s"))
+            parts = [f"epoch {record['epoch']}/{self.epochs}: {self._line(record, 'train_')}"]
+            parts += [f"{part} {self._line(record, f'{part}_')}", f"{record['seconds']:.1f} s"]
+            self.console.print(Text(", ".join(parts)), soft_wrap=True)
 
     def finishing(self) -> None:
         self.close()
@@ -100,10 +98,8 @@ class RichReporter(Reporter):
             self.bar = None
 
     def _line(self, means: dict[str, Any], prefix: str) -> str:
-        parts = [f"loss {means[f'{prefix}loss']:.4f}"]
-        if self.score is not None:
-            parts.append(f"{self.score} {format_metric(self.score, means[prefix + self.score])}")
-        return ", ".join(parts)
+        names = ["loss"] if self.score is None else ["loss", self.score]
+        return ", ".join(f"{name} {_short(name, means[prefix + name])}" for name in names)
 
 
 def metrics_table(title: str, values: dict[str, float]) -> Table:
@@ -114,6 +110,10 @@ def metrics_table(title: str, values: dict[str, float]) -> Table:
     for name, value in values.items():
         table.add_row(name, format_metric(name, value))
     return table
+
+
+def _short(name: str, value: float) -> str:
+    return f"{100 * value:.1f} %" if name.endswith("accuracy") else f"{value:.4f}"
 
 
 def _quartiles(values: list[Any]) -> str:

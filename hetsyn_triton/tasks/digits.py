@@ -28,7 +28,14 @@ class Digits(Classification):
     name = "digits"
     in_features = 8
     out_features = 10
-    defaults: ClassVar[Mapping[str, Any]] = {}
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "hidden": (64,),
+        "epochs": 30,
+        "batch_size": 32,
+        "lr": 1e-2,
+        "tau": "uniform(2,10)",
+        "threads": 1,  # tensors this small gain nothing from more, and lose much on a busy machine
+    }
     options: ClassVar[Mapping[str, Option]] = {"hold": 3, "shift": 0.5, "validation": 0.1}
 
     def load(self) -> dict[str, Samples]:

@@ -54,6 +54,7 @@ class PatternGeneration(Task):
         "tau_reset": 20.0,
         "tau_adaptation": 500.0,
         "adaptation": 0.01,
+        "threads": 1,  # one sample: nothing to share out
     }
     options: ClassVar[Mapping[str, Option]] = {"noise_hz": 2.0, "iterations": 50, "curves": 1}
 
