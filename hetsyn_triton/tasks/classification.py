@@ -83,6 +83,12 @@ class Classification(Task):
         correct = self.logits(output).argmax(1) == target
         return {"accuracy": correct.double().mean().item()}
 
+    def sample(self) -> Batch:
+        """The first test sample of class seed mod classes, or the first of all."""
+        samples = self.splits["test"]
+        row = int((samples.labels == self.seed % self.out_features).int().argmax())
+        return Batch(self.encode(samples.values[row : row + 1]), samples.labels[row : row + 1])
+
     def caption(self, output: Tensor, target: Tensor) -> str:
         found = int(self.logits(output).argmax(1))
         return f"{self.name}: class {int(target)}, read as {found}"

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
 from torch import Tensor
 
 from hetsyn_triton.modules import SpikingNetwork
@@ -95,15 +95,17 @@ def draw_time_constants(
             axes.hist(shown, bins, histtype=style, color=colour, lw=1.6, label=label)
             axes.axvline(min(max(median, low), high), color=colour, lw=1.0, ls="--")
         axes.set(xscale="log", xlabel=f"time constant ({unit})", title=name)
-        axes.set_xticks([1 * dt, 10 * dt, 100 * dt, high])
-        axes.xaxis.set_major_formatter(
-            FuncFormatter(lambda value, _: f"{value:g}" if value < high else f"≥ {value:g}")
-        )
+        axes.set_xticks([low, dt, 10 * dt, 100 * dt, high], _tau_ticks(low, dt, high))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.legend(frameon=False, fontsize=8)
         top = axes.get_ylim()[1]
         axes.set_ylim(0, 1.3 * top)  # room for the legend
     figure.axes[0].set_ylabel("synapses")
     _save(figure, path)
+
+
+def _tau_ticks(low: float, dt: float, high: float) -> list[str]:
+    return [f"≤ {low:g}", f"{dt:g}", f"{10 * dt:g}", f"{100 * dt:g}", f"≥ {high:g}"]
 
 
 def _draw_events(axes: Axes, values: Tensor, name: str) -> None:
