@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,6 +20,7 @@ from hetsyn_triton.timeconstants import TimeConstant, draw_tau, tau_to_decay
 from . import layout
 from .decay import Decay
 from .loading import check_loaded
+from .options import full_signature
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -61,6 +63,7 @@ class SequenceLayer(nn.Module, ABC):
         drawn = self._drawn("weight_init", weight_init, (out_features, in_features), generator)
         self.weight = nn.Parameter(drawn)
 
+    __signature__: ClassVar[inspect.Signature]
     _loaded: ClassVar[dict[str, Callable[[str, Tensor], None]]] = {
         "weight": check.check_finite,
         "recurrent_weight": check.check_finite,
@@ -73,6 +76,10 @@ class SequenceLayer(nn.Module, ABC):
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         check_loaded(state_dict, prefix, self._loaded)
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.__signature__ = full_signature(cls)
 
     @abstractmethod
     def _state_axes(self) -> dict[str, str | None]:

@@ -1,5 +1,6 @@
-"""Keyword arguments shared by layers, as types: each layer's docstring lists those it takes."""
+"""Keyword arguments shared by layers, as types, and the signature `help` shows for all of them."""
 
+import inspect
 from typing import TypedDict
 
 import torch
@@ -28,3 +29,16 @@ class SpikingOptions(LayerOptions, total=False):
     learn_threshold: bool
     surrogate: Surrogate
     detach_reset: bool
+
+
+def full_signature(cls: type) -> inspect.Signature:
+    """Signature of `cls(...)` with the arguments its bases take by way of `**options` spelt out."""
+    merged: dict[str, inspect.Parameter] = {}
+    for base in cls.__mro__:
+        if "__init__" in vars(base):
+            own = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
+            named = [p for p in own if p.kind is not p.VAR_KEYWORD]
+            merged |= {p.name: p for p in named if p.name not in merged}
+            if len(named) == len(own):
+                break
+    return inspect.Signature(sorted(merged.values(), key=lambda p: p.kind))
