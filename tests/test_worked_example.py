@@ -128,3 +128,28 @@ def test_every_trace(steps: int, backend: str) -> None:
     assert_exact(trace, X[steps - 1])
     assert_exact((weight * trace[:, 0]).sum(), C[steps - 1])
     assert_exact(current[0, -1], [C[steps - 1]])
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_detached_reset(backend: str) -> None:
+    """Nothing flows from the reset to the spikes that drive it: g is 0.96875 at t = 4 and 0 before.
+
+    dJ = -0.96875 at t = 4, halved at every step before; J itself still has its decay and strength:
+    dw = 0.96875 x(4), dkappa = dJ(4) J(3), dtheta by the reset = dJ(3) s(2), by the spike = -g(4).
+    """
+    current = torch.tensor(C, dtype=torch.float64).reshape(1, 5, 1, 1).requires_grad_()
+    one, zero = torch.ones(1, 1).double(), torch.zeros(1, 1).double()
+    threshold, strength = one.clone().requires_grad_(), one[None].clone().requires_grad_()
+    kappa, spike = (one[None] / 2).requires_grad_(), zero[None].clone().requires_grad_()
+    reset = zero[None, None].clone().requires_grad_()
+    spikes, *_ = ops.spike_scan(
+        current, threshold, kappa, strength, reset, spike, Triangular(), True, backend
+    )
+    assert_exact(spikes.detach(), S)
+    spikes[:, 3].sum().backward()
+    assert_exact(current.grad, [0, 0, 0, 0.96875, 0])
+    assert_exact(kappa.grad, [-0.96875])
+    assert_exact(strength.grad, [-0.484375])
+    assert_exact(threshold.grad, [-0.96875])
+    assert_exact(reset.grad, [-0.060546875])
+    assert spike.grad is None or not spike.grad.any()
