@@ -324,5 +324,5 @@ def _initial(name: str, value: Tensor | None, steps: Tensor) -> Tensor:
 
 
 def _last(steps: Tensor, before: Tensor) -> Tensor:
-    """The last time step; without any, the state before."""
-    return steps.select(-3, -1) if steps.shape[-3] else before
+    """The last time step, without any the state before: a copy, which keeps no sequence alive."""
+    return (steps.select(-3, -1) if steps.shape[-3] else before).clone()
