@@ -198,6 +198,22 @@ def test_gradient_through_vmap(operator: str) -> None:
     assert_close(found, [torch.stack(g, -1) for g in zip(*each, strict=True)])
 
 
+@pytest.mark.parametrize("size", [Size(T=0), Size(B=0)], ids=["T = 0", "B = 0"])
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_vmap_over_empty_problems(operator: str, size: Size) -> None:
+    tensors = problem(operator, size)
+    names = list(tensors)
+    pairs = [torch.stack([t, t]) for t in tensors.values()]
+
+    def positional(*values: Tensor) -> tuple[Tensor, ...]:
+        return call(operator)(**dict(zip(names, values, strict=True)))
+
+    found = torch.func.vmap(positional)(*pairs)
+    assert [o.shape[1:] for o in found] == [o.shape for o in call(operator)(**tensors)]
+    gradient = torch.func.vmap(functional_grad(operator, names))(*pairs)
+    assert [g.shape for g in gradient] == [p.shape for p in pairs]
+
+
 def test_nested_vmap() -> None:
     tensors = problem("synaptic_current", Size(R=6, T=4))
     split = [t.unflatten(0, (3, 2)).unsqueeze(2) for t in tensors.values()]

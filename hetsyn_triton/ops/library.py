@@ -73,7 +73,8 @@ def replica_vmap(operator: Callable[..., Any]) -> Callable[..., Any]:
             return mapped.flatten(0, 1)
 
         def unfold(output: Tensor) -> Tensor:
-            return output.view(info.batch_size, -1, *output.shape[1:])
+            replicas = output.shape[0] // info.batch_size
+            return output.view(info.batch_size, replicas, *output.shape[1:])
 
         if info.batch_size == 0:
             raise ValueError("vmap over a dimension of size 0 is not supported")
