@@ -65,10 +65,15 @@ def cli() -> None:
 @click.option("--dropout", type=float, help="Part of the spikes between layers dropped.")
 @click.option("--backend", metavar="|".join(BACKENDS), help="Who computes; see hetsyn info.")
 @click.option("--device", help="cpu (default) or cuda.")
-@click.option("--threads", type=int, help="CPU threads; by default PyTorch's choice.")
+@click.option("--threads", type=int, help="CPU threads; by default the task's or PyTorch's choice.")
 @click.option("--data-dir", metavar="DIR", help="Where the task's data files are.")
-@click.option("--set", "more", multiple=True, metavar="NAME=VALUE",
-              help="Any other setting of the run or of the task; may be repeated.")  # fmt: skip
+@click.option(
+    "--set",
+    "more",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="Any other setting; may be repeated. A wrong NAME lists those there are.",
+)
 @click.option("--out", metavar="DIR", help="Run folder; by default a new one in runs/.")
 @click.option("--resume", "resumed", metavar="RUN", help="Go on with the run in this folder.")
 def train_command(
@@ -136,12 +141,24 @@ def info_command() -> None:
     """Print versions, devices, and which implementation each operator uses."""
     for name, value in environment().items():
         click.echo(f"{name:14} {'not installed' if value is None else value}")
-    devices = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-    for device in devices:
-        click.echo("")
-        if device != "cpu":
-            click.echo(torch.cuda.get_device_name(device))
-        click.echo(str(backend_info(device)))
+    click.echo(f"{'cuda devices':14} {torch.cuda.device_count() or 'none'}")
+    _print_operators("cpu")
+    for index in range(torch.cuda.device_count()):
+        click.echo(f"\ncuda:{index} is {torch.cuda.get_device_name(index)}")
+        _print_operators(f"cuda:{index}")
+
+
+def _print_operators(device: str) -> None:
+    """Operators on `device` by the implementation `auto` chooses, and why it is no other."""
+    click.echo(f"\non {device}, where backend is auto:")
+    groups: dict[tuple[str, tuple[tuple[str, str], ...]], list[str]] = {}
+    for info in backend_info(device).operators:
+        groups.setdefault((info.chosen, tuple(info.others.items())), []).append(info.operator)
+    for (chosen, others), operators in groups.items():
+        names = click.wrap_text(", ".join(operators), 90, "      ", "      ")
+        click.echo(f"  {chosen} runs\n{names}")
+        for other, reason in others:
+            click.echo(f"    not the {other}: {reason}")
 
 
 def _configured(task: str, given: dict[str, Any], more: tuple[str, ...]) -> TrainConfig:

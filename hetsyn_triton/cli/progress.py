@@ -28,10 +28,8 @@ class RichReporter(Reporter):
         self.score = task_class(config.task).score
         layers = "-".join(str(size) for size in config.hidden)
         kind = "recurrent" if config.recurrent else "feedforward"
-        self.console.print(
-            Text(f"{config.task}: {kind} {config.model} network, {layers} hidden neurons, ")
-            + Text(f"seed {config.seed}, into {folder}")
-        )
+        what = f"{config.task}: {kind} {config.model} network, {layers} hidden neurons"
+        self.console.print(Text(f"{what}, seed {config.seed}, into {folder}"), soft_wrap=True)
         if not self.console.is_terminal:
             return
         self.bar = Progress(

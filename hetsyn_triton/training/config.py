@@ -154,7 +154,10 @@ def default_config(task: str = "digits", **changes: Any) -> TrainConfig:
         raise ConfigError(str(error)) from None
     unknown = sorted(set(changes) - set(FIELDS))
     if unknown:
-        raise ConfigError(f"settings: expected {', '.join(FIELDS)}, got {', '.join(unknown)}")
+        raise ConfigError(
+            f"settings: expected {', '.join(FIELDS)}, or of {task} "
+            f"{', '.join(chosen.options) or 'none'}, got {', '.join(unknown)}"
+        )
     options = changes.get("options", {})
     if isinstance(options, Mapping):
         changes = {**changes, "options": {**chosen.options, **options}}

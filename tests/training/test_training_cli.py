@@ -75,7 +75,13 @@ def test_bad_input(
 def test_info(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["info"]) == 0
     shown = capsys.readouterr().out
-    for part in ("torch", "numba", "device cpu", "recurrent_scan_backward", "reference loop"):
+    for part in (
+        "torch",
+        "numba",
+        "cpu (CPU)",
+        "recurrent_scan_backward",
+        "not the reference loop",
+    ):
         assert part in shown
 
 
