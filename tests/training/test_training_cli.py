@@ -78,7 +78,7 @@ def test_info(capsys: pytest.CaptureFixture[str]) -> None:
     for part in (
         "torch",
         "numba",
-        "cpu (CPU)",
+        "on cpu",
         "recurrent_scan_backward",
         "not the reference loop",
     ):
