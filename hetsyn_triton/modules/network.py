@@ -15,6 +15,7 @@ from hetsyn_triton.timeconstants import TimeConstant
 
 from . import layout
 from .base import SequenceLayer, SpikingLayer
+from .decay import PARAMETRIZATIONS
 from .hetsyn import HetSynLIF, HetSynReadout
 from .leaky import HetNeuLIF, HetNeuReadout, HomNeuALIF, HomNeuLIF, HomNeuReadout
 from .options import LayerOptions
@@ -87,6 +88,10 @@ class SpikingNetwork(nn.Module):
         row = self._row()
         if state is None:
             state = [None] * len(row)
+        if not isinstance(state, Sequence) or hasattr(state, "_fields"):
+            raise TypeError(
+                f"state: expected a sequence with one state per layer, got {type(state).__name__}"
+            )
         if len(state) != len(row):
             raise ValueError(
                 f"state: expected one per layer and readout, {len(row)}, got {len(state)}"
@@ -160,6 +165,8 @@ def make_network(
     Raises ValueError or TypeError, naming the argument, for a value that is not allowed.
     """
     check.check_choice("model", model, MODELS)
+    check.check_fraction("frozen_fraction", frozen_fraction)
+    check.check_choice("decay_parametrization", decay_parametrization, PARAMETRIZATIONS)
     if isinstance(hidden, str) or not isinstance(hidden, Sequence):
         raise TypeError(f"hidden: expected a sequence of sizes such as [64, 64], got {hidden!r}")
     hidden = [check.check_size("hidden", size) for size in hidden]
