@@ -2,6 +2,7 @@
 
 import importlib.util
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -26,7 +27,30 @@ OPERATORS = (
 )
 
 _CLOSED_FORM = "closed form (PyTorch)"
-_KERNELS = {"cpu": "Numba kernel", "cuda": "Triton kernel"}
+
+_NEEDED = {
+    "synaptic_current": (
+        "synaptic_current",
+        "synaptic_current_backward",
+        "synaptic_parameter_gradient",
+    ),
+    "leaky_current": ("leaky_current", "leaky_current_backward"),
+    "spike_scan": ("spike_scan", "spike_scan_backward"),
+    "recurrent_scan": ("recurrent_scan", "recurrent_scan_backward", "synaptic_parameter_gradient"),
+    "leaky_recurrent_scan": ("leaky_recurrent_scan", "leaky_recurrent_scan_backward"),
+}
+"""The raw operators a differentiable one calls, forward and backward."""
+
+
+class _Kernel(NamedTuple):
+    name: str
+    key: str
+    device: str
+    package: str
+
+
+_TRITON = _Kernel("Triton kernel", "CUDA", "cuda", "triton")
+_NUMBA = _Kernel("Numba kernel", "CPU", "cpu", "numba")
 
 
 class BackendUnavailableError(RuntimeError):
@@ -47,12 +71,14 @@ def is_reference(backend: str, device: torch.device, operator: str) -> bool:
     """
     check_name(backend)
     if backend == "triton":
-        reason = _why_not_triton(device, operator)
-        if reason:
-            raise BackendUnavailableError(
-                f"backend 'triton' cannot run {operator} on {device}: {reason}; "
-                "'auto' and 'reference' can"
-            )
+        # The backward's operators too: a request must not hold half of the way.
+        for needed in _NEEDED[operator]:
+            reason = _why_not(_TRITON, device, needed)
+            if reason:
+                raise BackendUnavailableError(
+                    f"backend 'triton' cannot run {needed} on {device}: {reason}; "
+                    "'auto' and 'reference' can"
+                )
     if backend == "cpu" and device.type != "cpu":
         raise BackendUnavailableError(
             f"backend 'cpu' cannot run {operator} on {device}: the tensors are not on the CPU; "
@@ -61,23 +87,14 @@ def is_reference(backend: str, device: torch.device, operator: str) -> bool:
     return backend == "reference"
 
 
-def _why_not_triton(device: torch.device, operator: str) -> str | None:
-    if not has_kernel(operator, "CUDA"):
-        return "this version has no Triton kernel for it"
-    if device.type != "cuda":
-        return "Triton kernels need tensors on a CUDA device"
-    if importlib.util.find_spec("triton") is None:
-        return "the package triton is not installed"
-    return None
-
-
-def _why_not_numba(device: torch.device, operator: str) -> str | None:
-    if not has_kernel(operator, "CPU"):
-        return "this version has no Numba kernel for it"
-    if device.type != "cpu":
-        return "Numba kernels need tensors on the CPU"
-    if importlib.util.find_spec("numba") is None:
-        return "the package numba is not installed"
+def _why_not(kernel: _Kernel, device: torch.device, operator: str) -> str | None:
+    """Why `kernel` does not serve a raw operator on `device`; None where it does."""
+    if not has_kernel(operator, kernel.key):
+        return f"this version has no {kernel.name} for it"
+    if device.type != kernel.device:
+        return f"{kernel.name}s need tensors on a {kernel.key} device"
+    if importlib.util.find_spec(kernel.package) is None:
+        return f"the package {kernel.package} is not installed"
     return None
 
 
@@ -111,10 +128,7 @@ def backend_info(device: torch.device | str = "cpu") -> BackendInfo:
     device = torch.device(device)
     infos = []
     for operator in OPERATORS:
-        why_not = {
-            "Triton kernel": _why_not_triton(device, operator),
-            "Numba kernel": _why_not_numba(device, operator),
-        }
+        why_not = {k.name: _why_not(k, device, operator) for k in (_TRITON, _NUMBA)}
         runs = [name for name, reason in why_not.items() if reason is None]
         others = {name: reason for name, reason in why_not.items() if reason is not None}
         if runs:
