@@ -1,7 +1,8 @@
 """The three pictures of a run: learning curve, one sample, time constants."""
 
+import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -82,26 +83,41 @@ def draw_time_constants(
     before: dict[str, Tensor], after: dict[str, Tensor], unit: str, dt: float, path: Path
 ) -> None:
     """Histograms of the time constants of each group of synapses, before and after training."""
-    figure = Figure(figsize=(4.2 * len(after), 3.4), layout="constrained")
+    columns = min(3, len(after))
+    rows = math.ceil(len(after) / columns)
+    figure = Figure(figsize=(4.2 * columns, 3.4 * rows), layout="constrained")
     low, high = (limit * dt for limit in TAU_RANGE)
-    bins = np.geomspace(low, high, 50)
-    for axes, name in zip(figure.subplots(1, len(after), squeeze=False)[0], after, strict=True):
+    bins = np.geomspace(low, high, 50).tolist()
+    for number, name in enumerate(after, 1):
+        axes = figure.add_subplot(rows, columns, number)
         _clean(axes)
-        for taus, colour, when in ((before[name], GREY, "before"), (after[name], BLUE, "after")):
-            median = quartiles(taus)[1]
-            shown = taus.clamp(low, high).numpy()
-            style = "stepfilled" if when == "before" else "step"
-            label = f"{when}, median {median:.3g}"
-            axes.hist(shown, bins, histtype=style, color=colour, lw=1.6, label=label)
-            axes.axvline(min(max(median, low), high), color=colour, lw=1.0, ls="--")
+        _draw_histogram(axes, before[name], bins, "before", "stepfilled", GREY)
+        _draw_histogram(axes, after[name], bins, "after", "step", BLUE)
         axes.set(xscale="log", xlabel=f"time constant ({unit})", title=name)
         axes.set_xticks([low, dt, 10 * dt, 100 * dt, high], _tau_ticks(low, dt, high))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.legend(frameon=False, fontsize=8)
         top = axes.get_ylim()[1]
         axes.set_ylim(0, 1.3 * top)  # room for the legend
-    figure.axes[0].set_ylabel("synapses")
+        if number % columns == 1 or columns == 1:
+            axes.set_ylabel("count")
     _save(figure, path)
+
+
+def _draw_histogram(
+    axes: Axes,
+    taus: Tensor,
+    bins: list[float],
+    when: str,
+    style: Literal["stepfilled", "step"],
+    colour: str,
+) -> None:
+    low, high = bins[0], bins[-1]
+    median = quartiles(taus)[1]
+    label = f"{when}, median {median:.3g}"
+    shown = taus.clamp(low, high).numpy()
+    axes.hist(shown, bins, histtype=style, color=colour, lw=1.6, label=label)
+    axes.axvline(min(max(median, low), high), color=colour, lw=1.0, ls="--")
 
 
 def _tau_ticks(low: float, dt: float, high: float) -> list[str]:

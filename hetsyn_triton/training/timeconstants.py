@@ -14,10 +14,12 @@ def time_constants(network: SpikingNetwork, dt: float) -> dict[str, Tensor]:
     """
     groups: dict[str, Tensor] = {}
     for number, layer in enumerate(network.layers, 1):
+        last = network.readout is None and number == len(network.layers)
+        name = "output layer" if last else f"layer {number}"
         for attribute, source in (("decay", "input"), ("recurrent_decay", "recurrent")):
             decay = getattr(layer, attribute, None)
             if decay is not None:
-                groups[f"layer {number}, {source}"] = decay()
+                groups[f"{name}, {source}"] = decay()
     if network.readout is not None:
         groups["readout"] = network.readout.decay()
     with torch.no_grad():
