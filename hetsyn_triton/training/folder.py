@@ -27,36 +27,37 @@ def free_folder(config: TrainConfig, parent: Path = Path("runs")) -> Path:
     raise AssertionError("unreachable")
 
 
-def claim_folder(folder: Path) -> None:
-    """Create `folder` for a new run.
-
-    RunFolderError where it is no folder, holds anything, or cannot be written.
-    """
+def check_new_folder(folder: Path) -> None:
+    """RunFolderError unless a run can begin in `folder`: it is not there yet or empty, and it can
+    be written. Nothing is created."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         # a run killed in its first moment leaves at most a partial file
-        filled = any(not path.name.endswith(PARTIAL) for path in folder.iterdir())
+        files = nearest.iterdir() if nearest == folder else iter(())
+        filled = any(not path.name.endswith(PARTIAL) for path in files)
     except OSError as error:
-        raise RunFolderError(
-            f"out: expected a folder that can be written, got {folder}: {error.strerror}"
-        ) from error
+        raise _not_writable(folder, error) from error
     if filled:
         raise RunFolderError(
             f"out: expected an empty or new folder, got {folder}, which has files in it. "
             f"To continue the run in it: hetsyn train --resume {folder}"
         )
-    check_writable(folder)
+    check_writable(folder, nearest)
 
 
-def check_writable(folder: Path) -> None:
-    """RunFolderError unless a file can be made in `folder`."""
+def check_writable(folder: Path, nearest: Path | None = None) -> None:
+    """RunFolderError unless a file can be made in `folder`, or in the `nearest` one there is."""
     try:
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=nearest or folder):
             pass
     except OSError as error:
-        raise RunFolderError(
-            f"out: expected a folder that can be written, got {folder}: {error.strerror}"
-        ) from error
+        raise _not_writable(folder, error) from error
+
+
+def _not_writable(folder: Path, error: OSError) -> RunFolderError:
+    return RunFolderError(
+        f"out: expected a folder that can be written, got {folder}: {error.strerror}"
+    )
 
 
 def check_run_folder(folder: Path) -> None:

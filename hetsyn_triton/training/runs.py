@@ -30,9 +30,9 @@ from .folder import (
     SAMPLE,
     SUMMARY,
     TIME_CONSTANTS,
+    check_new_folder,
     check_run_folder,
     check_writable,
-    claim_folder,
     free_folder,
 )
 from .measure import measure_split
@@ -71,13 +71,10 @@ def train(
     config = default_config(config) if isinstance(config, str) else config
     _require_pictures(pictures)
     folder = free_folder(config) if out is None else Path(out)
-    claim_folder(folder)
+    check_new_folder(folder)
     with _threads(config.threads):
-        try:
-            trainer = Trainer(config)
-        except BaseException:
-            folder.rmdir()  # still empty
-            raise
+        trainer = Trainer(config)
+        folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / CONFIG, config.to_json())
         return _complete(trainer, folder, reporter or Reporter(), pictures)
 
