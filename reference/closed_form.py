@@ -103,6 +103,14 @@ def synaptic_current_backward(
     return dz, d_trace
 
 
+def _add_product(total: Tensor, g: Tensor, states: Tensor) -> None:
+    """total [R*J, 1, I] += g [R*J, 1, B] @ states [R*J, B, I]."""
+    if g.shape[-1] == 1:  # the same without the fixed cost of a batched product
+        total.addcmul_(g, states)
+    else:
+        total.baddbmm_(g, states)
+
+
 @torch.no_grad()
 def synaptic_parameter_gradient(
     z: Tensor,
@@ -122,8 +130,8 @@ def synaptic_parameter_gradient(
     for t, g_t in enumerate(_lanes(g)):
         torch.addcmul(state.x, rows, y, out=y)
         state.advance(z[:, t])
-        dw.baddbmm_(g_t, state.x)
-        dr.baddbmm_(g_t, y)
+        _add_product(dw, g_t, state.x)
+        _add_product(dr, g_t, y)
     dw, dr = dw.view_as(weight), weight * dr.view_as(weight)
     if g_trace is not None:
         dr += (g_trace * y.view(*weight.shape[:2], *y.shape[1:]).transpose(1, 2)).sum(1)
