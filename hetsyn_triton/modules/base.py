@@ -18,7 +18,7 @@ from hetsyn_triton.surrogates import Surrogate, Triangular
 from hetsyn_triton.timeconstants import TimeConstant, draw_tau, tau_to_decay
 
 from . import layout
-from .decay import Decay
+from .decay import Decay, register_present
 from .loading import check_loaded
 from .options import full_signature
 
@@ -211,13 +211,12 @@ class SpikingLayer(SequenceLayer):
             generator,
         )
         theta = self._per_neuron(threshold)
-        self.register_buffer("threshold", None if learn_threshold else theta)
         if learn_threshold:
-            del self.threshold
             self.threshold = nn.Parameter(theta)
-        self.register_buffer(
-            "reset_decay", None if isinstance(tau_reset, str) else self._decay_of(tau_reset)
-        )
+        else:
+            self.register_buffer("threshold", theta)
+        fixed = None if isinstance(tau_reset, str) else self._decay_of(tau_reset)
+        register_present(self, "reset_decay", fixed)
         self._make_adaptation(adaptation, tau_adaptation)
 
     def _make_recurrent_weight(
@@ -230,7 +229,7 @@ class SpikingLayer(SequenceLayer):
             if not self_connections:
                 mask = self._placed(1 - torch.eye(self.out_features, device="cpu"))
         self.register_parameter("recurrent_weight", weight)
-        self.register_buffer("self_mask", mask)
+        register_present(self, "self_mask", mask)
 
     def _make_adaptation(self, strength: float | None, tau: float | None) -> None:
         decay, filled = None, None
@@ -242,8 +241,8 @@ class SpikingLayer(SequenceLayer):
                 "adaptation and tau_adaptation: expected both or neither, "
                 f"got adaptation={strength!r}, tau_adaptation={tau!r}"
             )
-        self.register_buffer("adaptation_decay", decay)
-        self.register_buffer("adaptation_strength", filled)
+        register_present(self, "adaptation_decay", decay)
+        register_present(self, "adaptation_strength", filled)
 
     def _per_neuron(self, value: float) -> Tensor:
         filled = torch.full((self.out_features,), float(value), dtype=torch.float64, device="cpu")

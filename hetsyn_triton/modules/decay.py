@@ -12,6 +12,14 @@ from .loading import check_loaded
 PARAMETRIZATIONS = ("clamp", "sigmoid")
 
 
+def register_present(module: nn.Module, name: str, value: Tensor | None) -> None:
+    """Registers a buffer that may be absent: torch.export miscounts buffers registered as None."""
+    if value is None:
+        setattr(module, name, None)
+    else:
+        module.register_buffer(name, value)
+
+
 class Decay(nn.Module):
     """Decays r in [0, 1]; calling the module returns them, in the shape of `initial`.
 
@@ -68,8 +76,8 @@ class Decay(nn.Module):
             frozen[order[: round(frozen_fraction * initial.numel())]] = True
             frozen, value = frozen.view(initial.shape).to(initial.device), initial.clone()
         # Kept apart from what learns, so that no weight decay or momentum can move a frozen decay.
-        self.register_buffer("frozen", frozen)
-        self.register_buffer("frozen_value", value)
+        register_present(self, "frozen", frozen)
+        register_present(self, "frozen_value", value)
 
     def forward(self) -> Tensor:
         decay = torch.sigmoid(self.logit) if self.parametrization == "sigmoid" else self.raw
