@@ -55,9 +55,26 @@ def membrane_potential(current: Tensor, feedback: Tensor) -> Tensor:
     return current - feedback.sum(1)
 
 
+def previous_steps(steps: Tensor, initial: Tensor) -> Tensor:
+    """What each step saw of the step before: [R, T, B, J] shifted by one, the initial value
+    first."""
+    return torch.cat([initial.unsqueeze(1), steps], dim=1)[:, : steps.shape[1]]
+
+
 def heaviside(distance: Tensor, threshold: Tensor) -> Tensor:
     """s = 1 if V - theta > 0 else 0 (strict), in the dtype of V; no gradient."""
     return (distance > 0).to(distance.dtype)
+
+
+def spike_derivative(surrogate: SpikeFunction, distance: Tensor, threshold: Tensor) -> Tensor:
+    """ds/dV by a surrogate, in the shape of V - theta; ValueError where it has another."""
+    derivative = surrogate(distance, threshold)
+    if derivative.shape != distance.shape or derivative.dtype != distance.dtype:
+        raise ValueError(
+            f"surrogate: expected a tensor like V - threshold, {tuple(distance.shape)} of "
+            f"{distance.dtype}, got {tuple(derivative.shape)} of {derivative.dtype}"
+        )
+    return derivative
 
 
 class _SurrogateSpike(torch.autograd.Function):
@@ -77,13 +94,7 @@ class _SurrogateSpike(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         distance, threshold = ctx.saved_tensors
-        derivative = ctx.derivative(distance, threshold)
-        if derivative.shape != distance.shape or derivative.dtype != distance.dtype:
-            raise ValueError(
-                f"surrogate: expected a tensor like V - threshold, {tuple(distance.shape)} of "
-                f"{distance.dtype}, got {tuple(derivative.shape)} of {derivative.dtype}"
-            )
-        return grad * derivative, None, None
+        return grad * spike_derivative(ctx.derivative, distance, threshold), None, None
 
 
 def surrogate_spike(derivative: SpikeFunction) -> SpikeFunction:

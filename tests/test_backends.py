@@ -8,7 +8,7 @@ import torch
 
 from hetsyn_triton import ops
 from hetsyn_triton.ops import BACKENDS, BackendUnavailableError, OperatorInfo, backend_info
-from hetsyn_triton.ops.backends import is_reference
+from hetsyn_triton.ops.backends import resolve
 from hetsyn_triton.ops.library import has_kernel
 from problems import OPERATORS, Size, gradients, problem
 from test_operators import assert_same, call
@@ -105,7 +105,7 @@ def test_a_registered_triton_kernel_is_seen(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(importlib.util, "find_spec", installed)
         # The backward has no kernel: an explicit request must not fall back half of the way.
         with pytest.raises(BackendUnavailableError, match="cannot run spike_scan_backward on cuda"):
-            is_reference("triton", torch.device("cuda"), operator)
+            resolve("triton", torch.device("cuda"), operator)
         assert info_of(operator, "cuda").chosen == "Triton kernel"
         assert "CUDA device" in info_of(operator, "cpu").others["Triton kernel"]
         with pytest.raises(BackendUnavailableError, match="CUDA device"):

@@ -27,7 +27,7 @@ from .backends import (
     OperatorInfo,
     backend_info,
     check_name,
-    is_reference,
+    resolve,
 )
 from .library import full_precision
 
@@ -54,7 +54,7 @@ def synaptic_current(
 ) -> tuple[Tensor, Tensor]:
     """z [R, T, B, I], weight and decay [R, J, I], trace [R, B, J, I] or None
     -> current [R, T, B, J], final trace."""
-    if is_reference(backend, z.device, "synaptic_current"):
+    if resolve(backend, z.device, "synaptic_current") == "reference":
         return loop.synaptic_current(z, weight, decay, trace)
     outputs = SynapticCurrent.apply(z, weight, decay, trace)  # type: ignore[no-untyped-call]
     return cast(tuple[Tensor, Tensor], outputs)
@@ -62,7 +62,7 @@ def synaptic_current(
 
 def leaky_current(drive: Tensor, decay: Tensor, current: Tensor, backend: str = "auto") -> Tensor:
     """drive [R, T, B, J], decay [R, J], current [R, B, J] -> [R, T, B, J]."""
-    if is_reference(backend, drive.device, "leaky_current"):
+    if resolve(backend, drive.device, "leaky_current") == "reference":
         return loop.leaky_current(drive, decay, current)
     output = LeakyCurrent.apply(drive, decay, current)  # type: ignore[no-untyped-call]
     return cast(Tensor, output)
@@ -82,7 +82,7 @@ def spike_scan(
     """current [R, T, B, J], threshold [R, J], feedback_decay and feedback_strength [R, K, J],
     feedback [R, K, B, J], spike [R, B, J] -> spikes and V [R, T, B, J], final feedback."""
     neuron = (threshold, feedback_decay, feedback_strength, feedback, spike)
-    if is_reference(backend, current.device, "spike_scan"):
+    if resolve(backend, current.device, "spike_scan") == "reference":
         return loop.spike_scan(current, *neuron, surrogate_spike(surrogate), detach_reset)
     outputs = SpikeScan.apply(  # type: ignore[no-untyped-call]
         current, *neuron, surrogate, detach_reset
@@ -108,7 +108,7 @@ def recurrent_scan(
     -> spikes, V, final feedback, final trace."""
     synapses = (weight, decay, trace)
     neuron = (threshold, feedback_decay, feedback_strength, feedback, spike)
-    if is_reference(backend, current.device, "recurrent_scan"):
+    if resolve(backend, current.device, "recurrent_scan") == "reference":
         return loop.recurrent_scan(
             current, *synapses, *neuron, surrogate_spike(surrogate), detach_reset
         )
@@ -136,7 +136,7 @@ def leaky_recurrent_scan(
     -> spikes, V, final feedback, current [R, T, B, J]."""
     membrane = (weight, decay, current)
     neuron = (threshold, feedback_decay, feedback_strength, feedback, spike)
-    if is_reference(backend, drive.device, "leaky_recurrent_scan"):
+    if resolve(backend, drive.device, "leaky_recurrent_scan") == "reference":
         return loop.leaky_recurrent_scan(
             drive, *membrane, *neuron, surrogate_spike(surrogate), detach_reset
         )

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hetsyn_triton.reference.steps import previous_steps, spike_derivative
+
 from . import raw
 from .library import vmap_over_replicas
 
@@ -64,18 +66,7 @@ def _once(backward: Callable[..., Any]) -> Callable[..., Any]:
 def _derivative(surrogate: Surrogate, potential: Tensor, threshold: Tensor) -> Tensor:
     """ds/dV [R, T, B, J]: made by an ordinary PyTorch function, handed to the operator as data."""
     theta = threshold[:, None, None]
-    derivative = surrogate(potential - theta, theta)
-    if derivative.shape != potential.shape or derivative.dtype != potential.dtype:
-        raise ValueError(
-            f"surrogate: expected a tensor like V - threshold, {tuple(potential.shape)} of "
-            f"{potential.dtype}, got {tuple(derivative.shape)} of {derivative.dtype}"
-        )
-    return derivative
-
-
-def _previous(spikes: Tensor, first: Tensor) -> Tensor:
-    """s(t-1) for every step: [R, T, B, J] shifted by one, `first` [R, B, J] in front."""
-    return torch.cat([first.unsqueeze(1), spikes], dim=1)[:, : spikes.shape[1]]
+    return spike_derivative(surrogate, potential - theta, theta)
 
 
 @vmap_over_replicas
@@ -205,7 +196,7 @@ class RecurrentScan(torch.autograd.Function):
             *_, spike = neuron
             *_, g_trace = g
             dw, dr = raw.synaptic_parameter_gradient(
-                _previous(spikes, spike), d_current, g_trace, weight, decay, trace
+                previous_steps(spikes, spike), d_current, g_trace, weight, decay, trace
             )
         return d_current, dw, dr, None if trace is None else d_trace, *d_neuron, None, None
 

@@ -9,8 +9,9 @@ import torch
 from .library import has_kernel
 
 BACKENDS = ("auto", "triton", "cpu", "reference")
-"""`auto`: what PyTorch's dispatcher has for the device. `triton`: Triton kernels on a GPU. `cpu`:
-the CPU implementation. `reference`: the plain loop under autograd, on any device."""
+"""`auto`: what PyTorch's dispatcher has for the device. `triton`: Triton kernels on a GPU, or an
+error. `cpu`: the same as `auto` on the CPU (Numba kernels where there are some, else closed forms),
+an error elsewhere. `reference`: the plain loop under autograd, on any device."""
 
 OPERATORS = (
     "synaptic_current",
@@ -64,8 +65,8 @@ def check_name(backend: str) -> str:
     return backend
 
 
-def is_reference(backend: str, device: torch.device, operator: str) -> bool:
-    """Whether `operator` on `device` is to run the reference loop rather than the operators.
+def resolve(backend: str, device: torch.device, operator: str) -> str:
+    """What runs `operator` on `device`: "dispatcher" or "reference", the loop under autograd.
 
     Raises ValueError for an unknown backend, BackendUnavailableError for one that cannot run.
     """
@@ -84,7 +85,7 @@ def is_reference(backend: str, device: torch.device, operator: str) -> bool:
             f"backend 'cpu' cannot run {operator} on {device}: the tensors are not on the CPU; "
             "'auto' and 'reference' can"
         )
-    return backend == "reference"
+    return "reference" if backend == "reference" else "dispatcher"
 
 
 def _why_not(kernel: _Kernel, device: torch.device, operator: str) -> str | None:

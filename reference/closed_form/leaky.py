@@ -1,0 +1,29 @@
+"""Leaky current with one decay per neuron, forward and backward."""
+
+import torch
+from torch import Tensor
+
+from ..steps import previous_steps
+
+
+@torch.no_grad()
+def leaky_current(drive: Tensor, decay: Tensor, current: Tensor) -> Tensor:
+    """c(t) = rho c(t-1) + u(t): drive [R, T, B, J], decay [R, J], current [R, B, J] -> [R, T, B,
+    J]."""
+    result = torch.empty_like(drive, memory_format=torch.contiguous_format)
+    decay = decay.unsqueeze(1)
+    for t in range(drive.shape[1]):
+        current = torch.addcmul(drive[:, t], decay, current)
+        result[:, t] = current
+    return result
+
+
+@torch.no_grad()
+def leaky_current_backward(
+    g: Tensor, result: Tensor, decay: Tensor, current: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """g and result [R, T, B, J] -> d_drive [R, T, B, J], d_decay [R, J], d_current [R, B, J]."""
+    d_drive = leaky_current(g.flip(1), decay, torch.zeros_like(current)).flip(1)
+    d_decay = (d_drive * previous_steps(result, current)).sum((1, 2))
+    d_current = decay.unsqueeze(1) * d_drive[:, 0] if g.shape[1] else torch.zeros_like(current)
+    return d_drive, d_decay, d_current
