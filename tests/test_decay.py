@@ -72,8 +72,8 @@ def test_which_ones_freeze_is_drawn_and_repeats() -> None:
 
 @pytest.mark.parametrize("cls", LEARNING)
 def test_not_learning(cls: Any) -> None:
-    """`learn_decay=False`: no parameter, no gradient, and nothing moves; a fraction is moot."""
-    layer = cls(6, 5, learn_decay=False, frozen_fraction=0.5)
+    """`learn_decay=False`: no parameter, no gradient, and nothing moves."""
+    layer = cls(6, 5, learn_decay=False)
     before = layer.decay().clone()
     assert not list(layer.decay.parameters())
     train(layer)

@@ -79,7 +79,8 @@ def check_same_run(path: Path, checkpoint: Checkpoint, config: TrainConfig) -> N
 def load_weights(path: Path, checkpoint: Checkpoint, network: nn.Module) -> None:
     """Put the checkpoint's weights into `network`.
 
-    CheckpointError, naming tensors and shapes, where it is of another architecture.
+    CheckpointError, naming tensors, shapes and values, where it is of another architecture or holds
+    values that no network can have.
     """
     have = {name: tuple(value.shape) for name, value in checkpoint.model.items()}
     want = {name: tuple(value.shape) for name, value in network.state_dict().items()}
@@ -93,7 +94,10 @@ def load_weights(path: Path, checkpoint: Checkpoint, network: nn.Module) -> None
         if len(different) > 3:
             different[3:] = [f"and {len(different) - 3} more"]
         raise CheckpointError(f"{path} is of another architecture: {'; '.join(different)}")
-    network.load_state_dict(checkpoint.model)
+    try:
+        network.load_state_dict(checkpoint.model)
+    except ValueError as error:
+        raise CheckpointError(f"{path} holds weights that cannot be: {error}") from error
 
 
 def _broken(path: Path, error: Exception) -> CheckpointError:
