@@ -4,6 +4,7 @@ from .base import SPLITS, Batch, Span, Task
 from .classification import Classification, Samples
 from .digits import Digits
 from .errors import DataError
+from .options import Option
 from .pattern_generation import PatternGeneration
 from .smnist import SequentialMNIST
 
@@ -14,6 +15,7 @@ __all__ = [
     "Classification",
     "DataError",
     "Digits",
+    "Option",
     "PatternGeneration",
     "Samples",
     "SequentialMNIST",

@@ -7,7 +7,8 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
-Option = bool | int | float | str
+from .options import Option
+
 SPLITS = ("train", "validation", "test")
 
 
@@ -30,7 +31,8 @@ class Task(ABC):
     """One problem to train a network on.
 
     A task of one's own names its sizes, says in `defaults` which settings differ from the common
-    ones (fields of `TrainConfig`), and implements `steps_per_epoch`, `batches` and `loss`;
+    ones (fields of `TrainConfig`), in `options` its own settings, each with what it may hold
+    (`hetsyn_triton.tasks.options`), and implements `steps_per_epoch`, `batches` and `loss`;
     `hetsyn_triton.tasks.register` then makes it known by its name. Whatever is random comes from
     `seeded_generator(self.seed, ...)`: batches are a function of the split, the epoch and the
     seed, never of what was drawn before.
@@ -41,7 +43,8 @@ class Task(ABC):
     score: ClassVar[str | None] = None  # the metric shown beside the loss
     drawn_metrics: ClassVar[tuple[str, ...]] = ()  # metrics drawn over epochs beside the loss
     defaults: ClassVar[Mapping[str, Any]] = {}
-    options: ClassVar[Mapping[str, Option]] = {}  # the task's own settings with their defaults
+    options: ClassVar[Mapping[str, Option]] = {}
+    reads_files: ClassVar[bool] = False  # whether `data_dir` means anything to it
     in_features: int
     out_features: int
 
@@ -51,18 +54,34 @@ class Task(ABC):
         seed: int = 0,
         batch_size: int = 32,
         data_dir: str | Path | None = None,
-        **options: Option,
+        **options: Any,
     ) -> None:
-        unknown = sorted(set(options) - set(self.options))
-        if unknown:
-            allowed = ", ".join(self.options) or "none"
-            raise ValueError(
-                f"options of {self.name}: expected {allowed}, got {', '.join(unknown)}"
-            )
+        self.check(options, data_dir)
         self.seed = seed
         self.batch_size = batch_size
         self.data_dir = None if data_dir is None else Path(data_dir)
-        self.option: dict[str, Any] = {**self.options, **options}
+        self.option: dict[str, Any] = {**self.default_options(), **options}
+
+    @classmethod
+    def default_options(cls) -> dict[str, Any]:
+        """The task's own settings as they are unless changed."""
+        return {name: option.default for name, option in cls.options.items()}
+
+    @classmethod
+    def check(cls, options: Mapping[str, Any], data_dir: str | Path | None = None) -> None:
+        """ValueError, naming it, for an option that is unknown or not allowed, and for a
+        `data_dir` where the task reads no files."""
+        for name, value in options.items():
+            if name not in cls.options:
+                allowed = ", ".join(cls.options) or "none"
+                raise ValueError(f"options: expected for {cls.name} {allowed}, got {name!r}")
+            if not cls.options[name].allows(value):
+                expected = cls.options[name].expected
+                raise ValueError(f"options.{name}: expected {expected}, got {value!r}")
+        if data_dir is not None and not cls.reads_files:
+            raise ValueError(
+                f"data_dir: expected none, for {cls.name} reads no files, got {str(data_dir)!r}"
+            )
 
     @property
     @abstractmethod

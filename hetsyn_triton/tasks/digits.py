@@ -9,11 +9,17 @@ from torch import Tensor
 
 from hetsyn_triton.extras import require_extra
 
-from .base import Option
 from .classification import Classification, Samples
+from .options import Option, integer, is_real, number
 
 SPLIT_SEED = 1797  # of the split alone: the test set is the same in every run
 GREY_LEVELS = 16.0
+TEST_PART = 0.2
+VALIDATION = Option(  # less than 0.01 would hold out no image, more than 0.7 leave none to train on
+    0.1,
+    lambda v: is_real(v) and (v == 0 or 0.01 <= v <= 0.7),
+    "0 or a number from 0.01 to 0.7",
+)
 
 
 class Digits(Classification):
@@ -36,7 +42,11 @@ class Digits(Classification):
         "tau": "uniform(2,10)",
         "threads": 1,  # tensors this small gain nothing from more, and lose much on a busy machine
     }
-    options: ClassVar[Mapping[str, Option]] = {"hold": 3, "shift": 0.5, "validation": 0.1}
+    options: ClassVar[Mapping[str, Option]] = {
+        "hold": integer(3, 1, 1000),
+        "shift": number(0.5, 0, 1),
+        "validation": VALIDATION,
+    }
 
     def load(self) -> dict[str, Samples]:
         require_extra("the digits data set", "sklearn")
@@ -45,7 +55,7 @@ class Digits(Classification):
         data = load_digits()
         values = torch.from_numpy(data.images / GREY_LEVELS).float()
         labels = torch.from_numpy(data.target).long()
-        parts = stratified_split(data.target, (0.2, self.option["validation"]))
+        parts = stratified_split(data.target, (TEST_PART, self.option["validation"]))
         names = ("test", "validation", "train")
         return {
             name: Samples(values[rows], labels[rows])

@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from .base import Batch, Option, Span, Task
+from .base import Batch, Span, Task
+from .options import Option, integer, number
 from .rates import firing_rates, rate_penalty
 from .seeds import seeded_generator
 
@@ -56,7 +57,11 @@ class PatternGeneration(Task):
         "adaptation": 0.01,
         "threads": 1,  # one sample: nothing to share out
     }
-    options: ClassVar[Mapping[str, Option]] = {"noise_hz": 2.0, "iterations": 50, "curves": 1}
+    options: ClassVar[Mapping[str, Option]] = {
+        "noise_hz": number(2.0, 0, 1000 / DT_MS),  # at most a spike in every step
+        "iterations": integer(50, 1, 1_000_000),
+        "curves": integer(1, 1, 1000),
+    }
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)

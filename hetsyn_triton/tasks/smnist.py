@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from .base import Option
 from .classification import Classification, Samples
 from .errors import DataError
 from .idx import find_idx, read_idx
+from .options import Option, integer
 
 HELP = (
     "S-MNIST reads the four MNIST idx files ({files}; gzipped or not) from --data-dir, or from "
@@ -32,6 +32,7 @@ class SequentialMNIST(Classification):
 
     name = "smnist"
     readout = False
+    reads_files = True
     in_features = 1
     out_features = 10
     trace_label = "spike count"
@@ -49,14 +50,17 @@ class SequentialMNIST(Classification):
         "tau": "uniform(5,20)",
         "tau_reset": 20.0,
     }
-    options: ClassVar[Mapping[str, Option]] = {"validation": 0, "limit": 0}
+    options: ClassVar[Mapping[str, Option]] = {
+        "validation": integer(0, 0, 59_999),
+        "limit": integer(0, 0, 60_000),
+    }
 
     def load(self) -> dict[str, Samples]:
         folder = self.folder()
         splits = {split: self._read(folder, split) for split in FILES}
         held_out = self.option["validation"]
         train = splits["train"]
-        if not 0 <= held_out < len(train.labels):
+        if held_out >= len(train.labels):  # these files may hold fewer images than MNIST
             raise DataError(
                 f"validation: expected 0 to {len(train.labels) - 1} training images, got {held_out}"
             )

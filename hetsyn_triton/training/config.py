@@ -1,7 +1,7 @@
 """All settings of a run in one frozen, checked dataclass that survives JSON."""
 
 import json
-import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -13,6 +13,7 @@ from hetsyn_triton.modules import MODELS
 from hetsyn_triton.ops.backends import BACKENDS
 from hetsyn_triton.surrogates import SURROGATES
 from hetsyn_triton.tasks import TASKS, task_class
+from hetsyn_triton.tasks.options import is_real
 
 from .distributions import EXPECTED as DISTRIBUTION
 from .distributions import parse_distribution, smallest
@@ -23,6 +24,7 @@ OPTIMIZERS: dict[str, type[torch.optim.Adam] | type[torch.optim.AdamW]] = {
     "adamw": torch.optim.AdamW,
 }
 SCHEDULES = ("constant", "cosine", "step")
+MOST_THREADS = 1024  # of a run from any machine; far more end the process in PyTorch
 
 COMMON: dict[str, Any] = {
     "model": "hetsyn",
@@ -112,7 +114,7 @@ class TrainConfig:
             value = getattr(self, name)
             if not allowed(value):
                 raise ConfigError(f"{name}: expected {expected}, got {value!r}")
-        _check_options(self.task, self.options)
+        _check_task(self.task, self.options, self.data_dir)
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values."""
@@ -146,7 +148,8 @@ def default_config(task: str = "digits", **changes: Any) -> TrainConfig:
     """The settings `task` is run with, but for `changes`.
 
     `changes` are fields of TrainConfig; `options` among them adds to the task's own options. An
-    unknown name is a ConfigError that lists the fields.
+    unknown name is a ConfigError that lists the fields. `threads` may be at most the CPUs of this
+    machine; a run from a larger machine can still be loaded.
     """
     try:
         chosen = task_class(task)
@@ -158,10 +161,15 @@ def default_config(task: str = "digits", **changes: Any) -> TrainConfig:
             f"settings: expected {', '.join(FIELDS)}, or of {task} "
             f"{', '.join(chosen.options) or 'none'}, got {', '.join(unknown)}"
         )
-    options = changes.get("options", {})
+    settings = {**COMMON, **chosen.defaults, "options": {}, **changes}
+    options = settings["options"]
     if isinstance(options, Mapping):
-        changes = {**changes, "options": {**chosen.options, **options}}
-        settings = {"options": dict(chosen.options), **COMMON, **chosen.defaults, **changes}
+        settings["options"] = {**chosen.default_options(), **options}
+    threads, cpus = settings["threads"], os.cpu_count() or 1
+    if _integer(threads) and threads > cpus:
+        raise ConfigError(
+            f"threads: expected at most {cpus}, the CPUs of this machine, got {threads}"
+        )
     return TrainConfig(task=task, **settings)
 
 
@@ -172,16 +180,16 @@ _Rule = tuple[Callable[[Any], bool], str]
 
 def _rules() -> dict[str, _Rule]:
     """What each field may hold. Built on use, because tasks can be registered."""
-    positive: _Rule = (lambda v: _real(v) and v > 0, "a positive number")
-    not_negative: _Rule = (lambda v: _real(v) and v >= 0, "a number of at least 0")
-    count: _Rule = (lambda v: _integer(v) and v > 0, "a positive integer")
+    positive: _Rule = (lambda v: is_real(v) and v > 0, "a positive number")
+    not_negative: _Rule = (lambda v: is_real(v) and v >= 0, "a number of at least 0")
+    count: _Rule = (lambda v: _integer(v) and 0 < v < 2**31, "a positive integer below 2^31")
     flag: _Rule = (lambda v: isinstance(v, bool), "true or false")
     distribution: _Rule = (_distribution, f"positive times: {DISTRIBUTION}")
     return {
         "task": _one_of(TASKS),
         "model": _one_of(MODELS),
         "seed": (lambda v: _integer(v) and 0 <= v < 2**63, "an integer from 0 to 2^63 - 1"),
-        "hidden": (_sizes, "one or more positive integers"),
+        "hidden": (_sizes, "one or more positive integers below 2^31"),
         "recurrent": flag,
         "tau": distribution,
         "tau_readout": _or_none(distribution),
@@ -192,9 +200,9 @@ def _rules() -> dict[str, _Rule]:
         "dt": positive,
         "surrogate": _one_of(SURROGATES),
         "learn_decay": flag,
-        "frozen_fraction": (lambda v: _real(v) and 0 <= v <= 1, "a number from 0 to 1"),
+        "frozen_fraction": (lambda v: is_real(v) and 0 <= v <= 1, "a number from 0 to 1"),
         "decay_parametrization": _one_of(("clamp", "sigmoid")),
-        "dropout": (lambda v: _real(v) and 0 <= v < 1, "a number from 0 to below 1"),
+        "dropout": (lambda v: is_real(v) and 0 <= v < 1, "a number from 0 to below 1"),
         "epochs": count,
         "batch_size": count,
         "optimizer": _one_of(OPTIMIZERS),
@@ -203,13 +211,18 @@ def _rules() -> dict[str, _Rule]:
         "weight_decay": not_negative,
         "decay_weight_decay": _or_none(not_negative),
         "schedule": _one_of(SCHEDULES),
-        "warmup": (lambda v: _real(v) and 0 <= v < 1, "a number from 0 to below 1"),
+        "warmup": (lambda v: is_real(v) and 0 <= v < 1, "a number from 0 to below 1"),
         "step_every": count,
-        "step_factor": (lambda v: _real(v) and 0 < v <= 1, "a number above 0, at most 1"),
+        "step_factor": (lambda v: is_real(v) and 0 < v <= 1, "a number above 0, at most 1"),
         "backend": _one_of(BACKENDS),
         "device": (_device_is_here, "a device of this machine, such as cpu or cuda"),
-        "threads": _or_none(count),
-        "data_dir": (lambda v: v is None or isinstance(v, str), "a folder's name or nothing"),
+        "threads": _or_none(
+            (
+                lambda v: _integer(v) and 1 <= v <= MOST_THREADS,
+                f"an integer from 1 to {MOST_THREADS}",
+            )
+        ),
+        "data_dir": _or_none((lambda v: isinstance(v, str) and v != "", "a folder's name")),
         "options": (lambda v: isinstance(v, dict), "an object of the task's own settings"),
     }
 
@@ -227,12 +240,12 @@ def _integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _real(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _sizes(value: Any) -> bool:
-    return isinstance(value, tuple) and bool(value) and all(_integer(v) and v > 0 for v in value)
+    return (
+        isinstance(value, tuple)
+        and bool(value)
+        and all(_integer(v) and 0 < v < 2**31 for v in value)
+    )
 
 
 def _distribution(value: Any) -> bool:
@@ -252,14 +265,13 @@ def _device_is_here(value: Any) -> bool:
     return device.type == "cpu"
 
 
-def _check_options(task: str, options: Mapping[str, Any]) -> None:
-    """Every option is one of the task's, of the type of its default."""
-    known = task_class(task).options
-    for name, value in options.items():
-        if name not in known:
-            allowed = ", ".join(known) or "none"
-            raise ConfigError(f"options: expected for {task} {allowed}, got {name!r}")
-        kind = type(known[name])
-        fits = _real(value) if kind is float else type(value) is kind
-        if not fits:
-            raise ConfigError(f"options.{name}: expected {kind.__name__}, got {value!r}")
+def _check_task(task: str, options: Mapping[str, Any], data_dir: str | None) -> None:
+    """ConfigError unless `options` are all of the task's own settings, each as it allows."""
+    chosen = task_class(task)
+    try:
+        chosen.check(options, data_dir)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    missing = [name for name in chosen.options if name not in options]
+    if missing:
+        raise ConfigError(f"options: missing {', '.join(missing)} of {task}")

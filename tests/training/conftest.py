@@ -10,7 +10,8 @@ import torch
 from idx_files import idx_bytes
 from torch import Tensor
 
-from hetsyn_triton.tasks import TASKS, Batch, Task, register
+from hetsyn_triton.tasks import TASKS, Batch, Option, Task, register
+from hetsyn_triton.tasks.options import integer
 from hetsyn_triton.tasks.seeds import seeded_generator
 from hetsyn_triton.training import TrainConfig, default_config
 
@@ -24,7 +25,7 @@ class Louder(Task):
     in_features = 2
     out_features = 2
     defaults: ClassVar[dict[str, Any]] = {"hidden": (12,), "epochs": 4, "batch_size": 8, "lr": 1e-2}
-    options: ClassVar[dict[str, Any]] = {"batches": 5}
+    options: ClassVar[dict[str, Option]] = {"batches": integer(5, 1, 100)}
 
     @property
     def steps_per_epoch(self) -> int:

@@ -1,11 +1,14 @@
 """Configurations: protocol defaults, JSON there and back, every bad field named."""
 
 import json
+import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from hetsyn_triton.initializers import Constant, LogUniform, Normal, Uniform
 from hetsyn_triton.tasks import TASKS
@@ -74,8 +77,13 @@ def test_protocol_defaults() -> None:
         ("step_factor", 0, "above 0, at most 1"),
         ("device", "abacus", "cpu or cuda"),
         ("device", "cuda:99", "cpu or cuda"),
-        ("threads", 0, "a positive integer, or nothing"),
+        ("epochs", 10**400, "a positive integer below 2^31"),
+        ("lr", 10**400, "a positive number"),
+        ("threads", 0, "an integer from 1 to 1024, or nothing"),
         ("data_dir", 3, "a folder's name"),
+        ("data_dir", "", "a folder's name"),
+        ("data_dir", "mnist", "none, for digits reads no files"),
+        ("options", [], "an object"),
     ],
 )
 def test_bad_field(field: str, value: Any, allowed: str) -> None:
@@ -94,8 +102,80 @@ def test_unknown_names_list_what_there_is() -> None:
         default_config("digits", learning_rate=1)
     with pytest.raises(ConfigError, match=r"options: expected for digits hold.*got 'noise_hz'"):
         default_config("digits", options={"noise_hz": 3.0})
-    with pytest.raises(ConfigError, match=r"options.hold: expected int, got 2.5"):
-        default_config("digits", options={"hold": 2.5})
+
+
+BAD_OPTIONS: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {
+    ("digits", "hold"): ("an integer from 1 to 1000", (0, -1, 1001, 2.5, True, "3", None)),
+    ("digits", "shift"): ("a number from 0 to 1", (-0.1, 5, float("nan"), True, "0.5", None)),
+    ("digits", "validation"): (
+        "0 or a number from 0.01 to 0.7",
+        (0.8, 0.9, 1, -0.1, 1e-9, float("inf"), False, "0.1", None),
+    ),
+    ("smnist", "validation"): ("an integer from 0 to 59999", (-1, 60_000, 0.1, True, None)),
+    ("smnist", "limit"): ("an integer from 0 to 60000", (-5, 60_001, 1.0, False, "all", None)),
+    ("pattern-generation", "noise_hz"): (
+        "a number from 0 to 1000",
+        (-3, 1000.5, 10**400, float("nan"), True, "2", None),
+    ),
+    ("pattern-generation", "iterations"): (
+        "an integer from 1 to 1000000",
+        (0, -1, 10**7, 2.0, True, None),
+    ),
+    ("pattern-generation", "curves"): ("an integer from 1 to 1000", (0, -1, 1001, 1.0, True, None)),
+}
+
+
+def test_every_option_of_every_task_is_in_the_table() -> None:
+    known = {(task.name, option) for task in TASKS.values() for option in task.options}
+    assert known == set(BAD_OPTIONS)
+
+
+@pytest.mark.parametrize(("task", "option"), BAD_OPTIONS)
+def test_bad_option(task: str, option: str) -> None:
+    """Refused by configurations, new and changed, and by the task itself; the default is not."""
+    expected, values = BAD_OPTIONS[task, option]
+    config = default_config(task)
+    assert TASKS[task].options[option].allows(config.options[option])
+    for value in values:
+        message = re.escape(f"options.{option}: expected {expected}, got {value!r}")
+        with pytest.raises(ConfigError, match=message):
+            default_config(task, options={option: value})
+        with pytest.raises(ConfigError, match=message):
+            replace(config, options={**config.options, option: value})
+        with pytest.raises(ValueError, match=message):
+            TASKS[task](**{option: value})
+
+
+@pytest.mark.parametrize(
+    ("task", "options"),
+    [
+        ("digits", {"hold": 1, "shift": 0, "validation": 0}),
+        ("digits", {"hold": 1, "shift": 1, "validation": 0.7}),
+        ("digits", {"hold": 1, "validation": 0.01}),
+        ("pattern-generation", {"noise_hz": 0, "iterations": 1, "curves": 1}),
+        ("pattern-generation", {"noise_hz": 1000.0, "iterations": 1, "curves": 2}),
+    ],
+)
+def test_allowed_limits_give_batches(task: str, options: dict[str, Any]) -> None:
+    built = build_task(default_config(task, options=options))
+    classes = built.out_features if task == "digits" else 1
+    for split in ("train", "validation", "test"):
+        targets = [batch.target.flatten() for batch in built.batches(split)]
+        assert bool(targets) == (split != "validation" or options.get("validation") != 0)
+        assert not targets or len(torch.cat(targets).unique()) >= classes
+
+
+def test_options_are_complete() -> None:
+    with pytest.raises(ConfigError, match="options: missing hold, validation of digits"):
+        replace(default_config(), options={"shift": 0.5})
+
+
+def test_threads_of_this_machine_and_of_another() -> None:
+    cpus = os.cpu_count() or 1
+    assert default_config(threads=cpus).threads == cpus
+    with pytest.raises(ConfigError, match=rf"threads: expected at most {cpus}, the CPUs"):
+        default_config(threads=cpus + 1)
+    assert replace(default_config(), threads=cpus + 1).threads == cpus + 1  # as loaded from a file
 
 
 def test_broken_config_file(tmp_path: Path) -> None:
