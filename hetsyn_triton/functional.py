@@ -12,6 +12,7 @@ reach inside: states and sums keep the parameters' dtype.
 
 from collections.abc import Callable
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -58,12 +59,12 @@ def synaptic_current(
 
 
 def leaky_current(
-    drive: Tensor, decay: Tensor, current: Tensor | None = None, *, backend: str = "auto"
+    drive: Tensor, decay: Tensor | float, current: Tensor | None = None, *, backend: str = "auto"
 ) -> tuple[Tensor, Tensor]:
     """Leaky integration, one decay per neuron: c(t) = rho c(t-1) + u(t).
 
-    drive u [T, B, J], decay rho [J], current [B, J] (None: zeros) -> current [T, B, J], the last
-    of them [B, J].
+    drive u [T, B, J], decay rho a number or [J], current [B, J] (None: zeros)
+    -> current [T, B, J], the last of them [B, J].
     """
     replicated = _check_steps("drive", drive)
     check.check_parameter_dtype("drive", drive.dtype)
@@ -98,7 +99,9 @@ def spike_scan(
     """
     replicated = _check_steps("current", current)
     check.check_parameter_dtype("current", current.dtype)
-    neuron = _Neuron(current, threshold, reset_decay, adaptation_decay, adaptation_strength, state)
+    neuron = _Neuron(
+        current, threshold, reset_decay, adaptation_decay, adaptation_strength, state, surrogate
+    )
     spikes, potential, feedback = _run(
         partial(ops.spike_scan, surrogate=surrogate, detach_reset=detach_reset, backend=backend),
         replicated,
@@ -139,7 +142,9 @@ def recurrent_scan(
         check.check_like("trace", trace, "current", current)
         shape = (*current.shape[:-3], current.shape[-2], *square[-2:])
         check.check_shape("trace", trace, shape, _axes("B, J, J", current))
-    neuron = _Neuron(current, threshold, reset_decay, adaptation_decay, adaptation_strength, state)
+    neuron = _Neuron(
+        current, threshold, reset_decay, adaptation_decay, adaptation_strength, state, surrogate
+    )
     check.check_finite("weight", weight)
     check.check_unit_interval("decay", decay)
     spikes, potential, feedback, trace = _run(
@@ -183,7 +188,9 @@ def leaky_recurrent_scan(
     check.check_shape("weight", weight, square, _axes("J, J", drive))
     decay = _per_neuron("decay", decay, drive)
     current = _initial("current", current, drive)
-    neuron = _Neuron(drive, threshold, reset_decay, adaptation_decay, adaptation_strength, state)
+    neuron = _Neuron(
+        drive, threshold, reset_decay, adaptation_decay, adaptation_strength, state, surrogate
+    )
     check.check_finite("weight", weight)
     check.check_unit_interval("decay", decay)
     spikes, potential, feedback, currents = _run(
@@ -214,7 +221,9 @@ class _Neuron:
         adaptation_decay: Tensor | float | None,
         adaptation_strength: Tensor | float | None,
         state: NeuronState | None,
+        surrogate: Surrogate,
     ) -> None:
+        check.check_surrogate(surrogate)
         if (adaptation_decay is None) != (adaptation_strength is None):
             raise ValueError(
                 "adaptation_decay and adaptation_strength: expected both or neither, got only "
@@ -304,8 +313,9 @@ def _check_replicas(name: str, value: Tensor, steps: Tensor) -> None:
 def _per_neuron(name: str, value: Tensor | float, steps: Tensor) -> Tensor:
     """A number or [J] tensor as a tensor [J], or [R, J] where `steps` has replicas."""
     shape = (*steps.shape[:-3], steps.shape[-1])
-    if isinstance(value, (int, float)):
+    if check.is_number(value):
         return torch.full(shape, float(value), dtype=steps.dtype, device=steps.device)
+    value = cast(Tensor, value)
     check.check_like(name, value, "the input", steps)
     if value.dim() == 0:
         return value.expand(shape)

@@ -176,6 +176,22 @@ def check_fraction(name: str, value: object) -> float:
     return float(value)
 
 
+def check_flag(name: str, value: object) -> bool:
+    """`value`; TypeError unless it is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: expected True or False, got {value!r}")
+    return value
+
+
+def check_surrogate(value: object) -> None:
+    """TypeError unless `value` can be called as a surrogate: a function, not a class."""
+    if not callable(value) or isinstance(value, type):
+        raise TypeError(
+            "surrogate: expected a function of (V - threshold, threshold) such as "
+            f"Triangular(), got {value!r}"
+        )
+
+
 def check_choice(name: str, value: object, allowed: Sequence[str]) -> None:
     """ValueError unless `value` is one of `allowed`."""
     if value not in allowed:

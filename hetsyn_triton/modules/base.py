@@ -55,7 +55,7 @@ class SequenceLayer(nn.Module, ABC):
         self.in_features = check.check_size("in_features", in_features)
         self.out_features = check.check_size("out_features", out_features)
         self.dt = check.check_positive_number("dt", dt)
-        self.batch_first = bool(batch_first)
+        self.batch_first = check.check_flag("batch_first", batch_first)
         self.backend = ops.check_name(backend)
         self._device = torch.get_default_device() if device is None else device
         self._dtype = torch.get_default_dtype() if dtype is None else dtype
@@ -196,15 +196,15 @@ class SpikingLayer(SequenceLayer):
                     f"tau_reset: expected a positive, finite number or 'tied', got {tau_reset!r}"
                 )
             check.check_positive_number("tau_reset", tau_reset)
-        if not callable(surrogate) or isinstance(surrogate, type):
-            raise TypeError(
-                "surrogate: expected a function of (V - threshold, threshold) such as "
-                f"Triangular(), got {surrogate!r}"
-            )
+        check.check_surrogate(surrogate)
+        check.check_flag("self_connections", self_connections)
+        check.check_flag("learn_threshold", learn_threshold)
+        if recurrent_weight_init is not None and not check.check_flag("recurrent", recurrent):
+            raise ValueError("recurrent_weight_init: expected None for a feedforward layer")
         super().__init__(in_features, out_features, generator=generator, **options)
-        self.recurrent = bool(recurrent)
+        self.recurrent = check.check_flag("recurrent", recurrent)
         self.surrogate = surrogate
-        self.detach_reset = bool(detach_reset)
+        self.detach_reset = check.check_flag("detach_reset", detach_reset)
         self._make_recurrent_weight(
             recurrent_weight_init or options.get("weight_init", FanInNormal()),
             self_connections,

@@ -34,7 +34,7 @@ class Decay(nn.Module):
         generator: draws the frozen ones.
 
     Raises ValueError for decays outside [0, 1], exact 0 or 1 under "sigmoid", a fraction outside
-    [0, 1], or an unknown parametrization.
+    [0, 1] or where nothing learns, or an unknown parametrization.
     """
 
     raw: Tensor
@@ -53,7 +53,13 @@ class Decay(nn.Module):
     ) -> None:
         super().__init__()
         check.check_choice("decay_parametrization", parametrization, PARAMETRIZATIONS)
-        check.check_fraction("frozen_fraction", frozen_fraction)
+        check.check_flag("learn_decay", learn)
+        if check.check_fraction("frozen_fraction", frozen_fraction) > 0 and not learn:
+            raise ValueError(
+                f"frozen_fraction: expected 0 where no decay learns, got {frozen_fraction!r}"
+            )
+        check.check_tensor("decay", initial)
+        check.check_parameter_dtype("decay", initial.dtype)
         check.check_unit_interval("decay", initial)
         self.parametrization = parametrization
         if parametrization == "sigmoid":

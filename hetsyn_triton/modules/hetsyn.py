@@ -42,8 +42,10 @@ class HetSynLIF(SpikingLayer):
         tau_recurrent: the same for the recurrent synapses; None: as `tau`, drawn anew.
         weight_init: distribution of the weights; default N(0, 1/fan_in).
         recurrent_weight_init: the same for the recurrent ones; None: as `weight_init`.
-        threshold: theta, positive (default 1); `learn_threshold` makes it a parameter per neuron.
-        dt: length of a step; 1 (default) means that time constants count steps.
+        threshold: theta, positive (default 1); `learn_threshold` makes it a parameter per neuron,
+            which an optimizer must leave positive: a call with one that is not raises.
+        dt: length of a step; 1 (default) means that time constants count steps. With another dt
+            give every time constant in its unit: the defaults here are numbers of steps.
         tau_reset: time constant of the reset current J, common to all neurons (default 20).
         adaptation, tau_adaptation: strength and time constant of an adaptation current
             J_a(t) = rho_a J_a(t-1) + a s(t-1), subtracted from V; None (default): no such current.
@@ -104,6 +106,8 @@ class HetSynLIF(SpikingLayer):
         }
         self.decay = self._made_decay("tau", tau, (out_features, in_features), **learning)
         recurrent_decay = None
+        if tau_recurrent is not None and not self.recurrent:
+            raise ValueError("tau_recurrent: expected None for a feedforward layer")
         if self.recurrent:
             name, tau = ("tau", tau) if tau_recurrent is None else ("tau_recurrent", tau_recurrent)
             square = (out_features, out_features)

@@ -119,6 +119,7 @@ _LAYERS: dict[str, tuple[Callable[..., SpikingLayer], Callable[..., SequenceLaye
     "hetneu": (HetNeuLIF, HetNeuReadout),
 }
 
+_RECURRENT_ONLY = frozenset({"tau_recurrent", "recurrent_weight_init"})
 _SHARED = frozenset(LayerOptions.__annotations__)
 
 MODELS = tuple(_LAYERS)
@@ -192,6 +193,8 @@ def make_network(
     if readout:
         last = readout_type(sizes[-1], out_features, tau=tau_last, **shared)
         return SpikingNetwork(layers, last, dropout=dropout)
+    # The spiking output layer is feedforward: it has no use for these.
+    options = {name: v for name, v in options.items() if name not in _RECURRENT_ONLY}
     layers.append(layer_type(sizes[-1], out_features, tau=tau_last, **shared, **options))
     return SpikingNetwork(layers, dropout=dropout)
 
