@@ -2,22 +2,23 @@
 
 import json
 import os
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-PARTIAL = ".partial"  # ends the name of a file that is being written
+PARTIAL = ".hetsyn-partial"  # ends the name of a file that is being written
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Let `write` fill a file beside `path`, then put it in place of `path` in one step.
 
-    After a crash or a kill at any moment `path` is the old file or the new one, whole. A file left
-    behind by a killed writer has one fixed name and is overwritten by the next.
+    After a crash or a kill at any moment `path` is the old file or the new one, whole. No two
+    writers share a partial file; what a killed one leaves is for `partials` to find.
     """
-    partial = path.with_name(f".{path.name}{PARTIAL}")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}{PARTIAL}")
     try:
-        with open(partial, "wb") as file:
+        with open(partial, "xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -26,6 +27,16 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         partial.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def partials(folder: Path) -> Iterator[Path]:
+    """Files in `folder` that a writer has not finished, or that a killed one left behind."""
+    return (path for path in folder.iterdir() if is_partial(path))
+
+
+def is_partial(path: Path) -> bool:
+    """Whether `path` is named as a file being written."""
+    return path.name.startswith(".") and path.name.endswith(PARTIAL)
 
 
 def write_json(path: Path, values: Any) -> None:

@@ -1,12 +1,14 @@
 """The run folder: the names of its files, and how a new one is chosen and checked."""
 
 import tempfile
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
 from .config import TrainConfig
 from .errors import RunFolderError
-from .files import PARTIAL
+from .files import is_partial
+from .lock import LOCK
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
@@ -17,14 +19,17 @@ SAMPLE = "sample.png"
 TIME_CONSTANTS = "time_constants.png"
 
 
-def free_folder(config: TrainConfig, parent: Path = Path("runs")) -> Path:
-    """The first of runs/<task>-<model>-s<seed>, the same with -2, -3 ... that is not there yet."""
+def folder_names(config: TrainConfig, parent: Path = Path("runs")) -> Iterator[Path]:
+    """runs/<task>-<model>-s<seed>, then the same with -2, -3 ..., without end."""
     name = f"{config.task}-{config.model}-s{config.seed}"
-    for number in count(1):
-        folder = parent / (name if number == 1 else f"{name}-{number}")
-        if not folder.exists():
-            return folder
-    raise AssertionError("unreachable")
+    yield parent / name
+    for number in count(2):
+        yield parent / f"{name}-{number}"
+
+
+def free_folder(config: TrainConfig, parent: Path = Path("runs")) -> Path:
+    """The first of the `folder_names` that is not there yet."""
+    return next(folder for folder in folder_names(config, parent) if not folder.exists())
 
 
 def check_new_folder(folder: Path) -> None:
@@ -32,17 +37,21 @@ def check_new_folder(folder: Path) -> None:
     be written. Nothing is created."""
     try:
         nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        # a run killed in its first moment leaves at most a partial file
-        files = nearest.iterdir() if nearest == folder else iter(())
-        filled = any(not path.name.endswith(PARTIAL) for path in files)
+        if nearest == folder:
+            check_empty(folder)
     except OSError as error:
-        raise _not_writable(folder, error) from error
-    if filled:
+        raise not_writable(folder, error) from error
+    check_writable(folder, nearest)
+
+
+def check_empty(folder: Path) -> None:
+    """RunFolderError where the existing `folder` has files in it."""
+    # a run killed in its first moment leaves at most its lock and a partial file
+    if any(path.name != LOCK and not is_partial(path) for path in folder.iterdir()):
         raise RunFolderError(
             f"out: expected an empty or new folder, got {folder}, which has files in it. "
             f"To continue the run in it: hetsyn train --resume {folder}"
         )
-    check_writable(folder, nearest)
 
 
 def check_writable(folder: Path, nearest: Path | None = None) -> None:
@@ -51,10 +60,11 @@ def check_writable(folder: Path, nearest: Path | None = None) -> None:
         with tempfile.TemporaryFile(dir=nearest or folder):
             pass
     except OSError as error:
-        raise _not_writable(folder, error) from error
+        raise not_writable(folder, error) from error
 
 
-def _not_writable(folder: Path, error: OSError) -> RunFolderError:
+def not_writable(folder: Path, error: OSError) -> RunFolderError:
+    """What to raise where the system refuses to write in `folder`."""
     return RunFolderError(
         f"out: expected a folder that can be written, got {folder}: {error.strerror}"
     )

@@ -19,6 +19,7 @@ from hetsyn_triton.tasks import SPLITS, Task
 
 from .build import build_network, build_task
 from .checkpoint import check_same_run, load_weights, read_checkpoint
+from .claim import claim_new_folder, claim_run_folder
 from .config import TrainConfig, default_config
 from .errors import CheckpointError, ConfigError
 from .files import write_json
@@ -66,17 +67,18 @@ def train(
     """Train a network, from the start, in the new run folder `out`.
 
     `config` may be the name of a task, for its default settings; `out` of None is the first free
-    name in runs/. Every setting, the folder and the data are checked before anything is trained.
+    name in runs/. Every setting, the folder and the data are checked before anything is created;
+    then the folder is this run's alone: RunFolderError where another process has it.
     """
     config = default_config(config) if isinstance(config, str) else config
     _require_pictures(pictures)
-    folder = free_folder(config) if out is None else Path(out)
-    check_new_folder(folder)
+    wanted = None if out is None else Path(out)
+    check_new_folder(wanted or free_folder(config))
     with _threads(config.threads):
         trainer = Trainer(config)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / CONFIG, config.to_json())
-        return _complete(trainer, folder, reporter or Reporter(), pictures)
+        with claim_new_folder(wanted, config) as folder:
+            write_json(folder / CONFIG, config.to_json())
+            return _complete(trainer, folder, reporter or Reporter(), pictures)
 
 
 def resume(
@@ -89,13 +91,13 @@ def resume(
     """Go on with the run in folder `path` from its last checkpoint, to the same end.
 
     A run that is complete is only tested and drawn again. `data_dir` says where the data is now,
-    if not where the run read it before.
+    if not where the run read it before. RunFolderError where another process works on the run.
     """
     _require_pictures(pictures)
     folder = Path(path)
     config = _read_config(folder, data_dir, None)
     check_writable(folder)
-    with _threads(config.threads):
+    with claim_run_folder(folder), _threads(config.threads):
         trainer = Trainer(config)
         checkpoint = folder / CHECKPOINT
         if checkpoint.exists():
