@@ -1,20 +1,20 @@
 """Checkpoints: written whole or not at all, read without executing code, checked before use."""
 
-import pickle
-import zipfile
+import io
+import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .config import TrainConfig
 from .errors import CheckpointError
 from .files import write_atomically
+from .sealed import seal, unseal
 
-FORMAT = 1
-_MOVABLE = ("data_dir", "device", "threads")  # where a run is computed, not what is computed
+FORMAT = 2
 
 
 @dataclass
@@ -36,70 +36,101 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write `checkpoint` to `path` atomically."""
-    content = {"format": FORMAT, **vars(checkpoint)}
-    write_atomically(path, lambda file: torch.save(content, file))
+    """Write `checkpoint`, and a digest of it, to `path` atomically."""
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, **vars(checkpoint)}, buffer)
+    write_atomically(path, lambda file: file.write(seal(buffer.getvalue())))
 
 
 def read_checkpoint(path: Path, device: torch.device) -> Checkpoint:
     """The checkpoint in `path` with its tensors on `device`.
 
-    CheckpointError where the file is missing, truncated, or not one of this format.
+    CheckpointError where the file is missing, truncated, damaged in any bit, not one of this
+    format, or holds what no run saves.
     """
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
+        content = unseal(path.read_bytes())
     except FileNotFoundError:
         raise CheckpointError(f"there is no checkpoint {path}") from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise _broken(path, error) from error
-    except (pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise _broken(path, error) from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        found = content.get("format") if isinstance(content, dict) else None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is truncated, damaged or no checkpoint: {error}") from error
+    try:
+        values = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+    except Exception as error:  # the reader of pickles raises whatever its input leads it to
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path} is no checkpoint: {reason}") from error
+    found = values.get("format") if isinstance(values, dict) else None
+    if type(found) is not int or found != FORMAT:
         raise CheckpointError(f"{path}: expected a checkpoint of format {FORMAT}, got {found!r}")
-    del content["format"]
+    del values["format"]
     try:
-        return Checkpoint(**content)
+        checkpoint = Checkpoint(**values)
     except TypeError as error:
-        raise _broken(path, error) from error
+        raise CheckpointError(f"{path} is no checkpoint: {error}") from error
+    _check_content(path, checkpoint)
+    return checkpoint
 
 
-def check_same_run(path: Path, checkpoint: Checkpoint, config: TrainConfig) -> None:
-    """CheckpointError, naming the settings, unless `checkpoint` belongs to `config`."""
-    stored, wanted = checkpoint.config, config.to_json()
-    different = [
-        f"{name} is {stored.get(name)!r} in the checkpoint and {value!r} in the configuration"
-        for name, value in wanted.items()
-        if name not in _MOVABLE and stored.get(name) != value
-    ]
-    if different:
-        raise CheckpointError(f"{path} is of another run: {'; '.join(different)}")
+def _check_content(path: Path, checkpoint: Checkpoint) -> None:
+    """CheckpointError, naming the part, unless each is of the kind that a run saves."""
+    model, optimizer = checkpoint.model, checkpoint.optimizer
+    for name, right, expected in (
+        ("config", _named(checkpoint.config) and _json(checkpoint.config), "JSON values by name"),
+        ("model", _named(model) and _tensors(model), "tensors with names"),
+        (
+            "optimizer",
+            _named(optimizer)
+            and isinstance(optimizer.get("state"), dict)
+            and isinstance(optimizer.get("param_groups"), list),
+            "a state and parameter groups",
+        ),
+        ("epoch", _count(checkpoint.epoch), "an integer of at least 0"),
+        ("batch", _count(checkpoint.batch), "an integer of at least 0"),
+        ("sums", _named(checkpoint.sums) and _numbers(checkpoint.sums), "finite numbers by name"),
+        (
+            "history",
+            isinstance(checkpoint.history, list)
+            and all(_record(line, epoch) for epoch, line in enumerate(checkpoint.history, 1))
+            and len(checkpoint.history) == checkpoint.epoch,
+            "a line of finite numbers for each of its epochs",
+        ),
+    ):
+        if not right:
+            got = repr(getattr(checkpoint, name))
+            got = got if len(got) < 60 else f"{got[:60]}..."
+            raise CheckpointError(f"{path}: {name}: expected {expected}, got {got}")
+    for name, value in model.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise CheckpointError(f"{path}: model: expected finite values, got others in {name}")
 
 
-def load_weights(path: Path, checkpoint: Checkpoint, network: nn.Module) -> None:
-    """Put the checkpoint's weights into `network`.
+def _named(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(name, str) for name in value)
 
-    CheckpointError, naming tensors, shapes and values, where it is of another architecture or holds
-    values that no network can have.
-    """
-    have = {name: tuple(value.shape) for name, value in checkpoint.model.items()}
-    want = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    different = [
-        f"{name} is {have.get(name, 'missing')} in the checkpoint "
-        f"and {want.get(name, 'missing')} in the network"
-        for name in sorted(have.keys() | want.keys())
-        if have.get(name) != want.get(name)
-    ]
-    if different:
-        if len(different) > 3:
-            different[3:] = [f"and {len(different) - 3} more"]
-        raise CheckpointError(f"{path} is of another architecture: {'; '.join(different)}")
+
+def _json(values: dict[str, Any]) -> bool:
     try:
-        network.load_state_dict(checkpoint.model)
-    except ValueError as error:
-        raise CheckpointError(f"{path} holds weights that cannot be: {error}") from error
+        json.dumps(values)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
-def _broken(path: Path, error: Exception) -> CheckpointError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return CheckpointError(f"{path} is truncated or no checkpoint: {reason}")
+def _tensors(values: dict[str, Any]) -> bool:
+    return all(isinstance(value, Tensor) for value in values.values())
+
+
+def _numbers(values: dict[str, Any]) -> bool:
+    return all(type(v) in (int, float) and math.isfinite(v) for v in values.values())
+
+
+def _record(value: Any, epoch: int) -> bool:
+    """Whether `value` is the metrics line of `epoch` (from 1)."""
+    required = {"epoch", "step", "lr", "seconds", "train_loss"}
+    return (
+        _named(value) and required <= value.keys() and _numbers(value) and value["epoch"] == epoch
+    )
+
+
+def _count(value: object) -> bool:
+    return type(value) is int and value >= 0

@@ -14,4 +14,4 @@ class CheckpointError(RuntimeError):
 
 
 class NonFiniteError(ArithmeticError):
-    """The loss or a gradient is NaN or infinite."""
+    """The loss, a gradient, or what an optimizer step made of them is NaN or infinite."""

@@ -19,9 +19,11 @@ class Means:
         self.sums: dict[str, float] = dict(sums or {})
 
     def add(self, values: Mapping[str, float], samples: int) -> None:
-        """Count the means of one batch."""
+        """Count the means of one batch; NonFiniteError, naming it, for one that is not finite."""
         for name, value in {**values, "samples": 1.0}.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value * samples
+            if not math.isfinite(value):
+                raise NonFiniteError(f"the mean of {name} over a batch is {value}")
+            self.sums[name] = self.sums.get(name, 0.0) + float(value) * samples
 
     def values(self) -> dict[str, float]:
         """The means so far; empty before the first batch."""

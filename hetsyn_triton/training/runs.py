@@ -18,7 +18,7 @@ from hetsyn_triton.modules import SpikingNetwork
 from hetsyn_triton.tasks import SPLITS, Task
 
 from .build import build_network, build_task
-from .checkpoint import check_same_run, load_weights, read_checkpoint
+from .checkpoint import read_checkpoint
 from .claim import claim_new_folder, claim_run_folder
 from .config import TrainConfig, default_config
 from .errors import CheckpointError, ConfigError
@@ -38,6 +38,7 @@ from .folder import (
 )
 from .measure import measure_split
 from .reporting import Reporter
+from .restore import check_same_run, load_weights
 from .timeconstants import quartiles, time_constants
 from .trainer import Trainer
 

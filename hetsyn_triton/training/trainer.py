@@ -1,25 +1,24 @@
 """The training loop."""
 
-import math
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from hetsyn_triton.optim import clamp_decays_
 from hetsyn_triton.tasks import Batch
 from hetsyn_triton.tasks.seeds import derived_seed
 
 from .build import build_network, build_optimizer, build_task
-from .checkpoint import Checkpoint, check_same_run, load_weights, save_checkpoint
+from .checkpoint import Checkpoint, save_checkpoint
 from .config import TrainConfig
-from .errors import NonFiniteError
 from .files import append_json_line, write_json_lines
+from .finite import check_gradients, step_checked
 from .folder import CHECKPOINT, METRICS
 from .measure import Means, measure, measure_split
 from .reporting import Reporter
+from .restore import check_place, check_same_run, load_optimizer, load_weights
 from .schedule import lr_scale
 
 CHECKPOINT_SECONDS = 60.0  # inside an epoch; there is one after every epoch too
@@ -54,8 +53,9 @@ class Trainer:
     def restore(self, path: Path, checkpoint: Checkpoint) -> None:
         """Go on from `checkpoint`, read from `path`; CheckpointError where it does not fit."""
         check_same_run(path, checkpoint, self.config)
+        check_place(path, checkpoint, self.config.epochs, self.steps_per_epoch)
         load_weights(path, checkpoint, self.network)
-        self.optimizer.load_state_dict(checkpoint.optimizer)
+        load_optimizer(path, checkpoint, self.optimizer)
         self.epoch, self.batch = checkpoint.epoch, checkpoint.batch
         self.means = Means(checkpoint.sums)
         self.history = checkpoint.history
@@ -121,20 +121,8 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss, metrics = measure(self.task, self.network, batch)
         loss.backward()
-        self._check_finite(loss)
-        self.optimizer.step()
+        where = f"at step {self.step + 1} (epoch {self.epoch + 1}, batch {self.batch + 1})"
+        check_gradients(loss, self.network, where)
+        step_checked(self.optimizer, self.network, where)  # before anything of it is saved
         clamp_decays_(self.network)
         self.means.add({"loss": loss.item(), **metrics}, batch.input.shape[1])
-
-    def _check_finite(self, loss: Tensor) -> None:
-        """NonFiniteError, naming step and tensor, where the loss or a gradient is not finite."""
-        where = f"at step {self.step + 1} (epoch {self.epoch + 1}, batch {self.batch + 1})"
-        if not math.isfinite(loss.item()):
-            raise NonFiniteError(f"the loss is {loss.item()} {where}")
-        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
-        if math.isfinite(torch.nn.utils.get_total_norm(gradients).item()):
-            return
-        for name, parameter in self.network.named_parameters():
-            gradient = parameter.grad
-            if gradient is not None and not bool(gradient.isfinite().all()):
-                raise NonFiniteError(f"the gradient of {name} is not finite {where}")

@@ -1,0 +1,114 @@
+"""A checkpoint against the run it should go on: the same settings, the same tensors, its place."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .checkpoint import Checkpoint
+from .config import TrainConfig
+from .errors import CheckpointError
+
+_MOVABLE = ("data_dir", "device", "threads")  # where a run is computed, not what is computed
+
+
+def check_same_run(path: Path, checkpoint: Checkpoint, config: TrainConfig) -> None:
+    """CheckpointError, naming the settings, unless `checkpoint` belongs to `config`."""
+    stored, wanted = checkpoint.config, config.to_json()
+    different = [
+        f"{name} is {stored.get(name)!r} in the checkpoint and {value!r} in the configuration"
+        for name, value in wanted.items()
+        if name not in _MOVABLE and stored.get(name) != value
+    ]
+    if different:
+        raise CheckpointError(f"{path} is of another run: {'; '.join(different)}")
+    if checkpoint.epoch > config.epochs:
+        raise CheckpointError(
+            f"{path}: epoch: expected at most {config.epochs}, got {checkpoint.epoch}"
+        )
+
+
+def check_place(path: Path, checkpoint: Checkpoint, epochs: int, steps_per_epoch: int) -> None:
+    """CheckpointError unless the checkpoint's place is one where the run saves."""
+    allowed = steps_per_epoch if checkpoint.epoch < epochs else 1
+    if checkpoint.batch >= allowed:
+        raise CheckpointError(
+            f"{path}: batch: expected less than {allowed} after epoch {checkpoint.epoch}, "
+            f"got {checkpoint.batch}"
+        )
+    if bool(checkpoint.sums) != bool(checkpoint.batch):
+        raise CheckpointError(
+            f"{path}: sums: expected {'those' if checkpoint.batch else 'none'} of "
+            f"{checkpoint.batch} batches, got {sorted(checkpoint.sums)}"
+        )
+
+
+def load_weights(path: Path, checkpoint: Checkpoint, network: nn.Module) -> None:
+    """Put the checkpoint's weights into `network`.
+
+    CheckpointError, naming tensors, shapes and values, where it is of another architecture or holds
+    values that no network can have.
+    """
+    have = {name: _kind(value) for name, value in checkpoint.model.items()}
+    want = {name: _kind(value) for name, value in network.state_dict().items()}
+    different = [
+        f"{name} is {have.get(name, 'missing')} in the checkpoint "
+        f"and {want.get(name, 'missing')} in the network"
+        for name in sorted(have.keys() | want.keys())
+        if have.get(name) != want.get(name)
+    ]
+    if different:
+        if len(different) > 3:
+            different[3:] = [f"and {len(different) - 3} more"]
+        raise CheckpointError(f"{path} is of another architecture: {'; '.join(different)}")
+    try:
+        network.load_state_dict(checkpoint.model)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise CheckpointError(f"{path} holds weights that cannot be: {error}") from error
+
+
+def load_optimizer(path: Path, checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) -> None:
+    """Put the checkpoint's moments into `optimizer`.
+
+    CheckpointError where its groups are other ones, or moments are missing, of another shape or
+    type, or not finite. A parameter that never had a gradient has none.
+    """
+    before = [_settings(group) for group in optimizer.param_groups]
+    try:
+        optimizer.load_state_dict(checkpoint.optimizer)
+        after = [_settings(group) for group in optimizer.param_groups]
+        stored = checkpoint.optimizer["state"]
+    except Exception as error:  # whatever its unchecked content leads PyTorch to
+        raise CheckpointError(f"{path}: the optimizer does not fit: {error!r}") from error
+    if before != after:
+        raise CheckpointError(f"{path}: optimizer: expected groups {before}, got {after}")
+    if not stored and checkpoint.epoch + checkpoint.batch > 0:
+        raise CheckpointError(f"{path}: optimizer: expected moments after the first step, got none")
+    parameters = dict(enumerate(p for group in optimizer.param_groups for p in group["params"]))
+    for number, state in stored.items():
+        if number not in parameters or not _moments_fit(state, parameters[number]):
+            raise CheckpointError(
+                f"{path}: optimizer: expected finite moments of {len(parameters)} parameters, "
+                f"in their shapes and types, got others for number {number}"
+            )
+
+
+def _settings(group: dict[str, Any]) -> dict[str, Any]:
+    """What a group keeps from start to end: the rate follows the step, parameters are numbered."""
+    return {name: value for name, value in group.items() if name not in ("params", "lr")}
+
+
+def _moments_fit(state: Any, parameter: Tensor) -> bool:
+    """Whether `state` is what Adam keeps of `parameter`."""
+    count = torch.zeros((), device="cpu")
+    return set(state) == {"step", "exp_avg", "exp_avg_sq"} and all(
+        isinstance(value, Tensor)
+        and _kind(value) == _kind(count if name == "step" else parameter)
+        and bool(value.isfinite().all())
+        for name, value in state.items()
+    )
+
+
+def _kind(value: Tensor) -> str:
+    return f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
