@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from hetsyn_triton.cli.commands import run as cli
 from hetsyn_triton.training import (
-    CheckpointError,
     ConfigError,
     NonFiniteError,
+    Reporter,
     RunFolderError,
     TrainConfig,
     default_config,
@@ -21,7 +22,9 @@ from hetsyn_triton.training import (
     resume,
     train,
 )
+from hetsyn_triton.training.checkpoint import read_checkpoint
 from hetsyn_triton.training.folder import free_folder
+from hetsyn_triton.training.measure import Means, measure_split
 from hetsyn_triton.training.trainer import Trainer
 
 Louder = Callable[..., TrainConfig]
@@ -199,47 +202,123 @@ def test_non_finite_stops_the_run(
     assert load_run(tmp_path / "run").epoch >= 1
 
 
-def test_truncated_checkpoint(louder: Louder, tmp_path: Path) -> None:
-    run = train(louder(epochs=1), tmp_path / "run", pictures=False)
-    path = run.path / "checkpoint.pt"
-    content = path.read_bytes()
-    for length in (0, 10, len(content) // 2, len(content) - 1):
-        path.write_bytes(content[:length])
-        with pytest.raises(CheckpointError, match=r"checkpoint.pt is truncated or no checkpoint"):
-            load_run(run.path)
-        with pytest.raises(CheckpointError, match="truncated"):
-            resume(run.path)
-    path.unlink()
-    with pytest.raises(CheckpointError, match="there is no checkpoint"):
-        load_run(run.path)
-    with pytest.raises(CheckpointError, match="there is no checkpoint"):
-        resume(run.path)
+@pytest.mark.parametrize("lr", [1e30, 1e38])
+@pytest.mark.parametrize("changes", [{}, {"decay_parametrization": "sigmoid"}, {"model": "homneu"}])
+def test_divergence_keeps_the_last_good_checkpoint(
+    louder: Louder, tmp_path: Path, lr: float, changes: dict[str, Any]
+) -> None:
+    config = louder(lr=lr, schedule="constant", warmup=0.0, weight_decay=0.1, **changes)
+    with pytest.raises(NonFiniteError, match=r"at step \d+ \(epoch \d, batch \d\)"):
+        train(config, tmp_path / "run", pictures=False)
+    assert load_run(tmp_path / "run").epoch == 0
 
 
-def test_checkpoint_that_would_run_code(louder: Louder, tmp_path: Path) -> None:
-    run = train(louder(epochs=1), tmp_path / "run", pictures=False)
-    torch.save({"format": 1, "model": Path("x")}, run.path / "checkpoint.pt")
-    with pytest.raises(CheckpointError, match="no checkpoint"):
-        load_run(run.path)
-    torch.save({"format": 99}, run.path / "checkpoint.pt")
-    with pytest.raises(CheckpointError, match="expected a checkpoint of format 1, got 99"):
-        load_run(run.path)
+@pytest.mark.parametrize("what", ["parameter", "moment", "overflow"])
+def test_a_bad_step_is_named_and_not_saved(
+    louder: Louder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr("hetsyn_triton.training.trainer.CHECKPOINT_SECONDS", 0.0)
+    step = torch.optim.AdamW.step
+    count = 0
+
+    def spoilt(self: torch.optim.AdamW) -> None:
+        nonlocal count
+        count += 1
+        if count == 8 and what == "overflow":
+            raise RuntimeError("value cannot be converted to type float without overflow")
+        step(self)
+        if count == 8:
+            weight = self.param_groups[0]["params"][0]
+            with torch.no_grad():
+                (weight if what == "parameter" else self.state[weight]["exp_avg_sq"])[0] = math.inf
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", spoilt)
+    named = {
+        "parameter": "the parameter layers.0.weight is not finite",
+        "moment": "the optimizer's exp_avg_sq of layers.0.weight is not finite",
+        "overflow": "the optimizer overflows",
+    }[what]
+    with pytest.raises(NonFiniteError, match=rf"{named} at step 8 \(epoch 2, batch 3\)"):
+        train(louder(), tmp_path / "run", pictures=False)
+    checkpoint = read_checkpoint(tmp_path / "run" / "checkpoint.pt", torch.device("cpu"))
+    assert (checkpoint.epoch, checkpoint.batch) == (1, 2)  # of the step before
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    assert resume(tmp_path / "run", pictures=False).epoch == 4
 
 
-def test_checkpoint_of_another_architecture(louder: Louder, tmp_path: Path) -> None:
-    small = train(louder(epochs=1), tmp_path / "small", pictures=False)
-    big = train(louder(epochs=1, hidden=(20,)), tmp_path / "big", pictures=False)
-    (small.path / "checkpoint.pt").write_bytes((big.path / "checkpoint.pt").read_bytes())
-    for read in (load_run, resume):
-        with pytest.raises(
-            CheckpointError, match=r"another run: hidden is \[20\] in the checkpoint and \[12\]"
-        ):
-            read(small.path)
-    content = torch.load(big.path / "checkpoint.pt", weights_only=True)
-    content["config"] = small.config.to_json()
-    torch.save(content, small.path / "checkpoint.pt")
-    with pytest.raises(
-        CheckpointError,
-        match=r"another architecture: .*\(20, 20\) in .* and \(12, 12\) in",
-    ):
-        load_run(small.path)
+def test_other_errors_of_the_optimizer_keep_their_name(
+    louder: Louder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: torch.optim.AdamW) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", broken)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        train(louder(), tmp_path / "run", pictures=False)
+
+
+def test_a_metric_that_is_not_finite(
+    louder: Louder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = type(Trainer(louder()).task)
+    monkeypatch.setattr(kind, "metrics", lambda *_: {"accuracy": math.nan})
+    with pytest.raises(NonFiniteError, match="the mean of accuracy over a batch is nan"):
+        train(louder(), tmp_path / "run", pictures=False)
+    assert load_run(tmp_path / "run").epoch == 0
+
+
+def test_means_are_weighted_by_samples() -> None:
+    means = Means()
+    assert means.values() == {}
+    means.add({"loss": 1.0, "accuracy": 0.5}, 6)
+    means.add({"loss": 4.0, "accuracy": 0.0}, 2)
+    assert means.values() == {"loss": 1.75, "accuracy": 0.375}
+    again = Means(means.sums)  # as a checkpoint keeps them
+    again.add({"loss": 0.0, "accuracy": 1.0}, 2)
+    assert again.values() == {"loss": pytest.approx(1.4), "accuracy": pytest.approx(0.5)}
+
+
+def test_means_of_a_split_with_a_short_last_batch() -> None:
+    config = default_config("digits", hidden=(8,), batch_size=100, options={"hold": 1})
+    trainer = Trainer(config)
+    values = measure_split(trainer.task, trainer.network, "test", "cpu")
+    batches = list(trainer.task.batches("test"))
+    sizes = [batch.target.shape[0] for batch in batches]
+    assert len(set(sizes)) > 1
+    trainer.network.eval()
+    right = sum(
+        int((trainer.network(batch.input)[0][-1].argmax(1) == batch.target).sum())
+        for batch in batches
+    )
+    assert values["accuracy"] == pytest.approx(right / sum(sizes), abs=1e-12)
+
+
+def test_learning_rates_of_the_steps(louder: Louder, tmp_path: Path) -> None:
+    """20 steps, 4 of them warm-up: the optimizer's own rates, both groups."""
+    rates: list[tuple[float, ...]] = []
+
+    class Watching(Reporter):
+        def stepped(self, epoch: int, done: int, means: dict[str, float]) -> None:
+            rates.append(tuple(group["lr"] for group in trainer.optimizer.param_groups))
+
+    trainer = Trainer(louder(lr=0.01, decay_lr=0.03, warmup=0.2, schedule="cosine"))
+    trainer.fit(tmp_path, Watching())
+    assert len(rates) == 20
+    for step, scale in (
+        (0, 0.25), (1, 0.5), (3, 1.0),  # rises
+        (4, 1.0), (8, 0.5 + 0.5 * math.sqrt(0.5)), (12, 0.5),  # half a cosine
+        (19, 0.5 * (1 + math.cos(math.pi * 15 / 16))),
+    ):  # fmt: skip
+        assert rates[step] == pytest.approx((0.01 * scale, 0.03 * scale)), step
+
+
+@pytest.mark.full
+@pytest.mark.timeout(1800)
+def test_accuracy_on_digits(tmp_path: Path) -> None:
+    """What `hetsyn train` reaches by default, on three seeds."""
+    reached = []
+    for seed in (0, 1, 2):
+        folder = tmp_path / str(seed)
+        assert cli(["train", "--seed", str(seed), "--out", str(folder)]) == 0
+        reached.append(json.loads((folder / "summary.json").read_text())["test"]["accuracy"])
+    assert sum(reached) / 3 >= 0.95, reached
