@@ -1,16 +1,24 @@
-"""The command `hetsyn`. Nothing of the `train` extra is imported before it is known to be there."""
+"""The command `hetsyn`. Nothing of the `train` extra is imported before it is known to be there,
+and PyTorch only by a command that needs it."""
 
 import sys
 
-INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for Ctrl-C
+from . import interrupts
 
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
     try:
-        sys.exit(_run())
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        interrupts.install()
+        code = _run()
+    except BaseException as error:
+        if not interrupts.is_interrupt(error):
+            raise
+        interrupts.tell()
+        code = interrupts.INTERRUPTED
+    finally:
+        interrupts.loaded()
+    sys.exit(code)
 
 
 def _run() -> int:

@@ -1,5 +1,6 @@
 """Progress bar while a run trains, and the table that closes it."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,26 +11,37 @@ from rich.text import Text
 
 from hetsyn_triton.tasks import task_class
 from hetsyn_triton.training import Reporter, TrainConfig, format_metric
+from hetsyn_triton.training.folder import CHECKPOINT
+
+from . import interrupts
 
 
 class RichReporter(Reporter):
     """A bar with loss, score and time left on a terminal; a line per epoch elsewhere."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, resumed: Path | None = None) -> None:
         self.console = console
-        self.folder: Path | None = None
+        self.folder = resumed
+        self.begun = resumed is not None  # a checkpoint in the folder is this run's own
         self.epochs = 0
         self.score: str | None = None
         self.bar: Progress | None = None
         self.held_out = ""
 
-    def started(self, config: TrainConfig, folder: Path, steps: int, done: int) -> None:
+    def announce(self, config: TrainConfig, folder: Path) -> None:
+        """Say what is trained and where, before the seconds it takes to begin."""
         self.folder, self.epochs = folder, config.epochs
         self.score = task_class(config.task).score
         layers = "-".join(str(size) for size in config.hidden)
         kind = "recurrent" if config.recurrent else "feedforward"
         what = f"{config.task}: {kind} {config.model} network, {layers} hidden neurons"
         self.console.print(Text(f"{what}, seed {config.seed}, into {folder}"), soft_wrap=True)
+
+    def started(self, config: TrainConfig, folder: Path, steps: int, done: int) -> None:
+        interrupts.raise_if_asked()
+        if folder != self.folder or not self.epochs:  # the announced one was taken, or none was
+            self.announce(config, folder)
+        self.begun = True
         if not self.console.is_terminal:
             return
         self.bar = Progress(
@@ -49,6 +61,7 @@ class RichReporter(Reporter):
         self.bar.start()
 
     def stepped(self, epoch: int, done: int, means: dict[str, float]) -> None:
+        interrupts.raise_if_asked()
         if self.bar is not None:
             shown = f"{self._line(means, '')}{self.held_out}"
             self.bar.update(self.bar.task_ids[0], completed=done, epoch=epoch + 1, means=shown)
@@ -78,16 +91,26 @@ class RichReporter(Reporter):
         self.console.print(Text(f"{summary['parameters']} parameters, trained in {seconds} s"))
         self.console.print(Text(f"Everything is in {folder}"), soft_wrap=True)
 
-    def stopped(self, reason: str, *, error: bool = False) -> None:
-        """The run ends early: say why, and how to go on."""
-        self.close()
-        console = Console(stderr=True)
-        console.print(Text(reason))
+    def note(self, line: str) -> None:
+        """A line for the user, beside the results."""
+        Console(stderr=True).print(Text(f"hetsyn: {line}"), soft_wrap=True)
+
+    def kept(self) -> str:
+        """Where a run that ends early is kept, to follow the reason."""
+        if not self._has_checkpoint():
+            return ""
+        return f" The last complete checkpoint is in {self.folder}"
+
+    def way_on(self) -> str:
+        """How to go on with a run that ends early, to follow the reason."""
         if self.folder is None:
-            return
-        console.print(Text(f"The last complete checkpoint is in {self.folder}."))
-        if not error:
-            console.print(Text(f"To go on: hetsyn train --resume {self.folder}"), soft_wrap=True)
+            return ""
+        if not self._has_checkpoint():
+            return f" Nothing was trained yet, and {self.folder} can be used again."
+        return f" To go on: hetsyn train --resume {shlex.quote(str(self.folder))}"
+
+    def _has_checkpoint(self) -> bool:
+        return self.folder is not None and self.begun and (self.folder / CHECKPOINT).is_file()
 
     def close(self) -> None:
         """Take the bar down."""

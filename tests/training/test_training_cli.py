@@ -9,6 +9,11 @@ import pytest
 
 from hetsyn_triton.cli import main
 from hetsyn_triton.cli.commands import run
+from hetsyn_triton.cli.settings import configured, notes
+from hetsyn_triton.modules import MODELS
+from hetsyn_triton.ops.backends import BACKENDS
+from hetsyn_triton.surrogates import SURROGATES
+from hetsyn_triton.tasks import SPLITS, Digits, PatternGeneration, SequentialMNIST
 
 SMALL = ["--hidden", "8", "--epochs", "1", "--threads", "1", "--set", "hold=1"]
 
@@ -48,7 +53,23 @@ def test_train_and_eval(
         (["train", "--surrogate", "step"], "surrogate: expected one of triangular"),
         (["train", "--backend", "triton"], "'triton' cannot run"),
         (["train", "--hidden", "many"], "hidden: expected positive integers"),
-        (["train", "--epochs", "0"], "epochs: expected a positive integer, got 0"),
+        (["train", "--hidden", "8,"], "hidden: expected positive integers"),
+        (["train", "--set", "hidden=[8, 0]"], "hidden: expected one or more positive integers"),
+        (["train", "--set", "hidden=[8.5]"], "hidden: expected one or more positive integers"),
+        (["train", "--set", "hold=0"], "options.hold: expected an integer from 1"),
+        (["train", "--set", "task=smnist"], "set: expected the task as in hetsyn train smnist"),
+        (["train", "--set", "options={}"], "set: expected digits's own settings by name, hold=VAL"),
+        (["train", "--set", "lr=1e-3", "--lr", "2"], "set: expected lr once"),
+        (["train", "--set", "lr=1", "--set", "lr=2"], "set: expected lr once"),
+        (["train", "--hidden", "8", "--set", "hidden=[8]"], "set: expected hidden once"),
+        (["train", "--set", "hold=1", "--set", "hold=2"], "set: expected hold once"),
+        (["train", "--threads", "100000"], "threads: expected at most"),
+        (["train", "--data-dir", "mnist"], "data_dir: expected none, for digits reads no files"),
+        (["train", "--data-dir", ""], "expected a folder's name, got ''"),
+        (["train", "--out", ""], "expected a folder's name, got ''"),
+        (["train", "--resume", ""], "expected a folder's name, got ''"),
+        (["eval", ""], "expected a folder's name, got ''"),
+        (["train", "--epochs", "0"], "epochs: expected a positive integer below 2^31, got 0"),
         (["train", "--epochs", "some"], "'some' is not a valid integer"),
         (["train", "--set", "hold"], "set: expected NAME=VALUE"),
         (["train", "--set", "speed=9"], "settings: expected task, model"),
@@ -85,9 +106,73 @@ def test_info(capsys: pytest.CaptureFixture[str]) -> None:
         assert part in shown
 
 
-def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_names_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    """The names are written out there, so that help comes without PyTorch."""
     assert run(["train", "--help"]) == 0
-    assert "hetsyn|homneu|homneu-adaptive|hetneu" in capsys.readouterr().out
+    shown = "".join(capsys.readouterr().out.split())
+    for names in (MODELS, SURROGATES, BACKENDS):
+        assert "|".join(names) in shown
+    for task in (Digits, SequentialMNIST, PatternGeneration):
+        assert task.name in shown
+    assert run(["eval", "--help"]) == 0
+    assert "|".join(SPLITS) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"], ["dance"]])
+def test_help_loads_no_pytorch(arguments: list[str]) -> None:
+    program = (
+        "import sys; sys.modules['torch'] = sys.modules['numpy'] = None\n"
+        "from hetsyn_triton.cli import main\nmain()"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True)
+    assert done.returncode == (2 if arguments == ["dance"] else 0), done.stderr
+
+
+@pytest.mark.parametrize("hidden", ["8,4", "[8, 4]", " [8,4]", "8, 4"])
+def test_hidden_sizes_in_both_forms(hidden: str) -> None:
+    for given, more in (({"hidden": hidden}, ()), ({}, (f"hidden={hidden}",))):
+        config, names = configured("digits", given, more)
+        assert config.hidden == (8, 4)
+        assert names == ["hidden"]
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (["model=hetsyn", "frozen_fraction=0.5", "decay_lr=0.1", "hold=1"], []),
+        (
+            ["model=homneu", "learn_decay=false", "frozen_fraction=0.5", "tau=5"],
+            [
+                "learn_decay has no effect: homneu learns no time constants",
+                "frozen_fraction has no effect: homneu learns no time constants",
+            ],
+        ),
+        (["model=homneu-adaptive", "adaptation=0.1"], []),
+        (
+            ["adaptation=0.1"],
+            ["adaptation has no effect: hetsyn does not adapt, homneu-adaptive does"],
+        ),
+        (
+            ["learn_decay=false", "decay_lr=0.1"],
+            ["decay_lr has no effect: learn_decay is false"],
+        ),
+        (["step_every=5"], ["step_every has no effect: the schedule is cosine"]),
+        (["step_every=5", "schedule=step"], []),
+    ],
+)
+def test_settings_without_effect_are_told(more: list[str], expected: list[str]) -> None:
+    """One set of settings serves all models; what changes nothing is named, not refused."""
+    assert list(notes(*configured("digits", {}, tuple(more)))) == expected
+
+
+def test_a_note_does_not_stop_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["train", *SMALL, "--model", "homneu", "--set", "learn_decay=false"]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == "hetsyn: learn_decay has no effect: homneu learns no time constants\n"
+    assert shown.out.count("into runs/digits-homneu-s0") == 1
 
 
 def test_without_the_train_extra(tmp_path: Path) -> None:

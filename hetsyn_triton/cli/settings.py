@@ -1,0 +1,60 @@
+"""From options and `--set NAME=VALUE` to a configuration."""
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from hetsyn_triton.tasks import TASKS, task_class
+from hetsyn_triton.training import ConfigError, TrainConfig, default_config
+from hetsyn_triton.training.effect import without_effect
+
+
+def configured(
+    task: str, given: dict[str, Any], more: tuple[str, ...]
+) -> tuple[TrainConfig, list[str]]:
+    """The task's settings, changed by options and by --set, and the names of what was changed.
+
+    ConfigError for an unknown name, one given twice, or a value that is not allowed.
+    """
+    known = task_class(task).options if task in TASKS else {}
+    fields, options = dict(given), dict[str, Any]()
+    for text in more:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"set: expected NAME=VALUE, got {text!r}")
+        if name == "task":
+            raise ConfigError(f"set: expected the task as in hetsyn train smnist, got {text!r}")
+        if name == "options":
+            names = ", ".join(f"{name}=VALUE" for name in known) or "none"
+            raise ConfigError(f"set: expected {task}'s own settings by name, {names}, got {text!r}")
+        target = options if name in known else fields
+        if name in target:
+            raise ConfigError(f"set: expected {name} once, got another value in {text!r}")
+        target[name] = value if name == "hidden" else _value(value)
+    if "hidden" in fields:
+        fields["hidden"] = _sizes(fields["hidden"])
+    return default_config(task, **fields, options=options), [*fields, *options]
+
+
+def notes(config: TrainConfig, names: Iterable[str]) -> Iterator[str]:
+    """A line for each setting in `names` that changes nothing in `config`, with the reason."""
+    reasons = without_effect(config)
+    for name in names:
+        if name in reasons:
+            yield f"{name} has no effect: {reasons[name]}"
+
+
+def _value(text: str) -> Any:
+    """Text as the JSON value it is, else as itself."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _sizes(text: str) -> tuple[Any, ...]:
+    """Sizes written as 64,64 or as JSON, [64, 64]."""
+    value = _value(text if text.lstrip().startswith("[") else f"[{text}]")
+    if not isinstance(value, list):
+        raise ConfigError(f"hidden: expected positive integers as in 64,64, got {text!r}")
+    return tuple(value)

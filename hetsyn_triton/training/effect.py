@@ -1,0 +1,25 @@
+"""Settings that change nothing in a run, because of another setting.
+
+They are allowed, so that one set of settings serves all four models, and told to whoever gives one.
+"""
+
+from .config import TrainConfig
+
+OF_LEARNING_DECAYS = ("frozen_fraction", "decay_parametrization", "decay_lr", "decay_weight_decay")
+
+
+def without_effect(config: TrainConfig) -> dict[str, str]:
+    """Names of the settings without effect in `config`, each with the reason."""
+    reasons: dict[str, str] = {}
+    if config.model.startswith("homneu"):
+        reason = f"{config.model} learns no time constants"
+        reasons |= dict.fromkeys(("learn_decay", *OF_LEARNING_DECAYS), reason)
+    elif not config.learn_decay:
+        reasons |= dict.fromkeys(OF_LEARNING_DECAYS, "learn_decay is false")
+    if config.model != "homneu-adaptive":
+        reason = f"{config.model} does not adapt, homneu-adaptive does"
+        reasons |= dict.fromkeys(("adaptation", "tau_adaptation"), reason)
+    if config.schedule != "step":
+        reason = f"the schedule is {config.schedule}"
+        reasons |= dict.fromkeys(("step_every", "step_factor"), reason)
+    return reasons
