@@ -6,11 +6,11 @@ class ConfigError(ValueError):
 
 
 class RunFolderError(RuntimeError):
-    """The run folder cannot be written, is not empty, or is no run folder."""
+    """The run folder cannot be written, is not empty, is no run folder, or another run has it."""
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint is missing, truncated, or of another network."""
+    """A checkpoint is missing, damaged, or of another network or run."""
 
 
 class NonFiniteError(ArithmeticError):
