@@ -1,6 +1,5 @@
 """Layers refuse, before any work, what they cannot mean: by argument, value and what is allowed."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,11 +18,8 @@ from hetsyn_triton import (
     HomNeuReadout,
     NeuronState,
     Triangular,
-    make_network,
     ops,
 )
-from hetsyn_triton.training.checkpoint import Checkpoint, load_weights
-from hetsyn_triton.training.errors import CheckpointError
 from layer_cases import ALL, SPIKING, I, J
 
 T, B = 5, 3
@@ -308,15 +304,6 @@ def test_bad_values_are_refused_when_loaded(
     raised = message_of(ValueError, lambda: layer.load_state_dict(bad))
     assert raised.startswith(f"hidden.{message}")
     assert all(torch.equal(v, before[k]) for k, v in layer.state_dict().items())
-
-
-def test_a_checkpoint_of_impossible_values() -> None:
-    network = make_network("hetsyn", 3, [4], 2)
-    model = network.state_dict()
-    model["layers.0.decay.raw"] = model["layers.0.decay.raw"] + 1
-    checkpoint = Checkpoint({}, model, {}, 0, 0, {}, [])
-    with pytest.raises(CheckpointError, match=r"^here holds .* layers.0.decay.raw: "):
-        load_weights(Path("here"), checkpoint, network)
 
 
 def test_another_architecture_is_refused_when_loaded() -> None:
