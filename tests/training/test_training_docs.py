@@ -1,0 +1,62 @@
+"""What docs/training.md shows is what runs."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hetsyn_triton.cli import train as command
+from hetsyn_triton.cli.commands import run
+from hetsyn_triton.tasks import TASKS
+from hetsyn_triton.training import default_config, evaluate, load_run
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs/training.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
+
+
+def execute(code: str) -> dict[str, Any]:
+    names: dict[str, Any] = {"__name__": "page"}
+    exec(compile(code, "docs/training.md", "exec"), names)
+    return names
+
+
+def test_the_functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = execute(blocks("python")[0])
+    assert names["decays"].shape == (16, 8)
+    for path in names["run"].path.iterdir():
+        assert path.name.startswith(".") or f"`{path.name}`" in PAGE
+
+
+def test_a_task_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(TASKS, "which-first", raising=False)
+    code = blocks("python")[1]
+    assert len([line for line in code.splitlines() if line.strip()]) < 40
+    trained = execute(code)["run"]
+    assert evaluate(load_run(trained.path))["accuracy"] > 0.9
+    with pytest.raises(ValueError, match=r"options.length: expected an integer from 2 to 1000"):
+        default_config("which-first", options={"length": 1})
+    monkeypatch.delitem(TASKS, "which-first")
+
+
+def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each line is accepted, as far as the moment training would begin."""
+    monkeypatch.chdir(tmp_path)
+    begun: list[str] = []
+    monkeypatch.setattr(command, "train", lambda config, *_, **__: begun.append(config.task))
+    for line in blocks("bash")[0].splitlines():
+        assert run(shlex.split(line, comments=True)[1:]) == 0
+    assert begun == ["digits", "smnist", "pattern-generation", "digits"]
+
+
+def test_every_task_setting_is_named() -> None:
+    for name in ("digits", "smnist", "pattern-generation"):
+        (row,) = [line for line in PAGE.splitlines() if line.startswith(f"| `{name}`")]
+        assert re.findall(r"`([a-z_]+)`:", row) == list(TASKS[name].options)
