@@ -77,7 +77,7 @@ POSITIVE = "expected a positive, finite number, got"
             "dtype: expected dtype float32, float64, got float16",
         ),
         ({"dtype": torch.int64}, TypeError, "dtype: expected dtype float32, float64, got int64"),
-        ({"tua": 5.0}, TypeError, ".*unexpected keyword argument 'tua'"),
+        ({"tua": 5.0}, TypeError, ".*: unexpected arguments tua; expected in_features, .*tau"),
     ],
     ids=lambda v: str(next(iter(v.items()))) if isinstance(v, dict) else None,
 )

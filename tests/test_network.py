@@ -336,7 +336,7 @@ def test_bad_sizes_and_models(arguments: Any, error: Any, message: str) -> None:
         ({"frozen_fraction": 2}, ValueError, r"frozen_fraction: .* \[0, 1\], got 2"),
         ({"decay_parametrization": "x"}, ValueError, "decay_parametrization: .* got 'x'"),
         ({"backend": "gpu"}, ValueError, "backend: expected one of auto, .*, got 'gpu'"),
-        ({"treshold": 1.0}, TypeError, ".*unexpected keyword argument 'treshold'"),
+        ({"treshold": 1.0}, TypeError, ".*: unexpected arguments treshold; expected .*threshold"),
     ],
 )
 def test_bad_options_of_a_homogeneous_model(options: Any, error: Any, message: str) -> None:

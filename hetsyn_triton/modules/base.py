@@ -50,8 +50,14 @@ class SequenceLayer(nn.Module, ABC):
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        **unknown: object,
     ) -> None:
         super().__init__()
+        if unknown:
+            raise TypeError(
+                f"{type(self).__name__}: unexpected arguments {', '.join(unknown)}; "
+                f"expected {', '.join(self.__signature__.parameters)}"
+            )
         self.in_features = check.check_size("in_features", in_features)
         self.out_features = check.check_size("out_features", out_features)
         self.dt = check.check_positive_number("dt", dt)

@@ -34,11 +34,9 @@ class SpikingOptions(LayerOptions, total=False):
 def full_signature(cls: type) -> inspect.Signature:
     """Signature of `cls(...)` with the arguments its bases take by way of `**options` spelt out."""
     merged: dict[str, inspect.Parameter] = {}
-    for base in cls.__mro__:
+    for base in cls.__mro__[: cls.__mro__.index(torch.nn.Module)]:
         if "__init__" in vars(base):
             own = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
             named = [p for p in own if p.kind is not p.VAR_KEYWORD]
             merged |= {p.name: p for p in named if p.name not in merged}
-            if len(named) == len(own):
-                break
     return inspect.Signature(sorted(merged.values(), key=lambda p: p.kind))
