@@ -66,10 +66,10 @@ def cli() -> None:
 )
 @click.option("--hidden", metavar="N,N,...", help="Neurons of each hidden layer.")
 @click.option("--recurrent/--feedforward", default=None, help="Hidden layers with recurrence.")
-@click.option("--epochs", type=int)
-@click.option("--batch-size", type=int)
+@click.option("--epochs", type=int, help="Passes through the training data.")
+@click.option("--batch-size", type=int, help="Samples for each optimizer step.")
 @click.option("--lr", type=float, help="Learning rate of the weights.")
-@click.option("--seed", type=int)
+@click.option("--seed", type=int, help="Of all that is drawn (default 0).")
 @click.option(
     "--surrogate",
     metavar="triangular|multi-gaussian|atan|fast-sigmoid|superspike|sigmoid",
@@ -100,10 +100,11 @@ def cli() -> None:
     help="Go on with the run in this folder.",
 )
 def train_command(**given: Any) -> Callable[[], int]:
-    """Train a network on TASK: digits (default), smnist or pattern-generation.
+    """Train a network on digits (default), smnist or pattern-generation.
 
     The run folder gets the configuration, a line of metrics per epoch, the checkpoint, a summary
-    and pictures.
+    and pictures. What no option says is the task's own default, to be read in config.json;
+    docs/training.md describes the tasks.
     """
     return _later("train", **given)
 
@@ -123,5 +124,5 @@ def eval_command(**given: Any) -> Callable[[], int]:
 
 @cli.command("info")
 def info_command() -> Callable[[], int]:
-    """Print versions, devices, and which implementation each operator uses."""
+    """Print versions, devices, and what runs each operator."""
     return _later("info")

@@ -45,7 +45,7 @@ class RichReporter(Reporter):
         if not self.console.is_terminal:
             return
         self.bar = Progress(
-            TextColumn("{task.fields[epoch]}/{task.fields[epochs]}"),
+            TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
             BarColumn(bar_width=None),
             TextColumn("{task.fields[means]}"),
             TimeRemainingColumn(compact=True),
@@ -77,11 +77,13 @@ class RichReporter(Reporter):
 
     def finishing(self) -> None:
         self.close()
+        self.console.print("Testing, and drawing the pictures")
 
     def finished(self, summary: dict[str, Any], folder: Path) -> None:
         title = f"{summary['task']}, {summary['model']}: test"
         self.console.print(metrics_table(title, summary["test"]))
-        table = Table(title="time constants: lower quartile, median, upper quartile")
+        unit = task_class(summary["task"]).time_unit
+        table = Table(title=f"time constants ({unit}): lower quartile, median, upper quartile")
         for heading in ("synapses", "before training", "after training"):
             table.add_column(heading)
         for name, taus in summary["time_constant_quartiles"].items():
