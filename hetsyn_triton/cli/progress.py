@@ -83,7 +83,7 @@ class RichReporter(Reporter):
         title = f"{summary['task']}, {summary['model']}: test"
         self.console.print(metrics_table(title, summary["test"]))
         unit = task_class(summary["task"]).time_unit
-        table = Table(title=f"time constants ({unit}): lower quartile, median, upper quartile")
+        table = Table(title=f"time constants ({unit}): the three quartiles")
         for heading in ("synapses", "before training", "after training"):
             table.add_column(heading)
         for name, taus in summary["time_constant_quartiles"].items():
