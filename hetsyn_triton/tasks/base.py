@@ -119,6 +119,7 @@ class Task(ABC):
         return output[:, 0]
 
     trace_label: ClassVar[str] = "readout"
+    input_label: ClassVar[str] = "input"
     time_unit: ClassVar[str] = "steps"
 
     def wanted(self, target: Tensor) -> Tensor | None:

@@ -32,6 +32,7 @@ class Digits(Classification):
     """
 
     name = "digits"
+    input_label = "pixel column"
     in_features = 8
     out_features = 10
     defaults: ClassVar[Mapping[str, Any]] = {

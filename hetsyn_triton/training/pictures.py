@@ -62,7 +62,7 @@ def draw_sample(task: Task, network: SpikingNetwork, device: torch.device, path:
     heights = [1.0, *[1.4] * len(spikes), 1.4]
     rows = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
     figure.suptitle(task.caption(output, sample.target), color=INK, fontsize=12)
-    _draw_events(rows[0], sample.input[:, 0], "input")
+    _draw_events(rows[0], sample.input[:, 0], task.input_label)
     for number, (axes, layer) in enumerate(zip(rows[1:-1], spikes, strict=True), 1):
         name = "hidden neuron" if len(spikes) == 1 else f"neuron, layer {number}"
         _draw_events(axes, layer[:, 0], name)
@@ -157,7 +157,7 @@ def _draw_output(axes: Axes, task: Task, output: Tensor, target: Tensor) -> None
         if winner is None:
             label, style = ("output" if number == 0 else None), {"color": BLUE, "lw": 1.3}
         elif number == winner:
-            label, style = f"{number} (true)", {"color": ORANGE, "lw": 2.6, "zorder": 3}
+            label, style = f"{number} (true)", {"color": INK, "lw": 2.6, "zorder": 3}
         else:
             label, style = f"{number}", {"color": f"C{number}", "lw": 1.1, "alpha": 0.55}
         axes.plot(time, curve, label=label, **style)  # type: ignore[arg-type]
