@@ -105,8 +105,11 @@ def fresh(code: str) -> str:
 
 def test_importing_the_package_is_light() -> None:
     heavy = ("triton", "numba", "click", "rich", "matplotlib", "sklearn", "soundfile", "h5py")
-    code = f"import sys, hetsyn_triton; print([m for m in {heavy} if m in sys.modules])"
-    assert fresh(code) == "[]"
+    loaded = f"print([m for m in {('torch', *heavy)} if m in sys.modules])"
+    assert fresh(f"import sys, hetsyn_triton; {loaded}") == "[]"
+    # Every public name in use: PyTorch, and nothing that only some users have.
+    use = "[getattr(hetsyn_triton, name) for name in hetsyn_triton.__all__]"
+    assert fresh(f"import sys, hetsyn_triton; {use}; {loaded}") == "['torch']"
 
 
 @pytest.mark.parametrize("part", ["kernels", "reference"])
