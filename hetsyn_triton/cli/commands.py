@@ -15,6 +15,7 @@ from . import interrupts
 
 def run(arguments: list[str]) -> int:
     """Run the command line; returns the exit code."""
+    interrupts.forget()
     try:
         chosen = cli.main(arguments, prog_name="hetsyn", standalone_mode=False)
         return chosen() if callable(chosen) else 0

@@ -19,7 +19,8 @@ _now = SimpleNamespace(loading=False, asked=False, told=False)
 
 def install() -> None:
     """From here on Ctrl-C is answered as this module says. Off the main thread, nothing."""
-    _now.loading, _now.asked, _now.told = True, False, False
+    forget()
+    _now.loading = True
     try:
         signal.signal(signal.SIGINT, _on_interrupt)
     except ValueError:
@@ -27,6 +28,11 @@ def install() -> None:
     sys.unraisablehook = _unraisable
     # what remains at exit is Python's own clean-up
     atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
+
+
+def forget() -> None:
+    """A command begins: what was asked of the one before is over."""
+    _now.asked = _now.told = False
 
 
 def loaded() -> None:

@@ -45,12 +45,11 @@ class Louder(Task):
 
 
 @pytest.fixture
-def louder(monkeypatch: pytest.MonkeyPatch) -> Callable[..., TrainConfig]:
-    """Makes the task known for one test; returns what gives its configuration."""
-    monkeypatch.setattr("hetsyn_triton.tasks.TASKS", TASKS)
-    monkeypatch.delitem(TASKS, "louder", raising=False)
+def louder() -> Iterator[Callable[..., TrainConfig]]:
+    """Makes the task known for one test; gives what makes its configuration."""
     register(Louder)
-    return lambda **changes: default_config("louder", **{"threads": 1, **changes})
+    yield lambda **changes: default_config("louder", **{"threads": 1, **changes})
+    del TASKS["louder"]
 
 
 @pytest.fixture

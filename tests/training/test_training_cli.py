@@ -196,6 +196,7 @@ def test_without_part_of_the_train_extra(
 ) -> None:
     monkeypatch.setitem(sys.modules, blocked, None)
     monkeypatch.setattr(sys, "argv", ["hetsyn", "train"])
+    monkeypatch.setattr("hetsyn_triton.cli.interrupts.install", lambda: None)  # not in this process
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as left:
         main()

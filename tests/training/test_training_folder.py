@@ -56,8 +56,12 @@ def start(program: str, *arguments: str, folder: Path) -> subprocess.Popen[str]:
 
 
 def wait_for(process: subprocess.Popen[str], word: str) -> None:
+    """Reads what `process` prints until the line `word`."""
     assert process.stdout is not None
-    assert process.stdout.readline().strip() == word
+    for line in process.stdout:
+        if line.strip() == word:
+            return
+    raise AssertionError(f"the process ended without {word!r}")
 
 
 @pytest.mark.parametrize("out", [[], ["--out", "mine"]])

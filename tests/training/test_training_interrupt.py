@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from hetsyn_triton.cli import interrupts
+from hetsyn_triton.cli.commands import run
 
 # The command with a real SIGINT when a module of that name is about to be imported.
 AT_IMPORT = """
@@ -115,3 +116,10 @@ def test_a_swallowed_interrupt_is_remembered(monkeypatch: pytest.MonkeyPatch) ->
     assert interrupts.is_interrupt(RecursionError())
     with pytest.raises(KeyboardInterrupt):
         interrupts.raise_if_asked()
+
+
+def test_the_next_command_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a process that runs several, an interrupt ends the one it was meant for."""
+    monkeypatch.setattr(interrupts._now, "asked", True)
+    small = ["--hidden", "4", "--epochs", "1", "--set", "hold=1", "--threads", "1"]
+    assert run(["train", *small, "--out", str(tmp_path / "run")]) == 0
