@@ -13,6 +13,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from .validation import check_choice, check_positive_number
+
 Surrogate = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -21,11 +23,7 @@ class _Positive:
 
     def __post_init__(self) -> None:
         for field in fields(self):  # type: ignore[arg-type]
-            value = getattr(self, field.name)
-            if not (isinstance(value, (int, float)) and 0 < value < math.inf):
-                raise ValueError(
-                    f"{type(self).__name__}.{field.name}: expected a positive number, got {value!r}"
-                )
+            check_positive_number(f"{type(self).__name__}.{field.name}", getattr(self, field.name))
 
 
 @dataclass(frozen=True)
@@ -108,6 +106,5 @@ SURROGATES: dict[str, Callable[[], Surrogate]] = {
 
 def surrogate_by_name(name: str) -> Surrogate:
     """The surrogate called `name` with its default parameters; ValueError lists the names."""
-    if name not in SURROGATES:
-        raise ValueError(f"surrogate: expected one of {', '.join(SURROGATES)}, got {name!r}")
+    check_choice("surrogate", name, tuple(SURROGATES))
     return SURROGATES[name]()

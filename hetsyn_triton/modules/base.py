@@ -62,7 +62,8 @@ class SequenceLayer(nn.Module, ABC):
         self.out_features = check.check_size("out_features", out_features)
         self.dt = check.check_positive_number("dt", dt)
         self.batch_first = check.check_flag("batch_first", batch_first)
-        self.backend = ops.check_name(backend)
+        check.check_choice("backend", backend, ops.BACKENDS)
+        self.backend = backend
         self._device = torch.get_default_device() if device is None else device
         self._dtype = torch.get_default_dtype() if dtype is None else dtype
         check.check_parameter_dtype("dtype", self._dtype)

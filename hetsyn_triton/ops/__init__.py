@@ -10,13 +10,13 @@ from torch import Tensor
 
 from hetsyn_triton.reference import loop
 from hetsyn_triton.reference.steps import surrogate_spike
+from hetsyn_triton.surrogates import Surrogate
 
 from .autograd import (
     LeakyCurrent,
     LeakyRecurrentScan,
     RecurrentScan,
     SpikeScan,
-    Surrogate,
     SynapticCurrent,
 )
 from .backends import (
@@ -26,7 +26,6 @@ from .backends import (
     BackendUnavailableError,
     OperatorInfo,
     backend_info,
-    check_name,
     resolve,
 )
 from .library import full_precision
@@ -37,9 +36,7 @@ __all__ = [
     "BackendInfo",
     "BackendUnavailableError",
     "OperatorInfo",
-    "Surrogate",
     "backend_info",
-    "check_name",
     "full_precision",
     "leaky_current",
     "leaky_recurrent_scan",

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 
 from hetsyn_triton.reference.steps import previous_steps, spike_derivative
+from hetsyn_triton.surrogates import Surrogate
 
 from . import raw
 from .library import vmap_over_replicas
-
-Surrogate = Callable[[Tensor, Tensor], Tensor]
 
 
 class _NoFurther(torch.autograd.Function):

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import torch
 
+from hetsyn_triton.validation import check_choice
+
 from .library import has_kernel
 
 BACKENDS = ("auto", "triton", "cpu", "reference")
@@ -58,19 +60,12 @@ class BackendUnavailableError(RuntimeError):
     """An explicitly requested backend cannot run here; the message says why and what can."""
 
 
-def check_name(backend: str) -> str:
-    """Returns `backend`; raises ValueError unless it is one of `BACKENDS`."""
-    if backend not in BACKENDS:
-        raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
-    return backend
-
-
 def resolve(backend: str, device: torch.device, operator: str) -> str:
     """What runs `operator` on `device`: "dispatcher" or "reference", the loop under autograd.
 
     Raises ValueError for an unknown backend, BackendUnavailableError for one that cannot run.
     """
-    check_name(backend)
+    check_choice("backend", backend, BACKENDS)
     if backend == "triton":
         # The backward's operators too: a request must not hold half of the way.
         for needed in _NEEDED[operator]:

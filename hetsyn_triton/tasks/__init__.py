@@ -1,5 +1,7 @@
 """The tasks a network can be trained on, by name."""
 
+from hetsyn_triton.validation import check_choice
+
 from .base import SPLITS, Batch, Span, Task
 from .classification import Classification, Samples
 from .digits import Digits
@@ -41,6 +43,5 @@ def register(task: type[Task]) -> type[Task]:
 
 def task_class(name: str) -> type[Task]:
     """The task of that name; ValueError lists the names there are."""
-    if name not in TASKS:
-        raise ValueError(f"task: expected one of {', '.join(TASKS)}, got {name!r}")
+    check_choice("task", name, tuple(TASKS))
     return TASKS[name]

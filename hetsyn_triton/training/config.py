@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from hetsyn_triton.modules import MODELS
+from hetsyn_triton.modules.decay import PARAMETRIZATIONS
 from hetsyn_triton.ops.backends import BACKENDS
 from hetsyn_triton.surrogates import SURROGATES
 from hetsyn_triton.tasks import TASKS, task_class
@@ -201,7 +202,7 @@ def _rules() -> dict[str, _Rule]:
         "surrogate": _one_of(SURROGATES),
         "learn_decay": flag,
         "frozen_fraction": (lambda v: is_real(v) and 0 <= v <= 1, "a number from 0 to 1"),
-        "decay_parametrization": _one_of(("clamp", "sigmoid")),
+        "decay_parametrization": _one_of(PARAMETRIZATIONS),
         "dropout": (lambda v: is_real(v) and 0 <= v < 1, "a number from 0 to below 1"),
         "epochs": count,
         "batch_size": count,
