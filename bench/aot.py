@@ -1,0 +1,151 @@
+"""Kernels compiled ahead of time, without a GPU, and the machine code of their loops counted.
+
+Instructions are read from the disassembly of the `cuobjdump` inside the Triton wheel. A loop is
+what lies between a backward branch and its target; a loop that contains others is not counted.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from hetsyn_triton.kernels.gpu.launch import Launch
+
+TARGETS = {
+    "sm_80": GPUTarget("cuda", 80, 32),
+    "sm_90": GPUTarget("cuda", 90, 32),
+    "sm_100": GPUTarget("cuda", 100, 32),
+    "gfx942": GPUTarget("hip", "gfx942", 64),
+}
+
+_POINTERS = {
+    torch.float32: "*fp32",
+    torch.float64: "*fp64",
+    torch.int32: "*i32",
+    torch.int64: "*i64",
+    torch.uint8: "*u8",
+}
+
+
+@dataclass(frozen=True)
+class Loop:
+    """An innermost loop of the machine code: how often each instruction stands in it."""
+
+    counts: Counter[str]
+
+    @property
+    def total(self) -> int:
+        return self.counts.total()
+
+    @property
+    def fma(self) -> int:
+        """FFMA and two-wide FFMA2 (sm_100), in scalar multiply-adds."""
+        return self.counts["FFMA"] + 2 * self.counts["FFMA2"]
+
+    @property
+    def spills(self) -> int:
+        """Loads from and stores to local memory."""
+        return self.counts["LDL"] + self.counts["STL"]
+
+    @property
+    def share(self) -> float:
+        """Multiply-adds per instruction: the bound on the fraction of the FP32 peak."""
+        return self.fma / self.total
+
+
+@dataclass(frozen=True)
+class Code:
+    """What the compiler made of a launch."""
+
+    name: str
+    target: str
+    registers: int
+    shared: int
+    loops: list[Loop] = field(default_factory=list)
+    sass: str = ""
+
+    @property
+    def hot(self) -> Loop:
+        """The innermost loop with most multiply-adds."""
+        return max(self.loops, key=lambda loop: loop.fma)
+
+    @property
+    def spills(self) -> int:
+        """Of all loops."""
+        return sum(loop.spills for loop in self.loops)
+
+
+def compile_launch(call: Launch, target: str) -> Code:
+    """Compiles exactly what `call` would run: its types, constants, warps and options."""
+    kernel, chosen = call.kernel, TARGETS[target]
+    signature, attributes = {}, {}
+    annotations = {p.name: p.annotation for p in kernel.params}
+    for place, name in enumerate(kernel.arg_names):
+        if name in call.constants:
+            signature[name] = "constexpr"
+            continue
+        value: Any = call.arguments[name]
+        if isinstance(value, Tensor):
+            signature[name] = _POINTERS[value.dtype]
+            attributes[(place,)] = [["tt.divisibility", 16]]  # as torch allocates
+        else:
+            signature[name] = "i64" if "int64" in annotations[name] else "i32"
+    source = ASTSource(kernel, signature, constexprs=call.constants, attrs=attributes)
+    options = {"num_warps": call.num_warps, "enable_fp_fusion": True, **call.options}
+    compiled = triton.compile(source, target=chosen, options=options)
+    if chosen.backend != "cuda":
+        text = compiled.asm["amdgcn"]
+        registers = int(re.search(r"\.vgpr_count:\s+(\d+)", text)[1])
+        spilled = int(re.search(r"\.vgpr_spill_count:\s+(\d+)", text)[1])
+        loops = [Loop(Counter({"LDL": spilled}))] if spilled else []
+        return Code(call.name, target, registers, compiled.metadata.shared, loops)
+    usage, sass = _disassembled(compiled.asm["cubin"])
+    registers = int(re.search(r"REG:(\d+)", usage)[1])
+    return Code(call.name, target, registers, compiled.metadata.shared, loops_of(sass), sass)
+
+
+def _disassembled(cubin: bytes) -> tuple[str, str]:
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    with tempfile.TemporaryDirectory() as folder:
+        file = os.path.join(folder, "kernel.cubin")
+        Path(file).write_bytes(cubin)
+        usage, sass = (
+            subprocess.run([tool, flag, file], capture_output=True, text=True, check=True).stdout
+            for flag in ("-res-usage", "-sass")
+        )
+    return usage, sass
+
+
+_INSTRUCTION = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)([^;]*);")
+
+
+def loops_of(sass: str) -> list[Loop]:
+    """The innermost loops of a disassembly."""
+    lines = [(int(m[1], 16), m[2], m[3]) for m in _INSTRUCTION.finditer(sass)]
+    spans = []
+    for address, operation, rest in lines:
+        # The jump of a kernel's end to itself is no loop.
+        if operation.startswith("BRA") and (found := re.search(r"0x([0-9a-f]+)", rest)):
+            if int(found[1], 16) < address:
+                spans.append((int(found[1], 16), address))
+    inner = [
+        (low, high)
+        for low, high in spans
+        if not any(low <= a and b <= high and (a, b) != (low, high) for a, b in spans)
+    ]
+    return [
+        Loop(Counter(op.split(".")[0] for at, op, _ in lines if low <= at <= high))
+        for low, high in inner
+    ]

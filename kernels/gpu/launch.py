@@ -1,0 +1,92 @@
+"""How every kernel is started: on the tensors' device, with sizes that compile nothing anew.
+
+`recording()` catches launches instead of running them: `bench/codegen.py` and the tests compile
+ahead of time exactly what would have run. Under it tensors may be on the meta device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel launch: run-time arguments and compile-time constants by name."""
+
+    kernel: Any
+    grid: tuple[int, ...]
+    arguments: dict[str, Any]
+    constants: dict[str, Any]
+    num_warps: int
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return str(self.kernel.fn.__name__)
+
+    def run(self) -> None:
+        device = next(a.device for a in self.arguments.values() if isinstance(a, Tensor))
+        # Triton launches on the current device and its current stream: make it the tensors' own.
+        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+            self.kernel[self.grid](
+                **self.arguments,
+                **self.constants,
+                num_warps=self.num_warps,
+                # One policy for every kernel: Triton 3.10 turns fusion off unless told.
+                enable_fp_fusion=True,
+                **self.options,
+            )
+
+
+_recorded: list[Launch] | None = None
+
+
+@contextmanager
+def recording() -> Iterator[list[Launch]]:
+    """Catches every launch inside in a list, in order, and runs none. Not for several threads."""
+    global _recorded
+    before, _recorded = _recorded, []
+    try:
+        yield _recorded
+    finally:
+        _recorded = before
+
+
+def launch(
+    kernel: Any,
+    grid: tuple[int, ...],
+    arguments: dict[str, Any],
+    constants: dict[str, Any],
+    num_warps: int,
+    **options: Any,
+) -> None:
+    """Runs `kernel` over `grid`; an empty grid runs nothing."""
+    call = Launch(kernel, grid, arguments, constants, num_warps, options)
+    if _recorded is not None:
+        _recorded.append(call)
+    elif all(grid):
+        call.run()
+
+
+def strides(steps: Tensor) -> tuple[int, int, int]:
+    """Strides of replica, time and sample of a tensor [R, T, B, N] whose features are adjacent."""
+    r, t, b, n = steps.stride()
+    assert n == 1 or steps.shape[3] == 1
+    return r, t, b
+
+
+def rows(steps: Tensor) -> Tensor:
+    """[R, T, B, N] in float32 with adjacent features: itself where it is so already."""
+    steps = steps.to(torch.float32)
+    return steps if steps.stride(3) == 1 or steps.shape[3] == 1 else steps.contiguous()
+
+
+def dense(tensor: Tensor) -> Tensor:
+    """float32 and contiguous: itself where it is so already."""
+    return tensor.to(torch.float32).contiguous()
