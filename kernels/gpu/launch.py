@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -90,3 +90,29 @@ def rows(steps: Tensor) -> Tensor:
 def dense(tensor: Tensor) -> Tensor:
     """float32 and contiguous: itself where it is so already."""
     return tensor.to(torch.float32).contiguous()
+
+
+class Cost(NamedTuple):
+    """What a launch, or several, must do at least by its own design."""
+
+    fma: int
+    """Multiply-adds the mathematics needs."""
+    executed: int
+    """Multiply-adds done, those on padding included."""
+    hbm: int
+    """Bytes between device memory and the chip, partial sums included."""
+    l2: int
+    """Bytes between the L2 cache and the multiprocessors, partial sums included."""
+
+
+def quads(steps: Tensor, least: int = 4) -> Tensor:
+    """Steps [R, T, B, N] ready for loads of four neighbours: float32, N zero-padded to a multiple
+    of 4 and at least `least`, 16-byte aligned. Itself where it is so already."""
+    steps = rows(steps)
+    features = max(-(-steps.shape[3] // 4) * 4, least)
+    aligned = steps.storage_offset() % 4 == 0 and all(s % 4 == 0 for s in steps.stride()[:3])
+    if features == steps.shape[3] and aligned and steps.stride(3) == 1:
+        return steps
+    padded = steps.new_zeros(*steps.shape[:3], features)
+    padded[..., : steps.shape[3]] = steps
+    return padded
