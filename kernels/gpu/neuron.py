@@ -1,0 +1,65 @@
+"""One time step of a spiking neuron, forward and in reverse: elementwise, for tiles of any shape.
+
+    F_k(t) = d_k F_k(t-1) + a_k s(t-1)         reset and adaptation
+    V(t) = c(t) - sum_k F_k(t)
+    s(t) = V(t) > theta
+
+and, from the last step to the first, with s' = ds/dV and D, S what comes back from later steps:
+
+    S(t) = S + dL/ds(t),   g(t) = s' S(t) + dL/dV(t)
+    at_k = D_k - g,   D_k <- d_k at_k,   S <- sum_k a_k at_k
+
+| name | meaning |
+|---|---|
+| b_decays, b_strengths | tuples of K: d_k, a_k |
+| b_feedbacks | tuple of K: F_k |
+| b_d_feedbacks, b_d_spike | D_k (tuple of K) and S: gradients carried backward in time |
+| b_g_v | g: the whole dL/dV of a step, and so the gradient of its current |
+| b_d_threshold | running sum of dL/dtheta, by way of the spike alone |
+
+Every product that is added to something is an explicit multiply-add, so that no compiler's choice
+of fusion tells one kernel, or one copy of an unrolled loop, from another. Sums over k ascend.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def neuron_step(
+    b_current, b_spike, b_feedbacks, b_decays, b_strengths, b_threshold, K: tl.constexpr
+):  # fmt: skip
+    """c(t), s(t-1), F(t-1) -> s(t), V(t), F(t)."""
+    b_next = ()
+    for k in tl.static_range(K):
+        b_feedback = tl.fma(b_decays[k], b_feedbacks[k], b_strengths[k] * b_spike)
+        b_next = b_next + (b_feedback,)
+    b_sum = b_next[0]
+    for k in tl.static_range(1, K):
+        b_sum = b_sum + b_next[k]
+    b_potential = b_current - b_sum
+    return tl.where(b_potential > b_threshold, 1.0, 0.0), b_potential, b_next
+
+
+@triton.jit
+def neuron_reverse_step(
+    b_g_spikes, b_g_potential, b_derivative, b_d_spike, b_d_feedbacks, b_decays, b_strengths,
+    b_d_threshold, K: tl.constexpr, DETACH_RESET: tl.constexpr,
+):  # fmt: skip
+    """-> g(t), S for s(t-1), D for F(t-1), running sum of dL/dtheta.
+
+    b_g_spikes and b_g_potential are 0.0 where the loss does not see them. What the current sends
+    back to s(t-1) the caller adds to S. DETACH_RESET: no gradient by way of the feedback to s(t-1).
+    """
+    b_seen = b_d_spike + b_g_spikes
+    b_g_v = tl.fma(b_derivative, b_seen, b_g_potential)
+    b_d_threshold = tl.fma(-b_derivative, b_seen, b_d_threshold)
+    b_before = ()
+    b_back = tl.zeros_like(b_g_v)
+    for k in tl.static_range(K):
+        b_at_step = b_d_feedbacks[k] - b_g_v
+        # + 0.0: a bare product might be fused with whatever is added to it next.
+        b_before = b_before + (tl.fma(b_decays[k], b_at_step, 0.0),)
+        if not DETACH_RESET:
+            b_back = tl.fma(b_strengths[k], b_at_step, b_back)
+    return b_g_v, b_back, b_before, b_d_threshold
