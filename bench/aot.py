@@ -137,9 +137,9 @@ def loops_of(sass: str) -> list[Loop]:
     spans = []
     for address, operation, rest in lines:
         # The jump of a kernel's end to itself is no loop.
-        if operation.startswith("BRA") and (found := re.search(r"0x([0-9a-f]+)", rest)):
-            if int(found[1], 16) < address:
-                spans.append((int(found[1], 16), address))
+        found = re.search(r"0x([0-9a-f]+)", rest) if operation.startswith("BRA") else None
+        if found and int(found[1], 16) < address:
+            spans.append((int(found[1], 16), address))
     inner = [
         (low, high)
         for low, high in spans

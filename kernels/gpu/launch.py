@@ -116,3 +116,10 @@ def quads(steps: Tensor, least: int = 4) -> Tensor:
     padded = steps.new_zeros(*steps.shape[:3], features)
     padded[..., : steps.shape[3]] = steps
     return padded
+
+
+def processors(device: torch.device) -> int:
+    """Multiprocessors of the device; those of an H100 or H200 where it is no GPU."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).multi_processor_count)
+    return 132

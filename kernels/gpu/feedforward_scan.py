@@ -1,0 +1,336 @@
+"""A feedforward layer in one launch: decay, accumulate, sum, threshold and reset.
+
+    x(t) = r x(t-1) + z(t),   c_j(t) = sum_i w x_ji(t),   then threshold and feedback currents as in
+    `spike_scan` (HetSyn, eqs. of I_ji, V_j, J_j)
+
+One program owns BO neurons of one sample. It takes a chunk of time steps; inside the chunk it goes
+through the inputs block by block, the state of a block in registers for the whole chunk, and adds
+the block's sums to those of the blocks before, in place of V. States are parked in memory between
+chunks. At the chunk's end all inputs are in, and the threshold follows.
+
+| name | shape | meaning |
+|---|---|---|
+| z | [R, T, B, WIDTH] | input |
+| w, r | [R, I, J] | weight and decay, input first |
+| parked | [R, B, I, J] | state between chunks; at the start the initial trace, where there is one |
+| last | [R, B, J, I] | final trace |
+| spikes, potential | [R, T, B, J] | output; V holds the running sum until the threshold |
+| feedback, spike | [R, K, B, J], [R, B, J] | initial feedback currents and spikes |
+| feedback_last | [R, K, B, J] | feedback currents at the end of the last chunk done |
+| CHUNK | - | time steps of a chunk, a run-time number |
+
+Order of the sum: as in the synaptic current (`synaptic_tile`), so both ways agree bit by bit.
+
+Cost: 2 R T B I J multiply-adds. Bytes between L2 and the multiprocessors, 4 R B times: T I for the
+input, ceil(T / CHUNK) 4 I J for states and matrices, T J (2 ceil(I / 128) + 4) for sums, V and
+spikes. Device memory: input, outputs, states parked and final. No partial sums.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .configs import Configuration, configuration
+from .launch import Cost, dense, launch, processors, quads, strides
+from .neuron import neuron_step
+from .spike_scan import spike_scan
+from .synaptic_current import cost as current_cost
+from .synaptic_current import synaptic_current, tile
+from .synaptic_tile import first_features, load_matrix, load_state, steps_at_once, store_trace
+
+CHUNK = 128
+
+
+@triton.jit(
+    do_not_specialize=[
+        "T", "B", "CHUNK", "stride_zr", "stride_zt", "stride_zb",
+        "stride_or", "stride_ot", "stride_ob",
+    ]
+)  # fmt: skip
+def feedforward_scan_kernel(
+    z, w, r, parked, last,
+    threshold, feedback_decay, feedback_strength, feedback, spike,
+    spikes, potential, feedback_last,
+    T, B, CHUNK,
+    stride_zr: tl.int64, stride_zt: tl.int64, stride_zb: tl.int64,
+    stride_or: tl.int64, stride_ot: tl.int64, stride_ob: tl.int64,
+    S: tl.constexpr, O: tl.constexpr, WIDTH: tl.constexpr, K: tl.constexpr,
+    GROUPS: tl.constexpr, BO: tl.constexpr, BS: tl.constexpr, STEPS: tl.constexpr,
+    HAS_TRACE: tl.constexpr,
+):  # fmt: skip
+    """S inputs, O neurons. Strides of z count quads."""
+    i_o = tl.program_id(0)
+    n = tl.program_id(1).to(tl.int64)
+    i_r = n // B
+    i_b = n % B
+    o_o = i_o * BO + tl.arange(0, BO)
+    m_o = o_o < O
+    p_neuron = i_r * O + o_o
+    p_state = n * O + o_o
+    out_first = i_r * stride_or + i_b * stride_ob
+
+    for t_first in range(0, T, CHUNK):
+        t_end = tl.minimum(t_first + CHUNK, T)
+        t_full = t_first + (t_end - t_first) // STEPS * STEPS
+        for i_s in range(0, tl.cdiv(S, GROUPS * BS)):
+            o_own, o_s0 = first_features(i_s, S, WIDTH, GROUPS, BS)
+            b_w = load_matrix(w + i_r * (S * O), o_own, o_s0, o_o, m_o, S, O, BS)
+            b_r = load_matrix(r + i_r * (S * O), o_own, o_s0, o_o, m_o, S, O, BS)
+            given = HAS_TRACE or t_first > 0
+            b_x = load_state(parked + n * (S * O), o_own, o_s0, o_o, m_o, given, S, O, BS)
+            o_z = o_s0[:, None] + tl.arange(0, 4)[None, :]
+            p_z = z + (i_r * stride_zr + i_b * stride_zb + t_first * stride_zt) * 4
+            for t in range(t_first, t_full, STEPS):
+                b_sums, b_x = steps_at_once(
+                    b_w, b_r, b_x, p_z, o_z, stride_zt * 4, GROUPS, BO, BS, STEPS, False
+                )  # fmt: skip
+                o_t = t + tl.arange(0, STEPS)
+                p_c = potential + out_first + o_t[None, :] * stride_ot + o_o[:, None]
+                b_c = tl.load(p_c, mask=m_o[:, None] & (i_s > 0), other=0.0) + b_sums[0]
+                if GROUPS == 8:
+                    b_c = b_c + b_sums[1]
+                tl.store(p_c, b_c, mask=m_o[:, None])
+                p_z += STEPS * stride_zt * 4
+            for t in range(t_full, t_end):
+                b_sums, b_x = steps_at_once(
+                    b_w, b_r, b_x, p_z, o_z, stride_zt * 4, GROUPS, BO, BS, 1, False
+                )  # fmt: skip
+                p_c = potential + out_first + t * stride_ot + o_o[:, None]
+                b_c = tl.load(p_c, mask=m_o[:, None] & (i_s > 0), other=0.0) + b_sums[0]
+                if GROUPS == 8:
+                    b_c = b_c + b_sums[1]
+                tl.store(p_c, b_c, mask=m_o[:, None])
+                p_z += stride_zt * 4
+            if t_end < T:
+                for k in tl.static_range(BS):
+                    o_s = o_s0 + k
+                    m = ((o_s >= o_own) & (o_s < S))[:, None] & m_o[None, :]
+                    tl.store(parked + n * (S * O) + o_s[:, None] * O + o_o[None, :], b_x[k], mask=m)
+            else:
+                store_trace(
+                    last + n * (S * O), b_x, o_own, o_s0, o_o, m_o, S, O, GROUPS, BO, BS, False
+                )  # fmt: skip
+            tl.debug_barrier()  # sums and states written above are read by other threads below
+
+        b_threshold = tl.load(threshold + p_neuron, mask=m_o, other=1.0)
+        b_decays = ()
+        b_strengths = ()
+        b_feedbacks = ()
+        for k in tl.static_range(K):
+            o_k = (i_r * K + k) * O + o_o
+            o_f = ((i_r * K + k) * B + i_b) * O + o_o
+            b_decays = b_decays + (tl.load(feedback_decay + o_k, mask=m_o, other=0.0),)
+            b_strengths = b_strengths + (tl.load(feedback_strength + o_k, mask=m_o, other=0.0),)
+            b_begin = tl.load(feedback + o_f, mask=m_o & (t_first == 0), other=0.0)
+            b_went = tl.load(feedback_last + o_f, mask=m_o & (t_first > 0), other=0.0)
+            b_feedbacks = b_feedbacks + (tl.where(t_first > 0, b_went, b_begin),)
+        p_s = spikes + out_first + t_first * stride_ot + o_o
+        p_v = potential + out_first + t_first * stride_ot + o_o
+        b_begin = tl.load(spike + p_state, mask=m_o & (t_first == 0), other=0.0)
+        b_went = tl.load(p_s - stride_ot, mask=m_o & (t_first > 0), other=0.0)
+        b_spike = tl.where(t_first > 0, b_went, b_begin)
+        b_next = tl.load(p_v, mask=m_o, other=0.0)
+        for t in range(t_first, t_end):
+            b_c = b_next  # one step ahead: the load is in flight while this step is computed
+            b_next = tl.load(p_v + stride_ot, mask=m_o & (t + 1 < t_end), other=0.0)
+            b_spike, b_v, b_feedbacks = neuron_step(
+                b_c, b_spike, b_feedbacks, b_decays, b_strengths, b_threshold, K
+            )
+            tl.store(p_s, b_spike, mask=m_o)
+            tl.store(p_v, b_v, mask=m_o)
+            p_s += stride_ot
+            p_v += stride_ot
+        for k in tl.static_range(K):
+            o_f = ((i_r * K + k) * B + i_b) * O + o_o
+            tl.store(feedback_last + o_f, b_feedbacks[k], mask=m_o)
+        tl.debug_barrier()
+
+
+def tile_of_layer(inputs: int, neurons: int) -> Configuration:
+    """The tile of the fused kernel: as many groups of inputs as there are, up to eight."""
+    depth = 4 if inputs <= 4 else 16
+    groups = next((g for g in (1, 2, 4, 8) if g * depth >= inputs), 8)
+
+    def candidate(width: int) -> Configuration:
+        constants = {"GROUPS": groups, "BO": width, "BS": depth, "STEPS": 4 if width == 128 else 2}
+        return Configuration(f"neurons{width}", constants, max(1, groups * width // 128))
+
+    widths = sorted((128, 64, 32), key=lambda width: (-(-neurons // width) * width, -width))
+    return configuration(
+        "feedforward_scan", f"I{groups * depth}_J{widths[0]}", [candidate(w) for w in widths]
+    )
+
+
+class Path(NamedTuple):
+    """How a feedforward layer of some size runs, and the predicted times behind the choice."""
+
+    name: str
+    """`fused`: one launch. `split`: synaptic current, then spike scan."""
+    fused_us: float
+    split_us: float
+
+
+_CYCLES_PER_TILE_STEP = 300.0
+"""8 warps of 150 instructions on four schedulers: what a full multiprocessor needs for a step."""
+_SCAN_CYCLES = 120.0
+"""A step of the threshold at a chunk's end, one dependent chain."""
+_CLOCK_HZ = 1.75e9
+_HBM = 3.35e12  # bytes per second
+_LAUNCH_US = 4.0
+
+
+def path(
+    replicas: int, steps: int, batch: int, inputs: int, neurons: int, *, sms: int = 132
+) -> Path:
+    """Chooses by modelled time: whether one program per sample and block of neurons fills the GPU.
+
+    The fused layer has no partial sums and one launch; the split form has ceil(I / 64) times as
+    many programs. Both give the same bits, so the choice may depend on the batch. The model counts
+    waves of programs over `sms` multiprocessors; it is a prediction, not a measurement.
+    """
+    samples = replicas * batch
+
+    def waves(programs: int, warps: int) -> int:
+        return -(-programs // (sms * max(1, 8 // warps)))
+
+    fused_tile = tile_of_layer(inputs, neurons)
+    blocks = -(-inputs // (fused_tile.constants["GROUPS"] * fused_tile.constants["BS"]))
+    programs = samples * -(-neurons // fused_tile.constants["BO"])
+    cycles = waves(programs, fused_tile.num_warps) * steps
+    cycles *= blocks * _CYCLES_PER_TILE_STEP + _SCAN_CYCLES
+    parked = 8 * samples * inputs * neurons * max(0, -(-steps // CHUNK) - 1)
+    fused = max(1e6 * cycles / _CLOCK_HZ, 1e6 * parked / _HBM) + _LAUNCH_US
+
+    split_tile = tile(inputs, neurons)
+    partials = -(-inputs // (split_tile.constants["GROUPS"] * split_tile.constants["BS"]))
+    programs = samples * partials * -(-neurons // split_tile.constants["BO"])
+    cycles = waves(programs, split_tile.num_warps) * steps * _CYCLES_PER_TILE_STEP
+    moved = 4 * samples * steps * neurons * (3 + (2 * partials + 1 if partials > 1 else 1))
+    split = 1e6 * cycles / _CLOCK_HZ + 1e6 * moved / _HBM
+    split += steps * _SCAN_CYCLES / _CLOCK_HZ * 1e6 + _LAUNCH_US * (3 if partials > 1 else 2)
+    return Path("fused" if fused <= split else "split", fused, split)
+
+
+def feedforward_scan(
+    z: Tensor,
+    weight: Tensor,
+    decay: Tensor,
+    trace: Tensor | None,
+    threshold: Tensor,
+    feedback_decay: Tensor,
+    feedback_strength: Tensor,
+    feedback: Tensor,
+    spike: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """z [R, T, B, I], weight and decay [R, J, I], then as `spike_scan` -> spikes, V [R, T, B, J],
+    final feedback [R, K, B, J], final trace [R, B, J, I]."""
+    replicas, steps, batch, inputs = z.shape
+    neuron = (threshold, feedback_decay, feedback_strength, feedback, spike)
+    chosen = path(replicas, steps, batch, inputs, weight.shape[1], sms=processors(z.device))
+    if steps == 0 or chosen.name == "split":
+        current, last = synaptic_current(z, weight, decay, trace)
+        spikes, potential, feedback_last = spike_scan(current, *neuron)
+        return spikes, potential, feedback_last, last
+    return fused(z, weight, decay, trace, *neuron)
+
+
+def fused(
+    z: Tensor,
+    weight: Tensor,
+    decay: Tensor,
+    trace: Tensor | None,
+    threshold: Tensor,
+    feedback_decay: Tensor,
+    feedback_strength: Tensor,
+    feedback: Tensor,
+    spike: Tensor,
+    chunk: int = CHUNK,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`feedforward_scan` in one launch, whatever the size; T >= 1."""
+    replicas, steps, batch, inputs = z.shape
+    neurons = weight.shape[1]
+    chosen = tile_of_layer(inputs, neurons)
+    z = quads(z, chosen.constants["BS"])
+    weight, decay = (m.to(torch.float32).mT.contiguous() for m in (weight, decay))
+    shape = (replicas, batch, inputs, neurons)
+    if trace is not None:
+        parked = trace.to(torch.float32).mT.clone(memory_format=torch.contiguous_format)
+    else:
+        parked = weight.new_empty(shape if steps > chunk else (1,))
+    spikes = weight.new_empty(replicas, steps, batch, neurons)
+    potential = torch.empty_like(spikes)
+    last = weight.new_empty(replicas, batch, neurons, inputs)
+    feedback = dense(feedback)
+    feedback_last = torch.empty_like(feedback)
+    r, t, b = strides(z)
+    out_r, out_t, out_b = strides(spikes)
+    launch(
+        feedforward_scan_kernel,
+        (-(-neurons // chosen.constants["BO"]), replicas * batch),
+        {
+            "z": z,
+            "w": weight,
+            "r": decay,
+            "parked": parked,
+            "last": last,
+            "threshold": dense(threshold),
+            "feedback_decay": dense(feedback_decay),
+            "feedback_strength": dense(feedback_strength),
+            "feedback": feedback,
+            "spike": dense(spike),
+            "spikes": spikes,
+            "potential": potential,
+            "feedback_last": feedback_last,
+            "T": steps,
+            "B": batch,
+            "CHUNK": chunk,
+            "stride_zr": r // 4,
+            "stride_zt": t // 4,
+            "stride_zb": b // 4,
+            "stride_or": out_r,
+            "stride_ot": out_t,
+            "stride_ob": out_b,
+        },
+        {
+            "S": inputs,
+            "O": neurons,
+            "WIDTH": z.shape[3],
+            "K": feedback.shape[1],
+            "HAS_TRACE": trace is not None,
+            **chosen.constants,
+        },
+        chosen.num_warps,
+    )
+    return spikes, potential, feedback_last, last
+
+
+def cost(replicas: int, steps: int, batch: int, inputs: int, neurons: int) -> Cost:
+    """Of the fused kernel."""
+    chosen = tile_of_layer(inputs, neurons)
+    depth = chosen.constants["GROUPS"] * chosen.constants["BS"]
+    blocks = -(-inputs // depth)
+    width = -(-neurons // chosen.constants["BO"])
+    samples = replicas * batch
+    chunks = -(-steps // CHUNK)
+    synapses = samples * inputs * neurons
+    outputs = samples * steps * neurons
+    return Cost(
+        fma=2 * steps * synapses,
+        executed=2 * samples * steps * blocks * depth * width * chosen.constants["BO"],
+        hbm=4 * samples * steps * inputs + 8 * outputs + 8 * synapses * (chunks - 1) + 4 * synapses,
+        l2=4 * samples * steps * inputs * width
+        + 4 * outputs * (2 * blocks + 4)
+        + 4 * synapses * (4 * chunks - 1),
+    )
+
+
+def split_cost(replicas: int, steps: int, batch: int, inputs: int, neurons: int) -> Cost:
+    """Of the split form."""
+    current = current_cost(replicas, steps, batch, inputs, neurons)
+    scan = 12 * replicas * steps * batch * neurons
+    return current._replace(hbm=current.hbm + scan, l2=current.l2 + scan)
