@@ -101,7 +101,7 @@ def compile_launch(call: Launch, target: str) -> Code:
             signature[name] = _POINTERS[value.dtype]
             attributes[(place,)] = [["tt.divisibility", 16]]  # as torch allocates
         else:
-            signature[name] = "i64" if "int64" in annotations[name] else "i32"
+            signature[name] = annotations[name] or "i32"
     source = ASTSource(kernel, signature, constexprs=call.constants, attrs=attributes)
     options = {"num_warps": call.num_warps, "enable_fp_fusion": True, **call.options}
     compiled = triton.compile(source, target=chosen, options=options)
