@@ -72,6 +72,8 @@ def feedforward_scan_kernel(
     m_o = o_o < O
     p_neuron = i_r * O + o_o
     p_state = n * O + o_o
+    stride_zt = stride_zt.to(tl.int64)  # the interpreter takes a small number for int32
+    stride_ot = stride_ot.to(tl.int64)
     out_first = i_r * stride_or + i_b * stride_ob
 
     for t_first in range(0, T, CHUNK):
@@ -129,20 +131,20 @@ def feedforward_scan_kernel(
             b_begin = tl.load(feedback + o_f, mask=m_o & (t_first == 0), other=0.0)
             b_went = tl.load(feedback_last + o_f, mask=m_o & (t_first > 0), other=0.0)
             b_feedbacks = b_feedbacks + (tl.where(t_first > 0, b_went, b_begin),)
-        p_s = spikes + out_first + t_first * stride_ot + o_o
-        p_v = potential + out_first + t_first * stride_ot + o_o
+        p_s = spikes + out_first + t_first * stride_ot
+        p_v = potential + out_first + t_first * stride_ot
         b_begin = tl.load(spike + p_state, mask=m_o & (t_first == 0), other=0.0)
-        b_went = tl.load(p_s - stride_ot, mask=m_o & (t_first > 0), other=0.0)
+        b_went = tl.load(p_s - stride_ot + o_o, mask=m_o & (t_first > 0), other=0.0)
         b_spike = tl.where(t_first > 0, b_went, b_begin)
-        b_next = tl.load(p_v, mask=m_o, other=0.0)
+        b_next = tl.load(p_v + o_o, mask=m_o, other=0.0)
         for t in range(t_first, t_end):
             b_c = b_next  # one step ahead: the load is in flight while this step is computed
-            b_next = tl.load(p_v + stride_ot, mask=m_o & (t + 1 < t_end), other=0.0)
+            b_next = tl.load(p_v + stride_ot + o_o, mask=m_o & (t + 1 < t_end), other=0.0)
             b_spike, b_v, b_feedbacks = neuron_step(
                 b_c, b_spike, b_feedbacks, b_decays, b_strengths, b_threshold, K
             )
-            tl.store(p_s, b_spike, mask=m_o)
-            tl.store(p_v, b_v, mask=m_o)
+            tl.store(p_s + o_o, b_spike, mask=m_o)
+            tl.store(p_v + o_o, b_v, mask=m_o)
             p_s += stride_ot
             p_v += stride_ot
         for k in tl.static_range(K):

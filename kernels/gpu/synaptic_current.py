@@ -35,7 +35,7 @@ from .configs import Configuration, configuration
 from .launch import Cost, launch, quads, strides
 from .synaptic_tile import (
     first_features,
-        load_matrix,
+    load_matrix,
     load_state,
     steps_at_once,
     store_trace,
@@ -78,7 +78,8 @@ def synaptic_current_kernel(
 
     o_z = o_s0[:, None] + tl.arange(0, 4)[None, :]
     p_z = z + (i_r * stride_zr + i_b * stride_zb + start_z) * 4
-    step_z = stride_zt * 4
+    step_z = stride_zt.to(tl.int64) * 4
+    step_out = stride_ot.to(tl.int64)
     p_out = out + i_s * stride_op + i_r * stride_or + i_b * stride_ob + start_out
     full = T // STEPS * STEPS
     for t in range(0, full, STEPS):
@@ -89,14 +90,14 @@ def synaptic_current_kernel(
         if GROUPS == 8:
             b_c = b_c + b_sums[1]
         o_t = t + tl.arange(0, STEPS)
-        tl.store(p_out + o_t[None, :] * stride_ot + o_o[:, None], b_c, mask=m_o[:, None])
+        tl.store(p_out + o_t[None, :] * step_out + o_o[:, None], b_c, mask=m_o[:, None])
         p_z += STEPS * step_z
     for t in range(full, T):
         b_sums, b_x = steps_at_once(b_w, b_r, b_x, p_z, o_z, step_z, GROUPS, BO, BS, 1, CARRY)
         b_c = b_sums[0]
         if GROUPS == 8:
             b_c = b_c + b_sums[1]
-        tl.store(p_out + t * stride_ot + o_o[:, None], b_c, mask=m_o[:, None])
+        tl.store(p_out + t * step_out + o_o[:, None], b_c, mask=m_o[:, None])
         p_z += step_z
 
     if TRANSPOSED and not CARRY:  # dL/dx(0) = w r l(1)

@@ -7,6 +7,9 @@ Accuracy and Stability of Numerical Algorithms, ch. 3). The sum over absolute va
 itself, of the absolute values of its arguments, in float64.
 """
 
+from pathlib import Path
+
+import pytest
 import torch
 from torch import Tensor
 
@@ -48,3 +51,15 @@ def assert_spikes_follow(
     wrong = flipped & (margin > bound)
     assert not wrong.any(), f"{int(wrong.sum())} spikes differ, margin {margin[wrong].max():.3g}"
     assert bool(((spikes == 0) | (spikes == 1)).all())
+
+
+def sparse(elements: int, device: torch.device, folder: Path) -> Tensor:
+    """float32 memory of which only the touched pages exist: for strides beyond 32 bits.
+
+    On the CPU a file with holes; a GPU has to hold it all, and the test is skipped where it cannot.
+    """
+    if device.type == "cpu":
+        return torch.from_file(str(folder / "sparse"), shared=True, size=elements)
+    if torch.cuda.mem_get_info()[0] < 4.5 * elements:
+        pytest.skip(f"needs {4.5 * elements / 1e9:.0f} GB of free device memory")
+    return torch.empty(elements, device=device)
