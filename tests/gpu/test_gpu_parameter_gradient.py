@@ -223,7 +223,8 @@ def test_expanded_gradient(device: torch.device) -> None:
         (0, 2**31 + 4, Size(R=2, T=2, B=1, I=8, J=8)),
         (1, 2**31 + 4, Size(R=1, T=2, B=6, I=8, J=8)),
         (2, 2**31 + 4, Size(R=1, T=2, B=2, I=8, J=8)),  # copied
-        (2, 2**29 - 4, Size(R=1, T=2, B=6, I=8, J=8)),  # the farthest that is not
+        (2, 2**29 - 4, Size(R=1, T=2, B=4, I=8, J=8)),  # the farthest that is not
+        (2, 2**28, Size(R=1, T=2, B=9, I=8, J=8)),  # the third group lies beyond
     ],
 )
 def test_offsets_beyond_32_bits(axis: int, stride: int, size: Size, device: torch.device) -> None:
