@@ -23,6 +23,7 @@ from .states import NeuronState
 from .surrogates import Surrogate, Triangular
 
 __all__ = [
+    "feedforward_scan",
     "leaky_current",
     "leaky_recurrent_scan",
     "recurrent_scan",
@@ -39,19 +40,7 @@ def synaptic_current(
     z [T, B, I], weight and decay [J, I], trace [B, J, I] (None: zeros)
     -> current [T, B, J], final trace [B, J, I]. HetSyn, the equation of I_ji.
     """
-    replicated = _check_steps("z", z)
-    _check_matrix("weight", weight, z.shape[-1], replicated, "I")
-    check.check_like("decay", decay, "weight", weight)
-    check.check_shape("decay", decay, weight.shape, "as weight")
-    check.check_device("z", z, "weight", weight)
-    if replicated:
-        _check_replicas("weight", weight, z)
-    if trace is not None:
-        check.check_like("trace", trace, "weight", weight)
-        shape = (*z.shape[:-3], z.shape[-2], *weight.shape[-2:])
-        check.check_shape("trace", trace, shape, _axes("B, J, I", z))
-    check.check_finite("weight", weight)
-    check.check_unit_interval("decay", decay)
+    replicated = _check_synapses(z, weight, decay, trace)
     z = check.as_input("z", z, weight.dtype)
     operator = partial(ops.synaptic_current, backend=backend)
     current, trace = _run(operator, replicated, z, weight, decay, trace)
@@ -109,6 +98,48 @@ def spike_scan(
         *neuron.tensors,
     )
     return spikes, potential, neuron.state_after(spikes, feedback)
+
+
+def feedforward_scan(
+    z: Tensor,
+    weight: Tensor,
+    decay: Tensor,
+    threshold: Tensor | float,
+    reset_decay: Tensor | float,
+    trace: Tensor | None = None,
+    state: NeuronState | None = None,
+    *,
+    adaptation_decay: Tensor | float | None = None,
+    adaptation_strength: Tensor | float | None = None,
+    surrogate: Surrogate = Triangular(),  # noqa: B008 - frozen
+    detach_reset: bool = False,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor, Tensor, NeuronState]:
+    """A feedforward layer: `synaptic_current`, then `spike_scan` of it, as one operator.
+
+    z [T, B, I], weight and decay [J, I], trace [B, J, I] (None: zeros); the rest as in
+    `spike_scan` -> spikes [T, B, J], V [T, B, J], final trace, state. The same numbers as the two
+    one after the other, to rounding.
+    """
+    replicated = _check_synapses(z, weight, decay, trace)
+    z = check.as_input("z", z, weight.dtype)
+    # As the current would be: neither its values nor its memory are needed here.
+    current = z.new_empty(1).expand(*z.shape[:-1], weight.shape[-2])
+    neuron = _Neuron(
+        current, threshold, reset_decay, adaptation_decay, adaptation_strength, state, surrogate
+    )
+    spikes, potential, feedback, trace = _run(
+        partial(
+            ops.feedforward_scan, surrogate=surrogate, detach_reset=detach_reset, backend=backend
+        ),
+        replicated,
+        z,
+        weight,
+        decay,
+        trace,
+        *neuron.tensors,
+    )
+    return spikes, potential, trace, neuron.state_after(spikes, feedback)
 
 
 def recurrent_scan(
@@ -276,6 +307,24 @@ def _run(
         result = operator(*tensors)
     outputs = (result,) if isinstance(result, Tensor) else result
     return outputs if replicated else tuple(output.squeeze(0) for output in outputs)
+
+
+def _check_synapses(z: Tensor, weight: Tensor, decay: Tensor, trace: Tensor | None) -> bool:
+    """Whether z has a replica axis; an error naming the argument unless all four fit together."""
+    replicated = _check_steps("z", z)
+    _check_matrix("weight", weight, z.shape[-1], replicated, "I")
+    check.check_like("decay", decay, "weight", weight)
+    check.check_shape("decay", decay, weight.shape, "as weight")
+    check.check_device("z", z, "weight", weight)
+    if replicated:
+        _check_replicas("weight", weight, z)
+    if trace is not None:
+        check.check_like("trace", trace, "weight", weight)
+        shape = (*z.shape[:-3], z.shape[-2], *weight.shape[-2:])
+        check.check_shape("trace", trace, shape, _axes("B, J, I", z))
+    check.check_finite("weight", weight)
+    check.check_unit_interval("decay", decay)
+    return replicated
 
 
 def _check_steps(name: str, value: Tensor) -> bool:

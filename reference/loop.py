@@ -76,6 +76,25 @@ def spike_scan(
     return _stack(spikes, spike), _stack(potentials, spike), feedback
 
 
+def feedforward_scan(
+    z: Tensor,
+    weight: Tensor,
+    decay: Tensor,
+    trace: Tensor | None,
+    threshold: Tensor,
+    feedback_decay: Tensor,
+    feedback_strength: Tensor,
+    feedback: Tensor,
+    spike: Tensor,
+    spike_function: SpikeFunction,
+    detach_reset: bool = False,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`synaptic_current`, then `spike_scan` -> spikes, V, final feedback, final trace."""
+    current, trace = synaptic_current(z, weight, decay, trace)
+    neuron = (threshold, feedback_decay, feedback_strength, feedback, spike)
+    return *spike_scan(current, *neuron, spike_function, detach_reset), trace
+
+
 def recurrent_scan(
     current: Tensor,
     weight: Tensor,

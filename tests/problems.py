@@ -80,9 +80,10 @@ def problem(
         "feedback": state(R, K, B, J),
         "spike": spikes(R, B, J) if states else torch.zeros(R, B, J, dtype=dtype),
     }
-    if operator == "synaptic_current":
+    if operator in ("synaptic_current", "feedforward_scan"):
         made = {"z": spikes(R, T, B, I), "weight": normal(R, J, I), "decay": r(R, J, I)}
-        return made | ({"trace": normal(R, B, J, I)} if states else {})
+        made |= {"trace": normal(R, B, J, I)} if states else {}
+        return made if operator == "synaptic_current" else made | neurons
     if operator == "leaky_current":
         return {"drive": normal(R, T, B, J), "decay": r(R, J), "current": state(R, B, J)}
     if operator == "spike_scan":
@@ -109,6 +110,7 @@ OPERATORS = [
     "synaptic_current",
     "leaky_current",
     "spike_scan",
+    "feedforward_scan",
     "recurrent_scan",
     "leaky_recurrent_scan",
 ]

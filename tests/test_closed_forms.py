@@ -16,7 +16,7 @@ def by_loop(operator: str, **options: Any) -> Any:
     function = getattr(loop, operator)
     if operator not in SPIKING:
         return _tuple(function)
-    extra = {"trace": None} if operator == "recurrent_scan" else {}
+    extra = {"trace": None} if operator in ("feedforward_scan", "recurrent_scan") else {}
     spike_function = surrogate_spike(ATan())
     return lambda **tensors: function(**(extra | tensors), spike_function=spike_function, **options)
 
@@ -25,7 +25,7 @@ def by_operator(operator: str, **options: Any) -> Any:
     function = getattr(ops, operator)
     if operator not in SPIKING:
         return _tuple(lambda **t: function(**{"trace": None, **t} if "z" in t else t))
-    extra = {"trace": None} if operator == "recurrent_scan" else {}
+    extra = {"trace": None} if operator in ("feedforward_scan", "recurrent_scan") else {}
     return lambda **tensors: function(**(extra | tensors), surrogate=ATan(), **options)
 
 

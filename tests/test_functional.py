@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hetsyn_triton import NeuronState, functional
 from hetsyn_triton.functional import (
+    feedforward_scan,
     leaky_current,
     leaky_recurrent_scan,
     recurrent_scan,
@@ -41,13 +42,14 @@ def neuron(*lead: int) -> dict[str, Any]:
 
 def arguments(name: str, *lead: int) -> dict[str, Any]:
     """All arguments of a function; `lead` is (R,) for replicas."""
-    if name == "synaptic_current":
-        return {
+    if name in ("synaptic_current", "feedforward_scan"):
+        synapses = {
             "z": uniform(*lead, T, B, I).round(),
             "weight": uniform(*lead, J, I, seed=1) - 0.4,
             "decay": uniform(*lead, J, I, seed=2),
             "trace": uniform(*lead, B, J, I, seed=3),
         }
+        return synapses if name == "synaptic_current" else synapses | neuron(*lead)
     if name == "leaky_current":
         return {
             "drive": uniform(*lead, T, B, J) - 0.4,
@@ -67,7 +69,7 @@ def arguments(name: str, *lead: int) -> dict[str, Any]:
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     name: getattr(functional, name) for name in functional.__all__
 }
-SPIKING = ["spike_scan", "recurrent_scan", "leaky_recurrent_scan"]
+SPIKING = ["spike_scan", "feedforward_scan", "recurrent_scan", "leaky_recurrent_scan"]
 
 
 def flat(result: Any) -> list[Tensor]:
@@ -177,7 +179,7 @@ def test_no_steps(name: str) -> None:
     else:
         assert all(torch.equal(a, b) for a, b in zip(state, given["state"], strict=True))
         if len(outputs) == 3:
-            kept = given["trace"] if name == "recurrent_scan" else given["current"]
+            kept = given["current"] if name.startswith("leaky") else given["trace"]
             assert torch.equal(outputs.pop(), kept)
     assert all(o.shape[0] == 0 for o in outputs)
 
@@ -452,6 +454,7 @@ def test_signatures_read_as_they_are_called() -> None:
             synaptic_current: ["z", "weight", "decay", "trace"],
             leaky_current: ["drive", "decay", "current"],
             spike_scan: ["current", "threshold", "reset_decay"],
+            feedforward_scan: ["z", "weight", "decay", "threshold", "reset_decay", "trace"],
             recurrent_scan: ["current", "weight", "decay", "threshold", "reset_decay", "trace"],
             leaky_recurrent_scan: [
                 "drive", "weight", "decay", "threshold", "reset_decay", "current",

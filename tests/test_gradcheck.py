@@ -43,6 +43,27 @@ class SmoothSpikeScan(torch.autograd.Function):
         )
 
 
+class SmoothFeedforwardScan(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *tensors: Tensor) -> Any:
+        outputs = closed_form.feedforward_scan(*tensors, smooth_spike)
+        ctx.save_for_backward(*tensors, outputs[0])
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, *g: Tensor) -> Any:
+        z, weight, decay, trace, _, *neuron, spikes = ctx.saved_tensors
+        *g_neuron, g_trace = g
+        g_current, *d_neuron = closed_form.spike_scan_backward(
+            *g_neuron, slope(spikes), spikes, *neuron
+        )
+        dz, d_trace = closed_form.synaptic_current_backward(g_current, g_trace, weight, decay)
+        dw, dr = closed_form.synaptic_parameter_gradient(
+            z, g_current, g_trace, weight, decay, trace
+        )
+        return dz, dw, dr, d_trace, *d_neuron
+
+
 class SmoothRecurrentScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *tensors: Tensor) -> Any:
@@ -81,6 +102,7 @@ class SmoothLeakyRecurrentScan(torch.autograd.Function):
 
 SMOOTH = {
     "spike_scan": SmoothSpikeScan,
+    "feedforward_scan": SmoothFeedforwardScan,
     "recurrent_scan": SmoothRecurrentScan,
     "leaky_recurrent_scan": SmoothLeakyRecurrentScan,
 }

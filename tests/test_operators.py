@@ -27,7 +27,7 @@ def call(operator: str, backend: str = "auto") -> Callable[..., tuple[Tensor, ..
     fixed: dict[str, Any] = {"backend": backend}
     if operator in SPIKING:
         fixed["surrogate"] = ATan()
-    if operator in ("synaptic_current", "recurrent_scan"):
+    if operator in ("synaptic_current", "feedforward_scan", "recurrent_scan"):
         fixed["trace"] = None
 
     def run(**tensors: Tensor) -> tuple[Tensor, ...]:
@@ -65,7 +65,7 @@ def raw_arguments(name: str, size: Size, optional: bool) -> tuple[Any, ...]:
     if name == "synaptic_parameter_gradient":
         forward = "synaptic_current"
     tensors = problem(forward, size, states=optional)
-    if not optional and forward in ("synaptic_current", "recurrent_scan"):
+    if not optional and forward in ("synaptic_current", "feedforward_scan", "recurrent_scan"):
         first = dict(list(tensors.items())[:3])
         tensors = first | {"trace": None} | tensors  # type: ignore[dict-item]
     outputs = getattr(raw, forward)(**tensors)
@@ -204,7 +204,7 @@ def test_no_steps_and_no_samples(operator: str, empty: str, states: bool, backen
         assert not any(g.count_nonzero() for g in grads.values())
     if empty == "T":
         finals = {"synaptic_current": ["trace"], "spike_scan": ["feedback"]}
-        finals["recurrent_scan"] = ["feedback", "trace"]
+        finals["recurrent_scan"] = finals["feedforward_scan"] = ["feedback", "trace"]
         for name in finals.get(operator, []):
             index = {"trace": -1, "feedback": 2}[name]
             if name in tensors:
@@ -239,7 +239,7 @@ def test_chunks_in_time_are_one_call(operator: str) -> None:
     """Bit for bit, spikes included, when the final states of a chunk start the next: float64."""
     tensors = problem(operator, Size(R=2, T=13, B=3, I=5, J=4))
     whole = call(operator)(**tensors)
-    steps = {"z", "drive"} if "leaky" in operator else {"z", "current"}
+    steps = {"drive"} if "leaky" in operator else {"z", "current"}
     carried, chunks = dict(tensors), []
     for start, stop in ((0, 5), (5, 6), (6, 13)):
         here = {n: t[:, start:stop] if n in steps else t for n, t in carried.items()}
@@ -249,7 +249,7 @@ def test_chunks_in_time_are_one_call(operator: str) -> None:
             carried["current"] = outputs[0][:, -1]
         if operator == "leaky_recurrent_scan":
             carried["current"] = outputs[3][:, -1]
-        if operator in ("synaptic_current", "recurrent_scan"):
+        if operator in ("synaptic_current", "feedforward_scan", "recurrent_scan"):
             carried["trace"] = outputs[-1]
         if operator in SPIKING:
             carried |= {"spike": outputs[0][:, -1], "feedback": outputs[2]}

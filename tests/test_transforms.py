@@ -138,6 +138,7 @@ PARAMETERS = {
     "synaptic_current": ["weight", "decay"],
     "leaky_current": ["decay"],
     "spike_scan": ["threshold", "feedback_strength"],
+    "feedforward_scan": ["weight", "decay", "threshold"],
     "recurrent_scan": ["weight", "decay", "threshold"],
     "leaky_recurrent_scan": ["weight", "decay", "feedback_decay"],
 }

@@ -125,15 +125,20 @@ class HetSynLIF(SpikingLayer):
         recurrent = None
         if self.recurrent:
             recurrent = self._recurrent_weight_in_use(), self._decays("recurrent_decay")
-        current, trace = functional.synaptic_current(
-            x, self.weight, self.decay(), trace, backend=self.backend
-        )
         assert self.reset_decay is not None
+        synapses = (self.weight, self.decay())
         if recurrent is None:
-            spikes, _, neuron = functional.spike_scan(
-                current, self.threshold, self.reset_decay, neuron, **self._neuron_options()
+            spikes, _, trace, neuron = functional.feedforward_scan(
+                x,
+                *synapses,
+                self.threshold,
+                self.reset_decay,
+                trace,
+                neuron,
+                **self._neuron_options(),
             )
         else:
+            current, trace = functional.synaptic_current(x, *synapses, trace, backend=self.backend)
             spikes, _, recurrent_trace, neuron = functional.recurrent_scan(
                 current,
                 *recurrent,

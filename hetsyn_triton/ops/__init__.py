@@ -13,6 +13,7 @@ from hetsyn_triton.reference.steps import surrogate_spike
 from hetsyn_triton.surrogates import Surrogate
 
 from .autograd import (
+    FeedforwardScan,
     LeakyCurrent,
     LeakyRecurrentScan,
     RecurrentScan,
@@ -37,6 +38,7 @@ __all__ = [
     "BackendUnavailableError",
     "OperatorInfo",
     "backend_info",
+    "feedforward_scan",
     "full_precision",
     "leaky_current",
     "leaky_recurrent_scan",
@@ -85,6 +87,34 @@ def spike_scan(
         current, *neuron, surrogate, detach_reset
     )
     return cast(tuple[Tensor, Tensor, Tensor], outputs)
+
+
+def feedforward_scan(
+    z: Tensor,
+    weight: Tensor,
+    decay: Tensor,
+    trace: Tensor | None,
+    threshold: Tensor,
+    feedback_decay: Tensor,
+    feedback_strength: Tensor,
+    feedback: Tensor,
+    spike: Tensor,
+    surrogate: Surrogate,
+    detach_reset: bool = False,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`synaptic_current` and `spike_scan` in one: z [R, T, B, I], weight and decay [R, J, I], trace
+    [R, B, J, I] or None -> spikes, V, final feedback, final trace."""
+    synapses = (weight, decay, trace)
+    neuron = (threshold, feedback_decay, feedback_strength, feedback, spike)
+    if resolve(backend, z.device, "feedforward_scan") == "reference":
+        return loop.feedforward_scan(
+            z, *synapses, *neuron, surrogate_spike(surrogate), detach_reset
+        )
+    outputs = FeedforwardScan.apply(  # type: ignore[no-untyped-call]
+        z, *synapses, *neuron, surrogate, detach_reset
+    )
+    return cast(tuple[Tensor, Tensor, Tensor, Tensor], outputs)
 
 
 def recurrent_scan(

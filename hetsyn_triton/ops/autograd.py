@@ -6,7 +6,7 @@ compiler counts them to tell whether it takes a context. Gradients are defined o
 a gradient raises.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -68,6 +68,26 @@ def _derivative(surrogate: Surrogate, potential: Tensor, threshold: Tensor) -> T
     return spike_derivative(surrogate, potential - theta, theta)
 
 
+def _synaptic_gradients(
+    needed: Sequence[bool],
+    g: Tensor,
+    g_trace: Tensor | None,
+    z: Tensor,
+    weight: Tensor,
+    decay: Tensor,
+    trace: Tensor | None,
+) -> tuple[Tensor | None, ...]:
+    """Gradients of (z, weight, decay, trace) where `needed`, from g = dL/dc and g_trace."""
+    dz = dw = dr = d_trace = None
+    need_z, need_w, need_r, need_trace = needed
+    if need_z or need_trace:
+        dz, d_trace = raw.synaptic_current_backward(g, g_trace, weight, decay)
+    if need_w or need_r:
+        dw, dr = raw.synaptic_parameter_gradient(z, g, g_trace, weight, decay, trace)
+    # An absent initial trace takes no gradient.
+    return dz, dw, dr, None if trace is None else d_trace
+
+
 @vmap_over_replicas
 class SynapticCurrent(torch.autograd.Function):
     """(z, weight, decay, trace) -> (current, final trace)."""
@@ -87,14 +107,7 @@ class SynapticCurrent(torch.autograd.Function):
         z, weight, decay, trace = ctx.saved_tensors
         if g is None:
             g = z.new_zeros(*z.shape[:3], weight.shape[1])
-        dz = dw = dr = d_trace = None
-        need_z, need_w, need_r, need_trace = ctx.needs_input_grad
-        if need_z or need_trace:
-            dz, d_trace = raw.synaptic_current_backward(g, g_trace, weight, decay)
-        if need_w or need_r:
-            dw, dr = raw.synaptic_parameter_gradient(z, g, g_trace, weight, decay, trace)
-        # An absent initial trace takes no gradient.
-        return dz, dw, dr, None if trace is None else d_trace
+        return _synaptic_gradients(ctx.needs_input_grad, g, g_trace, z, weight, decay, trace)
 
 
 @vmap_over_replicas
@@ -152,6 +165,51 @@ class SpikeScan(torch.autograd.Function):
             *g, derivative, spikes, decay, strength, feedback, spike, ctx.detach_reset
         )
         return *gradients, None, None
+
+
+@vmap_over_replicas
+class FeedforwardScan(torch.autograd.Function):
+    """(z, weight, decay, trace, then as SpikeScan) -> (spikes, V, final feedback, final trace)."""
+
+    @staticmethod
+    def forward(
+        z: Tensor,
+        weight: Tensor,
+        decay: Tensor,
+        trace: Tensor | None,
+        threshold: Tensor,
+        feedback_decay: Tensor,
+        feedback_strength: Tensor,
+        feedback: Tensor,
+        spike: Tensor,
+        surrogate: Surrogate,
+        detach_reset: bool,
+    ) -> Any:
+        neuron = (threshold, feedback_decay, feedback_strength, feedback, spike)
+        return raw.feedforward_scan(z, weight, decay, trace, *neuron)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        *synapses, threshold, decay, strength, feedback, spike, surrogate, detach_reset = inputs
+        spikes, potential, _, _ = output
+        neuron = (threshold, decay, strength, feedback, spike)
+        ctx.surrogate, ctx.detach_reset = surrogate, detach_reset
+        ctx.save_for_backward(spikes, potential, *synapses, *neuron)
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    @_once
+    def backward(ctx: Any, *g: Tensor | None) -> Any:
+        spikes, potential, *synapses, threshold, decay, strength, feedback, spike = (
+            ctx.saved_tensors
+        )
+        *g_neuron, g_trace = g
+        derivative = _derivative(ctx.surrogate, potential, threshold)
+        d_current, *d_neuron = raw.spike_scan_backward(
+            *g_neuron, derivative, spikes, decay, strength, feedback, spike, ctx.detach_reset
+        )
+        d_synapses = _synaptic_gradients(ctx.needs_input_grad[:4], d_current, g_trace, *synapses)
+        return *d_synapses, *d_neuron, None, None
 
 
 @vmap_over_replicas

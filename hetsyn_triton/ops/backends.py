@@ -23,6 +23,7 @@ OPERATORS = (
     "leaky_current_backward",
     "spike_scan",
     "spike_scan_backward",
+    "feedforward_scan",
     "recurrent_scan",
     "recurrent_scan_backward",
     "leaky_recurrent_scan",
@@ -39,6 +40,12 @@ _NEEDED = {
     ),
     "leaky_current": ("leaky_current", "leaky_current_backward"),
     "spike_scan": ("spike_scan", "spike_scan_backward"),
+    "feedforward_scan": (
+        "feedforward_scan",
+        "spike_scan_backward",
+        "synaptic_current_backward",
+        "synaptic_parameter_gradient",
+    ),
     "recurrent_scan": ("recurrent_scan", "recurrent_scan_backward", "synaptic_parameter_gradient"),
     "leaky_recurrent_scan": ("leaky_recurrent_scan", "leaky_recurrent_scan_backward"),
 }

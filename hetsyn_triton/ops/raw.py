@@ -138,6 +138,18 @@ spike_scan_backward = define(
     _spike_scan_backward_fake,
 )
 
+feedforward_scan = define(
+    f"feedforward_scan(Tensor z, Tensor weight, Tensor decay, Tensor? trace, {_NEURON})"
+    " -> (Tensor, Tensor, Tensor, Tensor)",
+    closed_form.feedforward_scan,
+    lambda z, weight, decay, trace, threshold, feedback_decay, strength, feedback, spike: (
+        _steps_like(z, weight.shape[1]),
+        _steps_like(z, weight.shape[1]),
+        *_like(feedback),
+        _trace_like(z, weight),
+    ),
+)
+
 recurrent_scan = define(
     f"recurrent_scan(Tensor current, Tensor weight, Tensor decay, Tensor? trace, {_NEURON})"
     " -> (Tensor, Tensor, Tensor, Tensor)",

@@ -18,6 +18,7 @@ The identities, with x the trace of a synapse:
   from the same sums.
 """
 
+from .feedforward import feedforward_scan
 from .leaky import leaky_current, leaky_current_backward
 from .recurrent import (
     leaky_recurrent_scan,
@@ -33,6 +34,7 @@ from .synaptic import (
 )
 
 __all__ = [
+    "feedforward_scan",
     "leaky_current",
     "leaky_current_backward",
     "leaky_recurrent_scan",
