@@ -1,0 +1,107 @@
+"""What the tests of the recurrent scan share: arguments, the float64 truth, rounding bounds."""
+
+import torch
+from torch import Tensor
+
+from bounds import assert_spikes_follow, assert_within
+from hetsyn_triton.reference import closed_form
+from problems import Size, problem
+
+Arguments = dict[str, Tensor | None]
+
+FORWARD = (
+    "current", "weight", "decay", "trace", "threshold", "feedback_decay", "feedback_strength",
+    "feedback", "spike",
+)  # fmt: skip
+GIVEN = ("g_spikes", "g_potential", "g_feedback", "g_trace")
+SWEEP = (*GIVEN, "derivative", "weight", "decay", "feedback_decay", "feedback_strength")
+BACKWARD = (
+    *GIVEN, "derivative", "spikes", "weight", "decay", "feedback_decay", "feedback_strength",
+    "feedback", "spike",
+)  # fmt: skip
+RESULTS = (
+    "d_current", "d_threshold", "d_feedback_decay", "d_feedback_strength", "d_feedback", "d_spike",
+    "d_trace",
+)  # fmt: skip
+
+
+def forward_arguments(
+    size: Size, device: torch.device, *, seed: int = 0, states: bool = True
+) -> Arguments:
+    """float32 arguments of the forward by name."""
+    made = problem("recurrent_scan", size, seed, states=states)
+    if states:  # The spike before the first step may be any number.
+        made["spike"] = made["spike"] * 0.75 - 0.25
+    return {n: made[n].to(device, torch.float32) if n in made else None for n in FORWARD}
+
+
+def backward_arguments(
+    size: Size, device: torch.device, *, seed: int = 0, given: tuple[str, ...] = GIVEN
+) -> Arguments:
+    """float32 arguments of the backward by name; `given` names the gradients that are present."""
+    generator = torch.Generator().manual_seed(seed + 1)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator).to(device)
+
+    R, T, B, J, K = size.R, size.T, size.B, size.J, size.K
+    shapes = {"g_feedback": (R, K, B, J), "g_trace": (R, B, J, J)}
+    gradients = {n: normal(*shapes.get(n, (R, T, B, J))) for n in GIVEN}
+    made = forward_arguments(size, device, seed=seed) | {
+        n: g if n in given else None for n, g in gradients.items()
+    }
+    made["derivative"] = normal(R, T, B, J).abs() * 0.5
+    made["spikes"] = (normal(R, T, B, J) > 0).float()
+    return {n: made[n] for n in BACKWARD}
+
+
+def doubled(given: Arguments) -> Arguments:
+    return {n: None if t is None else t.double() for n, t in given.items()}
+
+
+def absolute(given: Arguments) -> Arguments:
+    """Absolute values with the signs under which every term of every result adds up: feedback
+    currents are subtracted, so they and their gradients are made negative."""
+    negative = ("feedback", "feedback_strength", "g_feedback")
+    return {
+        n: None if t is None else (-t.abs() if n in negative else t.abs())
+        for n, t in doubled(given).items()
+    }
+
+
+def forced(arguments: Arguments, spikes: Tensor) -> tuple[Tensor, ...]:
+    """The closed form in float64 with every spike given."""
+    given = iter(spikes.double().unbind(1))
+    return closed_form.recurrent_scan(**arguments, spike_function=lambda *_: next(given))
+
+
+def assert_forward(arguments: Arguments, found: tuple[Tensor, ...]) -> None:
+    """Spikes follow V, and all else is within rounding of the truth for these spikes."""
+    spikes = found[0]
+    _, T, _, J = spikes.shape
+    K = arguments["feedback"].shape[1]
+    exact = forced(doubled(arguments), spikes)
+    magnitude = forced(absolute(arguments), spikes)
+    # Two for each step of a recurrence, the sum over neurons, the feedbacks, the ends.
+    roundings = 2 * T + J + K + 12
+    assert_spikes_follow(spikes, exact[1], magnitude[1], arguments["threshold"], roundings)
+    names = ("spikes", "V", "feedback", "trace")
+    for what, *tensors in zip(names, found, exact, magnitude, strict=True):
+        assert tensors[0].dtype == torch.float32
+        assert tensors[0].is_contiguous()
+        assert_within(tensors[0], tensors[1], tensors[2].abs(), roundings, what)
+
+
+def assert_backward(arguments: Arguments, found: tuple[Tensor, ...], detach_reset: bool) -> None:
+    """All gradients are within rounding of the truth for these spikes."""
+    _, T, B, J = arguments["derivative"].shape
+    K = arguments["feedback"].shape[1]
+    exact = closed_form.recurrent_scan_backward(**doubled(arguments), detach_reset=detach_reset)
+    magnitude = closed_form.recurrent_scan_backward(
+        **absolute(arguments), detach_reset=detach_reset
+    )
+    # A term may go through the sum over neurons in every step, and once through time and batch.
+    roundings = (T + 1) * (J + K + 16) + T + B
+    for what, *tensors in zip(RESULTS, found, exact, magnitude, strict=True):
+        assert tensors[0].dtype == torch.float32
+        assert_within(tensors[0], tensors[1], tensors[2].abs(), roundings, what)
