@@ -89,9 +89,7 @@ def test_a_registered_kernel_is_seen_and_run() -> None:
 
 
 def test_a_registered_triton_kernel_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    operator = "spike_scan"
-    if has_kernel(operator, "CUDA"):
-        pytest.skip("the package has its own CUDA kernel for spike_scan; nothing to register")
+    operator = "leaky_current"
     found = importlib.util.find_spec
 
     def installed(name: str, *rest: Any) -> Any:
@@ -104,7 +102,7 @@ def test_a_registered_triton_kernel_is_seen(monkeypatch: pytest.MonkeyPatch) -> 
         library.impl(operator, lambda *a: None, "CUDA")
         monkeypatch.setattr(importlib.util, "find_spec", installed)
         # The backward has no kernel: an explicit request must not fall back half of the way.
-        with pytest.raises(BackendUnavailableError, match="cannot run spike_scan_backward on cuda"):
+        with pytest.raises(BackendUnavailableError, match="cannot run leaky_current_backward on cuda"):
             resolve("triton", torch.device("cuda"), operator)
         assert info_of(operator, "cuda").chosen == "Triton kernel"
         assert "CUDA device" in info_of(operator, "cpu").others["Triton kernel"]

@@ -53,7 +53,7 @@ def synaptic_current(
 ) -> tuple[Tensor, Tensor]:
     """z [R, T, B, I], weight and decay [R, J, I], trace [R, B, J, I] or None
     -> current [R, T, B, J], final trace."""
-    if resolve(backend, z.device, "synaptic_current") == "reference":
+    if resolve(backend, z.device, "synaptic_current", z.dtype) == "reference":
         return loop.synaptic_current(z, weight, decay, trace)
     outputs = SynapticCurrent.apply(z, weight, decay, trace)  # type: ignore[no-untyped-call]
     return cast(tuple[Tensor, Tensor], outputs)
@@ -61,7 +61,7 @@ def synaptic_current(
 
 def leaky_current(drive: Tensor, decay: Tensor, current: Tensor, backend: str = "auto") -> Tensor:
     """drive [R, T, B, J], decay [R, J], current [R, B, J] -> [R, T, B, J]."""
-    if resolve(backend, drive.device, "leaky_current") == "reference":
+    if resolve(backend, drive.device, "leaky_current", drive.dtype) == "reference":
         return loop.leaky_current(drive, decay, current)
     output = LeakyCurrent.apply(drive, decay, current)  # type: ignore[no-untyped-call]
     return cast(Tensor, output)
@@ -81,7 +81,7 @@ def spike_scan(
     """current [R, T, B, J], threshold [R, J], feedback_decay and feedback_strength [R, K, J],
     feedback [R, K, B, J], spike [R, B, J] -> spikes and V [R, T, B, J], final feedback."""
     neuron = (threshold, feedback_decay, feedback_strength, feedback, spike)
-    if resolve(backend, current.device, "spike_scan") == "reference":
+    if resolve(backend, current.device, "spike_scan", current.dtype) == "reference":
         return loop.spike_scan(current, *neuron, surrogate_spike(surrogate), detach_reset)
     outputs = SpikeScan.apply(  # type: ignore[no-untyped-call]
         current, *neuron, surrogate, detach_reset
@@ -107,7 +107,7 @@ def feedforward_scan(
     [R, B, J, I] or None -> spikes, V, final feedback, final trace."""
     synapses = (weight, decay, trace)
     neuron = (threshold, feedback_decay, feedback_strength, feedback, spike)
-    if resolve(backend, z.device, "feedforward_scan") == "reference":
+    if resolve(backend, z.device, "feedforward_scan", z.dtype) == "reference":
         return loop.feedforward_scan(
             z, *synapses, *neuron, surrogate_spike(surrogate), detach_reset
         )
@@ -135,7 +135,7 @@ def recurrent_scan(
     -> spikes, V, final feedback, final trace."""
     synapses = (weight, decay, trace)
     neuron = (threshold, feedback_decay, feedback_strength, feedback, spike)
-    if resolve(backend, current.device, "recurrent_scan") == "reference":
+    if resolve(backend, current.device, "recurrent_scan", current.dtype) == "reference":
         return loop.recurrent_scan(
             current, *synapses, *neuron, surrogate_spike(surrogate), detach_reset
         )
@@ -163,7 +163,7 @@ def leaky_recurrent_scan(
     -> spikes, V, final feedback, current [R, T, B, J]."""
     membrane = (weight, decay, current)
     neuron = (threshold, feedback_decay, feedback_strength, feedback, spike)
-    if resolve(backend, drive.device, "leaky_recurrent_scan") == "reference":
+    if resolve(backend, drive.device, "leaky_recurrent_scan", drive.dtype) == "reference":
         return loop.leaky_recurrent_scan(
             drive, *membrane, *neuron, surrogate_spike(surrogate), detach_reset
         )

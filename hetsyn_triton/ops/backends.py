@@ -8,6 +8,7 @@ import torch
 
 from hetsyn_triton.validation import check_choice
 
+from .kernels import TRITON_DTYPE, TRITON_KERNELS, register_triton
 from .library import has_kernel
 
 BACKENDS = ("auto", "triton", "cpu", "reference")
@@ -63,11 +64,16 @@ _TRITON = _Kernel("Triton kernel", "CUDA", "cuda", "triton")
 _NUMBA = _Kernel("Numba kernel", "CPU", "cpu", "numba")
 
 
+register_triton()
+
+
 class BackendUnavailableError(RuntimeError):
     """An explicitly requested backend cannot run here; the message says why and what can."""
 
 
-def resolve(backend: str, device: torch.device, operator: str) -> str:
+def resolve(
+    backend: str, device: torch.device, operator: str, dtype: torch.dtype = TRITON_DTYPE
+) -> str:
     """What runs `operator` on `device`: "dispatcher" or "reference", the loop under autograd.
 
     Raises ValueError for an unknown backend, BackendUnavailableError for one that cannot run.
@@ -76,7 +82,7 @@ def resolve(backend: str, device: torch.device, operator: str) -> str:
     if backend == "triton":
         # The backward's operators too: a request must not hold half of the way.
         for needed in _NEEDED[operator]:
-            reason = _why_not(_TRITON, device, needed)
+            reason = _why_not(_TRITON, device, needed, dtype)
             if reason:
                 raise BackendUnavailableError(
                     f"backend 'triton' cannot run {needed} on {device}: {reason}; "
@@ -90,14 +96,19 @@ def resolve(backend: str, device: torch.device, operator: str) -> str:
     return "reference" if backend == "reference" else "dispatcher"
 
 
-def _why_not(kernel: _Kernel, device: torch.device, operator: str) -> str | None:
+def _why_not(
+    kernel: _Kernel, device: torch.device, operator: str, dtype: torch.dtype = TRITON_DTYPE
+) -> str | None:
     """Why `kernel` does not serve a raw operator on `device`; None where it does."""
-    if not has_kernel(operator, kernel.key):
+    known = kernel is _TRITON and operator in TRITON_KERNELS
+    if not known and not has_kernel(operator, kernel.key):
         return f"this version has no {kernel.name} for it"
     if device.type != kernel.device:
         return f"{kernel.name}s need tensors on a {kernel.key} device"
     if importlib.util.find_spec(kernel.package) is None:
         return f"the package {kernel.package} is not installed"
+    if kernel is _TRITON and dtype != TRITON_DTYPE:
+        return f"{kernel.name}s compute in float32, the parameters are {str(dtype)[6:]}"
     return None
 
 
@@ -126,12 +137,15 @@ class BackendInfo:
         return "\n".join(lines)
 
 
-def backend_info(device: torch.device | str = "cpu") -> BackendInfo:
-    """What `backend="auto"` runs for each operator on `device`, read from PyTorch's dispatcher."""
+def backend_info(
+    device: torch.device | str = "cpu", dtype: torch.dtype = TRITON_DTYPE
+) -> BackendInfo:
+    """What `backend="auto"` runs for each operator on `device` with parameters of `dtype`, read
+    from PyTorch's dispatcher."""
     device = torch.device(device)
     infos = []
     for operator in OPERATORS:
-        why_not = {k.name: _why_not(k, device, operator) for k in (_TRITON, _NUMBA)}
+        why_not = {k.name: _why_not(k, device, operator, dtype) for k in (_TRITON, _NUMBA)}
         runs = [name for name, reason in why_not.items() if reason is None]
         others = {name: reason for name, reason in why_not.items() if reason is not None}
         if runs:

@@ -21,7 +21,8 @@ def full_precision(device: torch.device) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
-def _contiguous(outputs: Any) -> Any:
+def contiguous(outputs: Any) -> Any:
+    """One tensor or a tuple of them, as the fakes promise."""
     if isinstance(outputs, Tensor):
         return outputs.contiguous()
     return tuple(output.contiguous() for output in outputs)
@@ -33,7 +34,7 @@ def define(
     """Defines `hetsyn_triton::<schema>` and returns it.
 
     The closed form serves every device for which no kernel is registered: a kernel is added with
-    `torch.library.impl(name, "CPU" or "CUDA")` and takes its place there. Outputs are contiguous
+    `implement` and takes its place there. Outputs are contiguous
     whatever the strides of the inputs, as the fakes promise.
     """
     name = schema.partition("(")[0]
@@ -42,7 +43,7 @@ def define(
     def implementation(*args: Any) -> Any:
         device = next(a.device for a in args if isinstance(a, Tensor))
         with full_precision(device):  # a backward may be called where autocast is on
-            return _contiguous(closed_form(*args))
+            return contiguous(closed_form(*args))
 
     _LIBRARY.define(schema)
     _LIBRARY.impl(name, implementation, "CompositeExplicitAutograd")
@@ -50,6 +51,11 @@ def define(
     operator: Callable[..., Any] = getattr(getattr(torch.ops, NAMESPACE), name).default
     torch.library.register_vmap(qualified, replica_vmap(operator), lib=_LIBRARY)
     return operator
+
+
+def implement(name: str, implementation: Callable[..., Any], key: str) -> None:
+    """Puts `implementation` in the place of the closed form for one dispatch key, CPU or CUDA."""
+    _LIBRARY.impl(name, implementation, key)
 
 
 def has_kernel(name: str, key: str) -> bool:

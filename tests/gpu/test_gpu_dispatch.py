@@ -1,0 +1,129 @@
+"""From the public API down to the kernels: what PyTorch's dispatcher would call on a GPU.
+
+Without a GPU the same functions that are registered for CUDA are put under the CPU's key for the
+length of a test, so that layers, autograd and vmap run on interpreted kernels.
+"""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from hetsyn_triton import HetSynLIF, HetSynReadout, SpikingNetwork, ops
+from hetsyn_triton.kernels.gpu import launch
+from hetsyn_triton.ops import backends, kernels
+from hetsyn_triton.ops.backends import BackendUnavailableError, resolve
+from problems import Size, problem
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@pytest.fixture
+def on_kernels() -> Iterator[None]:
+    """Inside, float32 CPU tensors take the Triton kernels, where there is no GPU to take them."""
+    if not INTERPRETED:
+        yield
+        return
+    with torch.library._scoped_library("hetsyn_triton", "IMPL") as library:
+        for name in kernels.TRITON_KERNELS:
+            library.impl(name, kernels._on_gpu(name), "CPU")
+        yield
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the kernels that ran."""
+    names: list[str] = []
+    run = launch.Launch.run
+
+    def noted(call: launch.Launch) -> None:
+        names.append(call.name)
+        run(call)
+
+    monkeypatch.setattr(launch.Launch, "run", noted)
+    return names
+
+
+def trained(module: torch.nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    output, _ = module(x)
+    weights = torch.randn(output.shape, generator=torch.Generator().manual_seed(0))
+    (output * weights.to(output)).sum().backward()
+    return output.detach(), {n: p.grad for n, p in module.named_parameters()}  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("recurrent", [False, True], ids=["feedforward", "recurrent"])
+@pytest.mark.parametrize("adaptation", [None, 0.1], ids=["reset", "adaptation"])
+@pytest.mark.usefixtures("on_kernels")
+def test_a_network_trains_on_the_kernels(
+    recurrent: bool, adaptation: float | None, device: torch.device, launched: list[str]
+) -> None:
+    """Outputs and gradients of float32 kernels and float64 closed forms, at equal spikes."""
+
+    def network(dtype: torch.dtype) -> SpikingNetwork:
+        generator = torch.Generator().manual_seed(1)
+        layer = HetSynLIF(
+            5,
+            9,
+            recurrent=recurrent,
+            adaptation=adaptation,
+            tau_adaptation=None if adaptation is None else 30.0,
+            learn_threshold=True,
+            generator=generator,
+            dtype=dtype,
+        )
+        readout = HetSynReadout(9, 3, generator=generator, dtype=dtype)
+        return SpikingNetwork([layer], readout)
+
+    single = network(torch.float32).to(device)
+    double = network(torch.float64)
+    with torch.no_grad():  # the same numbers, those of float32
+        for p, q in zip(double.parameters(), single.parameters(), strict=True):
+            p.copy_(q)
+    x = 2 * torch.rand(11, 3, 5, generator=torch.Generator().manual_seed(2)).round()
+    output, grads = trained(single, x.to(device))
+    assert any(
+        name.startswith("recurrent" if recurrent else "feedforward") for name in launched
+    ) or (not recurrent and "spike_scan_kernel" in launched)
+    assert any("gradient" in name for name in launched)
+    expected, expected_grads = trained(double, x.double())
+    scale = expected.abs().max()
+    assert (output.cpu() - expected).abs().max() < 1e-5 * scale
+    for name, want in expected_grads.items():
+        got = grads[name].cpu()
+        assert (got - want).abs().max() <= 2e-5 * want.abs().max() + 1e-6, name
+
+
+@pytest.mark.usefixtures("on_kernels")
+def test_vmap_folds_replicas_into_one_launch(device: torch.device, launched: list[str]) -> None:
+    tensors = problem("synaptic_current", Size(R=2, T=3, B=2), dtype=torch.float32, states=False)
+    z, weight, decay = (tensors[n].to(device) for n in ("z", "weight", "decay"))
+    sets = torch.stack([weight, 2 * weight, -weight])
+    together, _ = torch.func.vmap(lambda w: ops.synaptic_current(z, w, decay, None))(sets)
+    assert launched == ["synaptic_current_kernel"]
+    for got, factor in zip(together, (1, 2, -1), strict=True):
+        assert torch.equal(got, factor * together[0])
+
+
+@pytest.mark.usefixtures("on_kernels")
+def test_float64_takes_the_closed_form(device: torch.device, launched: list[str]) -> None:
+    """`auto` runs it, `triton` says why it cannot."""
+    tensors = {n: t.to(device) for n, t in problem("synaptic_current", Size(T=3)).items()}
+    current, _ = ops.synaptic_current(**tensors)
+    assert current.dtype == torch.float64
+    assert launched == []
+    with pytest.raises(
+        BackendUnavailableError, match=r"compute in float32, the parameters are float64"
+    ):
+        resolve("triton", torch.device("cuda"), "synaptic_current", torch.float64)
+
+
+@pytest.mark.parametrize("operator", backends._NEEDED)
+def test_triton_is_there_or_says_why(operator: str) -> None:
+    """All operators of layers with a decay per synapse have kernels, backwards included."""
+    if operator.startswith("leaky"):
+        with pytest.raises(BackendUnavailableError, match="this version has no Triton kernel"):
+            resolve("triton", torch.device("cuda"), operator)
+    else:
+        assert resolve("triton", torch.device("cuda"), operator) == "dispatcher"
