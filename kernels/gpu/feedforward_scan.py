@@ -203,8 +203,8 @@ def path(
     fused_tile = tile_of_layer(inputs, neurons)
     blocks = -(-inputs // (fused_tile.constants["GROUPS"] * fused_tile.constants["BS"]))
     programs = samples * -(-neurons // fused_tile.constants["BO"])
-    cycles = waves(programs, fused_tile.num_warps) * steps
-    cycles *= blocks * _CYCLES_PER_TILE_STEP + _SCAN_CYCLES
+    step_cycles = blocks * _CYCLES_PER_TILE_STEP + _SCAN_CYCLES
+    cycles = waves(programs, fused_tile.num_warps) * steps * step_cycles
     parked = 8 * samples * inputs * neurons * max(0, -(-steps // CHUNK) - 1)
     fused = max(1e6 * cycles / _CLOCK_HZ, 1e6 * parked / _HBM) + _LAUNCH_US
 
