@@ -149,9 +149,9 @@ def recurrent_scan_backward_kernel(
         )  # fmt: skip
     else:
         i = tl.program_id(0) + first_program
-        for i_n in range(i // PROGRAMS, samples, groups):
+        for i_n in range(i.to(tl.int64) // PROGRAMS, samples, groups):
             _reverse_sample(
-                i_n.to(tl.int64), i % PROGRAMS,
+                i_n, i % PROGRAMS,
                 p_g_spikes, p_g_potential, p_g_feedback, p_g_trace, p_derivative, p_weight,
                 p_decay, p_f_decay, p_f_strength, p_g_v, p_d_threshold, p_d_feedback, p_d_spike,
                 p_d_trace,

@@ -142,9 +142,9 @@ def recurrent_scan_kernel(
         )  # fmt: skip
     else:
         i = tl.program_id(0) + first_program
-        for i_n in range(i // PROGRAMS, samples, groups):
+        for i_n in range(i.to(tl.int64) // PROGRAMS, samples, groups):
             _forward_sample(
-                i_n.to(tl.int64), i % PROGRAMS,
+                i_n, i % PROGRAMS,
                 p_current, p_weight, p_decay, p_first, p_threshold, p_f_decay, p_f_strength,
                 p_feedback, p_spike, p_spikes, p_potential, p_last_feedback, p_last, T, B, one,
                 stride_cr, stride_ct, stride_cb, stride_sr, stride_st, stride_sb,

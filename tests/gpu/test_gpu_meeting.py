@@ -1,0 +1,209 @@
+"""Several programs share a sample and meet once per step: the protocol run for real.
+
+Interpreted programs run one after the other, so here every program of a launch is a process of its
+own; all see the same memory, and the meetings happen as on a GPU.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, multiprocessing
+
+from hetsyn_triton.kernels.gpu.exchange import SENTINEL, await_all
+from hetsyn_triton.kernels.gpu.launch import Launch, recording
+from hetsyn_triton.kernels.gpu.recurrent_reverse import backward_in_registers
+from hetsyn_triton.kernels.gpu.recurrent_scan import (
+    forward_in_registers,
+    recurrent_scan,
+    recurrent_scan_backward,
+)
+from hetsyn_triton.kernels.gpu.recurrent_tile import Tile, path
+from problems import Size
+from recurrent_cases import (
+    GIVEN,
+    SWEEP,
+    Arguments,
+    assert_backward,
+    assert_forward,
+    backward_arguments,
+    forward_arguments,
+)
+
+MOST = 4
+"""Programs that run at the same time."""
+
+SECONDS = 60
+"""A meeting that takes longer has hung, or a program of it has died."""
+
+interpreted = pytest.mark.skipif(
+    os.environ.get("TRITON_INTERPRET") != "1", reason="processes are for the interpreter"
+)
+
+
+def _run_program(call_name: str, arguments: dict, constants: dict, num_warps: int) -> None:
+    """One program of a launch, in a process of its own."""
+    torch.set_num_threads(1)
+    from hetsyn_triton.kernels.gpu import recurrent_reverse, recurrent_scan
+
+    kernels = {
+        "recurrent_scan_kernel": recurrent_scan.recurrent_scan_kernel,
+        "recurrent_scan_backward_kernel": recurrent_reverse.recurrent_scan_backward_kernel,
+    }
+    Launch(kernels[call_name], (1,), arguments, constants, num_warps).run()
+
+
+class Programs:
+    """Processes, each of which runs one program of a launch at a time."""
+
+    def __init__(self) -> None:
+        self._pool = multiprocessing.get_context("spawn").Pool(MOST)
+
+    def run_together(self, call: Launch) -> None:
+        """All programs of a recorded launch at the same time."""
+        assert call.grid[0] <= MOST
+        for value in call.arguments.values():
+            if isinstance(value, Tensor):
+                value.share_memory_()
+        running = [
+            self._pool.apply_async(
+                _run_program,
+                (
+                    call.name,
+                    call.arguments | {"first_program": program},
+                    call.constants,
+                    call.num_warps,
+                ),
+            )
+            for program in range(call.grid[0])
+        ]
+        end = time.monotonic() + SECONDS
+        try:
+            for program in running:
+                program.get(max(end - time.monotonic(), 0.0))
+        except BaseException:
+            self.close()
+            self._pool = multiprocessing.get_context("spawn").Pool(MOST)
+            raise
+
+    def close(self) -> None:
+        self._pool.terminate()
+        self._pool.join()
+
+
+@pytest.fixture(scope="module")
+def programs() -> Iterator[Programs]:
+    made = Programs()
+    yield made
+    made.close()
+
+
+# Rows of a program, groups, width: the sum over neurons has the same order for 1 program of all.
+MEETINGS = [
+    pytest.param(Size(R=1, T=5, B=3, J=7, K=1), Tile(2, 4, 2, 4, 1), 1, id="2 programs"),
+    pytest.param(Size(R=2, T=4, B=2, J=11, K=2), Tile(3, 4, 4, 4, 1), 1, id="3 programs"),
+    pytest.param(Size(R=2, T=3, B=3, J=5, K=1), Tile(2, 4, 2, 4, 1), 2, id="2 groups of 2"),
+]
+
+
+def alone(tile: Tile) -> Tile:
+    """One program of all rows, with the same order of the sum."""
+    return Tile(1, tile.KG * tile.KK, tile.KG, tile.KK, 1)
+
+
+def assert_bits_equal(found: tuple[Tensor, ...], wanted: tuple[Tensor, ...]) -> None:
+    for a, b in zip(found, wanted, strict=True):
+        assert torch.equal(a.view(torch.int32), b.view(torch.int32))
+
+
+@interpreted
+@pytest.mark.parametrize(("size", "tile", "groups"), MEETINGS)
+def test_programs_that_meet_are_one_program(
+    programs: Programs, size: Size, tile: Tile, groups: int
+) -> None:
+    """Bit for bit what one program computes, forward."""
+    arguments = forward_arguments(size, torch.device("cpu"))
+    with recording() as calls:
+        found = forward_in_registers(tile, groups * tile.programs, **arguments)
+    (call,) = calls
+    assert call.options == {"launch_cooperative_grid": True}
+    assert call.grid == (groups * tile.programs,)
+    programs.run_together(call)
+    assert_forward(arguments, found)
+    assert_bits_equal(found, forward_in_registers(alone(tile), 1, **arguments))
+
+
+@interpreted
+@pytest.mark.parametrize("given", [GIVEN[:1], GIVEN], ids=["spikes", "all gradients"])
+@pytest.mark.parametrize(("size", "tile", "groups"), MEETINGS[:2])
+def test_programs_that_meet_are_one_program_in_reverse(
+    programs: Programs, size: Size, tile: Tile, groups: int, given: tuple[str, ...]
+) -> None:
+    made = backward_arguments(size, torch.device("cpu"), given=given)
+    arguments = {n: made[n] for n in SWEEP}
+    run = partial(backward_in_registers, **arguments, detach_reset=False)
+    with recording() as calls:
+        found = run(tile, groups * tile.programs)
+    (call,) = calls
+    programs.run_together(call)
+    assert_bits_equal(found, run(alone(tile), 1))
+
+
+@interpreted
+def test_data_that_looks_unpublished_hangs_nobody(programs: Programs) -> None:
+    """The sentinel's own bits in what a user hands in: NaN comes out, and nobody waits for it."""
+    size, tile = Size(R=1, T=3, B=1, J=5, K=1), Tile(2, 4, 2, 4, 1)
+    sentinel = await_all(torch.empty(1))
+
+    made = backward_arguments(size, torch.device("cpu"))
+    arguments = {n: made[n] for n in SWEEP}
+    arguments["g_potential"][0, 1, 0, 2] = sentinel[0]
+    arguments["derivative"][0, 2, 0, 4] = sentinel[0]
+    with recording() as calls:
+        g_v, *_ = backward_in_registers(tile, 2, **arguments, detach_reset=False)
+    programs.run_together(calls[0])
+    assert g_v[0, 1, 0, 2].isnan()
+    assert g_v[0, 2, 0, 4].isnan()
+    assert not bool((g_v.view(torch.int32) == SENTINEL.value).any())
+
+    forward = forward_arguments(size, torch.device("cpu"))
+    forward["spike"][0, 0, 3] = sentinel[0]
+    forward["current"][0, 1, 0, 1] = sentinel[0]
+    with recording() as calls:
+        spikes, *_ = forward_in_registers(tile, 2, **forward)
+    programs.run_together(calls[0])
+    assert bool(((spikes == 0) | (spikes == 1)).all())
+
+
+def test_path_depends_on_neurons_and_room_only() -> None:
+    assert path(128, 1) == path(128, 132) == Tile(1, 128, 2, 64, 8)
+    assert path(129, 132) == Tile(3, 64, 4, 64, 8)
+    assert path(1024, 132) == Tile(64, 16, 16, 64, 8)
+    assert path(1025, 132) is None
+    assert path(512, 15) is None
+    for neurons in range(1, 1025):
+        tile = path(neurons, 132)
+        assert tile is not None
+        assert tile.programs * tile.BJ >= neurons > (tile.programs - 1) * tile.BJ
+        assert neurons <= tile.KG * tile.KK
+        assert 32 * tile.num_warps == tile.BJ * tile.KG  # one row and group to a thread
+        assert tile.programs > 1 or tile.BJ == tile.KG * tile.KK
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("neurons", [129, 256, 300, 512, 1000])
+def test_meeting_on_the_device(neurons: int) -> None:
+    """More samples than groups, the shipped tiles, against the truth; twice, bit for bit."""
+    size = Size(R=2, T=6, B=41, J=neurons, K=1)
+    device = torch.device("cuda")
+    arguments: Arguments = forward_arguments(size, device)
+    found = recurrent_scan(**arguments)
+    assert_forward(arguments, found)
+    assert_bits_equal(found, recurrent_scan(**arguments))
+    arguments = backward_arguments(size, device)
+    gradients = recurrent_scan_backward(**arguments)
+    assert_backward(arguments, gradients, False)
+    assert_bits_equal(gradients, recurrent_scan_backward(**arguments))
