@@ -24,7 +24,13 @@ if TYPE_CHECKING:  # for type checkers and editors; the same names are in _HOMES
         SpikingNetwork,
         make_network,
     )
-    from .ops import BACKENDS, BackendInfo, BackendUnavailableError, backend_info
+    from .ops import (
+        BACKENDS,
+        BackendInfo,
+        BackendUnavailableError,
+        backend_info,
+        parallel_in_time,
+    )
     from .optim import clamp_decays_, parameter_groups
     from .states import (
         HetSynReadoutState,
@@ -84,6 +90,7 @@ __all__ = [
     "decay_to_tau",
     "functional",
     "make_network",
+    "parallel_in_time",
     "parameter_groups",
     "surrogate_by_name",
     "tau_to_decay",
@@ -116,6 +123,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "BackendInfo",
         "BackendUnavailableError",
         "backend_info",
+        "parallel_in_time",
     ),
     "optim": (
         "clamp_decays_",

@@ -8,6 +8,7 @@ from typing import cast
 
 from torch import Tensor
 
+from hetsyn_triton.kernels.parallel_in_time import parallel_in_time
 from hetsyn_triton.reference import loop
 from hetsyn_triton.reference.steps import surrogate_spike
 from hetsyn_triton.surrogates import Surrogate
@@ -42,6 +43,7 @@ __all__ = [
     "full_precision",
     "leaky_current",
     "leaky_recurrent_scan",
+    "parallel_in_time",
     "recurrent_scan",
     "spike_scan",
     "synaptic_current",

@@ -67,7 +67,7 @@ def add_partials(partials: Tensor) -> Tensor:
     if parts == 1:
         return partials[:, 0]
     assert partials.is_contiguous()
-    total = torch.empty(outer, elements, device=partials.device)
+    total = torch.empty(outer, elements, device=partials.device, dtype=torch.float32)
     if outer * elements <= _SMALL:
         launch_sum(partials, total, parts, elements, outer, width=1, threads=32, unrolled=32)
     else:

@@ -146,7 +146,8 @@ def feedback_gradient(
     feedbacks = feedback_decay.shape[1]
     feedback = dense(feedback)
     to_decay, to_strength = (
-        torch.empty(replicas, batch, feedbacks, neurons, device=g_v.device) for _ in range(2)
+        torch.empty(replicas, batch, feedbacks, neurons, device=g_v.device, dtype=torch.float32)
+        for _ in range(2)
     )
     chosen = lane_configuration("feedback_gradient", replicas * batch * neurons)
     g_r, g_t, g_b = strides(g_v)

@@ -190,7 +190,9 @@ def spike_scan(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """current [R, T, B, J], threshold [R, J], decay and strength [R, K, J], feedback [R, K, B, J],
     spike [R, B, J] -> spikes, V [R, T, B, J], final feedback [R, K, B, J]."""
-    spikes, potential = (torch.empty(current.shape, device=current.device) for _ in range(2))
+    spikes, potential = (
+        torch.empty(current.shape, device=current.device, dtype=torch.float32) for _ in range(2)
+    )
     neuron = (threshold, feedback_decay, feedback_strength, feedback, spike)
     last = launch_scan(rows(current), *neuron, spikes, potential)
     return spikes, potential, last
@@ -208,7 +210,7 @@ def launch_scan(
 ) -> Tensor:
     """Fills spikes and potential, of the same strides; returns the final feedback."""
     replicas, steps, batch, neurons = current.shape
-    last = torch.empty(feedback.shape, device=current.device)
+    last = torch.empty(feedback.shape, device=current.device, dtype=torch.float32)
     chosen = lane_configuration("spike_scan", replicas * batch * neurons)
     c_r, c_t, c_b = strides(current)
     o_r, o_t, o_b = strides(spikes)
@@ -254,7 +256,7 @@ def spike_scan_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of the loss by those of the outputs -> d_current [R, T, B, J], d_threshold [R, J],
     d_decay, d_strength [R, K, J], d_feedback [R, K, B, J], d_spike [R, B, J]."""
-    g_v = torch.empty(derivative.shape, device=derivative.device)
+    g_v = torch.empty(derivative.shape, device=derivative.device, dtype=torch.float32)
     to_threshold, d_feedback, d_spike = launch_reverse(
         None if g_spikes is None else rows(g_spikes),
         None if g_potential is None else rows(g_potential),
@@ -286,8 +288,12 @@ def launch_reverse(
     replicas, steps, batch, neurons = derivative.shape
     feedbacks = feedback_decay.shape[1]
     device = derivative.device
-    to_threshold, d_spike = (torch.empty(replicas, batch, neurons, device=device) for _ in range(2))
-    d_feedback = torch.empty(replicas, feedbacks, batch, neurons, device=device)
+    to_threshold, d_spike = (
+        torch.empty(replicas, batch, neurons, device=device, dtype=torch.float32) for _ in range(2)
+    )
+    d_feedback = torch.empty(
+        replicas, feedbacks, batch, neurons, device=device, dtype=torch.float32
+    )
     chosen = lane_configuration("spike_scan_backward", replicas * batch * neurons)
     # What is absent is never read: any tensor stands in.
     seen = derivative if g_spikes is None else g_spikes

@@ -25,14 +25,16 @@ L2 bytes 4 R T B (S + O + 2 P O [P > 1]) and the final state 4 R B S O.
 
 from __future__ import annotations
 
-import torch
+from typing import Any
+
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..parallel_in_time import allowed
 from .add_partials import add_partials
 from .configs import Configuration, configuration
-from .launch import Cost, launch, quads, strides
+from .launch import Cost, dense, launch, processors, quads, strides
 from .synaptic_tile import (
     first_features,
     load_matrix,
@@ -40,6 +42,7 @@ from .synaptic_tile import (
     steps_at_once,
     store_trace,
 )
+from .time_chunks import chunks, run_in_chunks
 
 
 @triton.jit(
@@ -57,6 +60,7 @@ def synaptic_current_kernel(
     S: tl.constexpr, O: tl.constexpr, WIDTH: tl.constexpr,
     GROUPS: tl.constexpr, BO: tl.constexpr, BS: tl.constexpr, STEPS: tl.constexpr,
     TRANSPOSED: tl.constexpr, HAS_FIRST: tl.constexpr, CARRY: tl.constexpr,
+    SCALED: tl.constexpr,
 ):  # fmt: skip
     """Strides of z count quads: the compiler sees 16-byte alignment and nothing is specialised.
 
@@ -100,7 +104,7 @@ def synaptic_current_kernel(
         tl.store(p_out + t * step_out + o_o[:, None], b_c, mask=m_o[:, None])
         p_z += step_z
 
-    if TRANSPOSED and not CARRY:  # dL/dx(0) = w r l(1)
+    if SCALED:  # dL/dx(0) = w r l(1)
         b_scaled = ()
         for k in tl.static_range(BS):
             b_scaled = b_scaled + (b_w[k] * b_r[k] * b_x[k],)
@@ -133,10 +137,12 @@ def _run(
     weight: Tensor,
     decay: Tensor,
     first: Tensor | None,
+    *,
     transposed: bool,
-    carry: bool,
+    carry: bool = False,
+    scaled: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """weight and decay [R, S, O] -> out [R, T, B, O], last [R, B, J, I]."""
+    """weight and decay [R, S, O], first [R, B, S, O] -> out [R, T, B, O], last [R, B, J, I]."""
     replicas, steps, batch, _ = z.shape
     _, summed, outputs = weight.shape
     chosen = tile(summed, outputs)
@@ -145,10 +151,21 @@ def _run(
     out = weight.new_empty(blocks, replicas, steps, batch, outputs)
     state = (summed, outputs) if transposed else (outputs, summed)
     last = weight.new_empty(replicas, batch, *state)
-    launch_tiles(z, weight, decay, first, out, last, chosen, transposed, carry)
+    launch_tiles(z, weight, decay, first, out, last, chosen, transposed, carry, scaled)
     if blocks == 1:
         return out[0], last
     return add_partials(out.view(1, blocks, -1)).view(out.shape[1:]), last
+
+
+def _chunks(z: Tensor, summed: int, outputs: int) -> int:
+    """Into how many chunks of time to cut, see `time_chunks`; 1 unless that was asked for."""
+    if not allowed():
+        return 1
+    replicas, steps, batch, _ = z.shape
+    chosen = tile(summed, outputs)
+    blocks = -(-summed // (chosen.constants["GROUPS"] * chosen.constants["BS"]))
+    programs = replicas * batch * blocks * -(-outputs // chosen.constants["BO"])
+    return chunks(steps, programs, processors(z.device))
 
 
 def launch_tiles(
@@ -159,8 +176,9 @@ def launch_tiles(
     out: Tensor,
     last: Tensor,
     chosen: Configuration,
-    transposed: bool,
-    carry: bool,
+    transposed: bool = False,
+    carry: bool = False,
+    scaled: bool = False,
 ) -> None:
     """The kernel itself, on tensors of any strides over blocks, replicas, time and samples."""
     blocks, replicas, steps, batch, outputs = out.shape
@@ -195,6 +213,7 @@ def launch_tiles(
             "TRANSPOSED": transposed,
             "HAS_FIRST": first is not None,
             "CARRY": carry,
+            "SCALED": scaled,
             **chosen.constants,
         },
         chosen.num_warps,
@@ -207,9 +226,18 @@ def synaptic_current(
     """z [R, T, B, I], weight and decay [R, J, I], trace [R, B, J, I] -> current [R, T, B, J], final
     trace [R, B, J, I]."""
     # Lanes run along the outputs: in the natural [J, I] each load of a weight would touch 32 lines.
-    weight, decay = (m.to(torch.float32).mT.contiguous() for m in (weight, decay))
-    trace = None if trace is None else trace.to(torch.float32).mT.contiguous()
-    return _run(z, weight, decay, trace, transposed=False, carry=False)
+    weight, decay = (dense(m.mT) for m in (weight, decay))
+    first = None if trace is None else dense(trace.mT)
+    count = _chunks(z, *weight.shape[1:])
+    if count == 1:
+        return _run(z, weight, decay, first, transposed=False)
+
+    def run(*arguments: Any) -> tuple[Tensor, Tensor]:
+        current, last = _run(*arguments, transposed=False)
+        return current, dense(last.mT)
+
+    current, last = run_in_chunks(run, z, weight, decay, first, count, backward=False)
+    return current, dense(last.mT)
 
 
 def synaptic_current_backward(
@@ -217,9 +245,18 @@ def synaptic_current_backward(
 ) -> tuple[Tensor, Tensor]:
     """g [R, T, B, J], g_trace [R, B, J, I] (of the final trace) -> dz [R, T, B, I], d_trace [R, B,
     J, I] (of the initial one)."""
-    weight, decay = (m.to(torch.float32).contiguous() for m in (weight, decay))
-    carried = None if g_trace is None else g_trace.to(torch.float32).contiguous()
-    return _run(g, weight, decay, carried, transposed=True, carry=carried is not None)
+    weight, decay = dense(weight), dense(decay)
+    if g_trace is not None:
+        return _run(g, weight, decay, dense(g_trace), transposed=True, carry=True)
+    count = _chunks(g, *weight.shape[1:])
+    if count == 1:
+        return _run(g, weight, decay, None, transposed=True, scaled=True)
+
+    def run(*arguments: Any) -> tuple[Tensor, Tensor]:
+        return _run(*arguments, transposed=True)
+
+    dz, last = run_in_chunks(run, g, weight, decay, None, count, backward=True)
+    return dz, (weight * decay).unsqueeze(1) * last
 
 
 def cost(

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from bounds import assert_spikes_follow, assert_within, sparse
-from hetsyn_triton.kernels.gpu import configs, launch
+from hetsyn_triton.kernels import parallel_in_time
+from hetsyn_triton.kernels.gpu import configs, launch, time_chunks
 from hetsyn_triton.kernels.gpu import feedforward_scan as layer
 from hetsyn_triton.kernels.gpu import synaptic_current as kernel
 from hetsyn_triton.reference.closed_form import (
@@ -305,3 +306,59 @@ def test_offsets_beyond_32_bits(device: torch.device, tmp_path: Path) -> None:
             )
             assert torch.equal(result[0], expected[0])
             assert torch.equal(last, expected[1])
+
+
+@pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_chunks_of_time_side_by_side(replicas: int, backward: bool, device: torch.device) -> None:
+    """Asked for, a long sequence of few samples runs in chunks; the numbers stay within bounds."""
+    size = Size(R=replicas, T=4 * time_chunks.LEAST_STEPS + 3, B=1, I=5, J=4, K=1)
+    tensors = float_problem("synaptic_current", size)
+    tensors["decay"].clamp_(max=0.99)
+    if backward:
+        g = torch.randn(size.R, size.T, 1, 4, generator=torch.Generator().manual_seed(3))
+        given = [g, None, tensors["weight"], tensors["decay"]]
+        kernel_of, truth = kernel.synaptic_current_backward, synaptic_current_backward
+    else:
+        given = list(tensors.values())
+        kernel_of, truth = kernel.synaptic_current, synaptic_current
+    moved = [t if t is None else t.to(device) for t in given]
+    plain = kernel_of(*moved)
+    with parallel_in_time.parallel_in_time():
+        with launch.recording() as calls:
+            kernel_of(*[t if t is None else t.to("meta") for t in given])
+        assert len([c for c in calls if c.name == "synaptic_current_kernel"]) == 3
+        found = kernel_of(*moved)
+        torch.use_deterministic_algorithms(True)
+        try:
+            forbidden = kernel_of(*moved)
+        finally:
+            torch.use_deterministic_algorithms(False)
+    doubles = [t if t is None else t.double() for t in given]
+    expected = truth(*doubles)
+    magnitudes = truth(*(t if t is None else t.abs() for t in doubles))
+    for got, want, magnitude, same, off in zip(
+        found, expected, magnitudes, plain, forbidden, strict=True
+    ):
+        assert_within(got.cpu(), want, magnitude, 2 * roundings(size))
+        assert torch.equal(same, off)
+
+
+def test_chunks_only_where_they_pay() -> None:
+    assert time_chunks.chunks(10_000, 8, 132) == 33
+    assert time_chunks.chunks(10_000, 132, 132) == 1
+    assert time_chunks.chunks(100, 1, 132) == 1
+
+
+def test_default_dtype_does_not_matter(device: torch.device) -> None:
+    size = Size(R=1, T=3, B=2, I=5, J=4, K=1)
+    moved = on(device, layer_arguments(size, True))
+    expected = layer.fused(**moved)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = layer.fused(**moved)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for got, want in zip(found, expected, strict=True):
+        assert got.dtype == torch.float32
+        assert torch.equal(got, want)
