@@ -1,13 +1,14 @@
 """Kernels compiled ahead of time, without a GPU, and the machine code of their loops counted.
 
 Instructions are read from the disassembly of the `cuobjdump` inside the Triton wheel. A loop is
-what lies between a backward branch and its target; a loop that contains others is not counted.
+what lies between a backward branch and its target, the loops inside it included, once each.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 from collections import Counter
@@ -30,6 +31,10 @@ TARGETS = {
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
 
+_PACKAGED = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+CUOBJDUMP = str(_PACKAGED) if _PACKAGED.exists() else None
+"""The disassembler inside the Triton wheel; where it is missing, one on the PATH serves."""
+
 _POINTERS = {
     torch.float32: "*fp32",
     torch.float64: "*fp64",
@@ -39,11 +44,19 @@ _POINTERS = {
 }
 
 
+def _fma(counts: Counter[str]) -> int:
+    return counts["FFMA"] + 2 * counts["FFMA2"]
+
+
 @dataclass(frozen=True)
 class Loop:
-    """An innermost loop of the machine code: how often each instruction stands in it."""
+    """A loop of the machine code: how often each instruction stands in it."""
 
     counts: Counter[str]
+    """Loops inside it included, as if each ran once."""
+    own_fma: int = 0
+    """Multiply-adds outside the loops inside it."""
+    outermost: bool = True
 
     @property
     def total(self) -> int:
@@ -52,7 +65,7 @@ class Loop:
     @property
     def fma(self) -> int:
         """FFMA and two-wide FFMA2 (sm_100), in scalar multiply-adds."""
-        return self.counts["FFMA"] + 2 * self.counts["FFMA2"]
+        return _fma(self.counts)
 
     @property
     def spills(self) -> int:
@@ -77,14 +90,18 @@ class Code:
     sass: str = ""
 
     @property
-    def hot(self) -> Loop:
-        """The innermost loop with most multiply-adds."""
-        return max(self.loops, key=lambda loop: loop.fma)
+    def hot(self) -> Loop | None:
+        """The loop with most multiply-adds of its own: that over time, where there is one.
+
+        It may hold a loop that waits for other programs. None where no loop has any.
+        """
+        best = max(self.loops, key=lambda loop: loop.own_fma, default=None)
+        return best if best and best.fma else None
 
     @property
     def spills(self) -> int:
-        """Of all loops."""
-        return sum(loop.spills for loop in self.loops)
+        """Of all loops, each instruction once."""
+        return sum(loop.spills for loop in self.loops if loop.outermost)
 
 
 def compile_launch(call: Launch, target: str) -> Code:
@@ -117,7 +134,12 @@ def compile_launch(call: Launch, target: str) -> Code:
 
 
 def _disassembled(cubin: bytes) -> tuple[str, str]:
-    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    tool = CUOBJDUMP or shutil.which("cuobjdump")
+    if tool is None:
+        raise FileNotFoundError(
+            "cuobjdump: neither in the Triton package nor on the PATH; Triton's Linux wheels have it,"
+            " and the CUDA toolkit"
+        )
     with tempfile.TemporaryDirectory() as folder:
         file = os.path.join(folder, "kernel.cubin")
         Path(file).write_bytes(cubin)
@@ -132,20 +154,20 @@ _INSTRUCTION = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*
 
 
 def loops_of(sass: str) -> list[Loop]:
-    """The innermost loops of a disassembly."""
+    """All loops of a disassembly, in the order of their last instructions."""
     lines = [(int(m[1], 16), m[2], m[3]) for m in _INSTRUCTION.finditer(sass)]
-    spans = []
+    spans: dict[int, int] = {}  # several branches to one target are one loop
     for address, operation, rest in lines:
         # The jump of a kernel's end to itself is no loop.
         found = re.search(r"0x([0-9a-f]+)", rest) if operation.startswith("BRA") else None
         if found and int(found[1], 16) < address:
-            spans.append((int(found[1], 16), address))
-    inner = [
-        (low, high)
-        for low, high in spans
-        if not any(low <= a and b <= high and (a, b) != (low, high) for a, b in spans)
-    ]
-    return [
-        Loop(Counter(op.split(".")[0] for at, op, _ in lines if low <= at <= high))
-        for low, high in inner
-    ]
+            spans[int(found[1], 16)] = address
+
+    def counted(low: int, high: int) -> Loop:
+        inside = [(a, b) for a, b in spans.items() if low <= a and b <= high and a != low]
+        body = [(at, op.split(".")[0]) for at, op, _ in lines if low <= at <= high]
+        own = Counter(op for at, op in body if not any(a <= at <= b for a, b in inside))
+        outermost = not any(a < low and high <= b for a, b in spans.items())
+        return Loop(Counter(op for _, op in body), _fma(own), outermost)
+
+    return [counted(low, high) for low, high in spans.items()]

@@ -1,0 +1,336 @@
+"""The benchmark shapes: one registry for predictions (`codegen.py`) and measurements.
+
+A case names an operator and its sizes. `arguments` makes its tensors on any device, `run` calls the
+launcher with them, `record` catches what it would launch (meta tensors, shipped configurations),
+`cost` counts what the operator has to do. Sizes: R replicas, T steps, B samples, I inputs, J
+neurons, K feedback currents; recurrent cases have I = J.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from hetsyn_triton.kernels.gpu import (
+    add_partials,
+    feedback_gradient,
+    feedforward_scan,
+    parameter_gradient,
+    recurrent_scan,
+    recurrent_step,
+    spike_scan,
+    synaptic_current,
+)
+from hetsyn_triton.kernels.gpu.configs import pinned
+from hetsyn_triton.kernels.gpu.launch import Cost, Launch, recording
+from hetsyn_triton.kernels.gpu.recurrent_tile import path
+
+SMS = 132
+"""Multiprocessors of an H100 or H200: what the recorded launches and their costs are made for."""
+
+Arguments = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One operator at one size."""
+
+    name: str
+    operator: str
+    R: int
+    T: int
+    B: int
+    I: int  # noqa: E741 - the field's letter
+    J: int
+    K: int = 1
+    states: bool = False
+    """Initial traces present; in reverse every gradient, those of final states among them."""
+    detach: bool = False
+    """`detach_reset` of a reverse scan."""
+
+    def arguments(self, device: torch.device | str, seed: int = 0) -> Arguments:
+        """Random tensors: a tenth of the inputs are spikes, decays are those of 5 to 20 steps."""
+        return OPERATORS[self.operator].arguments(self, Values(torch.device(device), seed))
+
+    def run(self, arguments: Arguments) -> Any:
+        """The launcher's results."""
+        return OPERATORS[self.operator].run(*arguments)
+
+    def record(self) -> list[Launch]:
+        """What `run` launches on an H100 or H200, as shipped; nothing runs."""
+        arguments = self.arguments("meta")
+        with pinned(), recording() as calls:
+            self.run(arguments)
+        return calls
+
+    def cost(self) -> Cost:
+        """Of all launches; initial states left out."""
+        with pinned():
+            return OPERATORS[self.operator].cost(self)
+
+    @property
+    def synapses(self) -> bool:
+        """Whether the arithmetic floor is that of synapses; scans of neurons move bytes only."""
+        return OPERATORS[self.operator].synapses
+
+    @property
+    def recurrent(self) -> bool:
+        return self.operator.startswith("recurrent_scan")
+
+
+class Values:
+    """Random tensors on a device, the same for the same seed; on the meta device only shapes."""
+
+    def __init__(self, device: torch.device, seed: int) -> None:
+        self.device = device
+        meta = device.type == "meta"
+        self.generator = None if meta else torch.Generator(device).manual_seed(seed)
+
+    def uniform(self, *shape: int) -> Tensor:
+        return torch.rand(shape, device=self.device, generator=self.generator)
+
+    def normal(self, *shape: int) -> Tensor:
+        return torch.randn(shape, device=self.device, generator=self.generator)
+
+    def spikes(self, *shape: int) -> Tensor:
+        return (self.uniform(*shape) < 0.1).float()
+
+    def decays(self, *shape: int) -> Tensor:
+        return torch.exp(-1.0 / (5.0 + 15.0 * self.uniform(*shape)))
+
+    def weights(self, c: Case) -> tuple[Tensor, Tensor]:
+        return self.normal(c.R, c.J, c.I) * c.I**-0.5, self.decays(c.R, c.J, c.I)
+
+    def neuron(self, c: Case) -> tuple[Tensor, ...]:
+        """Decay and strength of the feedback, feedback, spike."""
+        strength = 0.5 + self.uniform(c.R, c.K, c.J)
+        states = torch.zeros(c.R, c.K, c.B, c.J, device=self.device)
+        return self.decays(c.R, c.K, c.J), strength, states, states[:, 0].clone()
+
+    def threshold(self, c: Case) -> Tensor:
+        return 0.5 + self.uniform(c.R, c.J)
+
+    def trace(self, c: Case) -> Tensor | None:
+        return self.uniform(c.R, c.B, c.J, c.I) if c.states else None
+
+    def gradients(self, c: Case) -> tuple[Tensor | None, ...]:
+        """g_spikes, g_potential, g_feedback."""
+        g_spikes = self.normal(c.R, c.T, c.B, c.J)
+        if not c.states:
+            return g_spikes, None, None
+        return g_spikes, torch.zeros_like(g_spikes), self.normal(c.R, c.K, c.B, c.J)
+
+
+class Operator(NamedTuple):
+    """How an operator is fed, run and counted."""
+
+    run: Callable[..., Any]
+    arguments: Callable[[Case, Values], Arguments]
+    cost: Callable[[Case], Cost]
+    synapses: bool = True
+
+
+def total(*costs: Cost) -> Cost:
+    """Of several launches."""
+    return Cost(*(sum(parts) for parts in zip(*costs, strict=True)))
+
+
+# -- what each operator takes ----------------------------------------------------------------------
+
+
+def _current(c: Case, v: Values) -> Arguments:
+    return v.spikes(c.R, c.T, c.B, c.I), *v.weights(c), v.trace(c)
+
+
+def _current_backward(c: Case, v: Values) -> Arguments:
+    return v.normal(c.R, c.T, c.B, c.J), v.trace(c), *v.weights(c)
+
+
+def _parameter_gradient(c: Case, v: Values) -> Arguments:
+    z, g = v.spikes(c.R, c.T, c.B, c.I), v.normal(c.R, c.T, c.B, c.J)
+    return z, g, v.trace(c), *v.weights(c), v.trace(c)
+
+
+def _layer(c: Case, v: Values) -> Arguments:
+    return *_current(c, v), v.threshold(c), *v.neuron(c)
+
+
+def _scan(c: Case, v: Values) -> Arguments:
+    return v.normal(c.R, c.T, c.B, c.J), v.threshold(c), *v.neuron(c)
+
+
+def _scan_backward(c: Case, v: Values) -> Arguments:
+    derivative, spikes = v.uniform(c.R, c.T, c.B, c.J), v.spikes(c.R, c.T, c.B, c.J)
+    return *v.gradients(c), derivative, spikes, *v.neuron(c), c.detach
+
+
+def _recurrent(c: Case, v: Values) -> Arguments:
+    return v.normal(c.R, c.T, c.B, c.J), *v.weights(c), v.trace(c), v.threshold(c), *v.neuron(c)
+
+
+def _recurrent_backward(c: Case, v: Values) -> Arguments:
+    derivative, spikes = v.uniform(c.R, c.T, c.B, c.J), v.spikes(c.R, c.T, c.B, c.J)
+    given = (*v.gradients(c), v.trace(c))
+    return *given, derivative, spikes, *v.weights(c), *v.neuron(c), c.detach
+
+
+# -- what each operator costs ----------------------------------------------------------------------
+
+
+def _split(
+    z: Tensor, weight: Tensor, decay: Tensor, trace: Tensor | None, *neuron: Tensor
+) -> tuple[Tensor, ...]:
+    """The layer as two operators, whatever the size."""
+    current, last = synaptic_current.synaptic_current(z, weight, decay, trace)
+    return *spike_scan.spike_scan(current, *neuron), last
+
+
+def _layer_cost(c: Case) -> Cost:
+    chosen = feedforward_scan.path(c.R, c.T, c.B, c.I, c.J, sms=SMS)
+    return _fused_cost(c) if chosen.name == "fused" else _split_cost(c)
+
+
+def _fused_cost(c: Case) -> Cost:
+    return feedforward_scan.cost(c.R, c.T, c.B, c.I, c.J)
+
+
+def _split_cost(c: Case) -> Cost:
+    return feedforward_scan.split_cost(c.R, c.T, c.B, c.I, c.J)
+
+
+def _neuron_gradient_cost(c: Case) -> Cost:
+    """Of what follows a reverse scan: gradients of the feedback, d_threshold over samples."""
+    sums = add_partials.cost(c.R, c.B, c.J)
+    return total(sums, feedback_gradient.cost(c.R, c.T, c.B, c.J, c.K))
+
+
+def _scan_backward_cost(c: Case) -> Cost:
+    given = 2 if c.states else 1
+    scan = spike_scan.cost(c.R, c.T, c.B, c.J, c.K, backward=True, given=given)
+    return total(scan, _neuron_gradient_cost(c))
+
+
+def _recurrent_cost(c: Case) -> Cost:
+    """c, s and V over time; w and r read by every sample; the last trace written."""
+    return _recurrent_direction(c, steps=3)
+
+
+def _recurrent_backward_cost(c: Case) -> Cost:
+    """ds/dV, dL/ds (and dL/dV) and g over time, then as forward; the neurons' gradients count for
+    their bytes, the floor is that of the synapses."""
+    neurons = _neuron_gradient_cost(c)._replace(fma=0, executed=0)
+    return total(_recurrent_direction(c, steps=4 if c.states else 3), neurons)
+
+
+def _recurrent_direction(c: Case, steps: int) -> Cost:
+    samples, square = c.R * c.B, c.J * c.J
+    fma = 2 * samples * c.T * square
+    tile = path(c.J, SMS)
+    over_time = 4 * steps * samples * c.T * c.J
+    matrices = 8 * c.R * square
+    if tile is None:  # a launch per step, traces in device memory
+        moved = over_time + 8 * samples * c.T * square
+        return Cost(fma, fma, moved + matrices * c.T, moved + matrices * c.B * c.T)
+    executed = 2 * samples * c.T * tile.KG * tile.KK * tile.programs * tile.BJ
+    traces = 4 * samples * square
+    exchange = 4 * samples * c.T * c.J * tile.programs if tile.programs > 1 else 0
+    return Cost(
+        fma=fma,
+        executed=executed,
+        hbm=over_time + traces + matrices,
+        l2=over_time + traces + matrices * c.B + exchange,
+    )
+
+
+OPERATORS = {
+    "synaptic_current": Operator(
+        synaptic_current.synaptic_current,
+        _current,
+        lambda c: synaptic_current.cost(c.R, c.T, c.B, c.I, c.J),
+    ),
+    "synaptic_current_backward": Operator(
+        synaptic_current.synaptic_current_backward,
+        _current_backward,
+        lambda c: synaptic_current.cost(c.R, c.T, c.B, c.J, c.I),
+    ),
+    "synaptic_parameter_gradient": Operator(
+        parameter_gradient.synaptic_parameter_gradient,
+        _parameter_gradient,
+        lambda c: parameter_gradient.cost(c.R, c.T, c.B, c.I, c.J),
+    ),
+    "feedforward_scan": Operator(feedforward_scan.feedforward_scan, _layer, _layer_cost),
+    "feedforward_scan_fused": Operator(feedforward_scan.fused, _layer, _fused_cost),
+    "feedforward_scan_split": Operator(_split, _layer, _split_cost),
+    "spike_scan": Operator(
+        spike_scan.spike_scan,
+        _scan,
+        lambda c: spike_scan.cost(c.R, c.T, c.B, c.J, c.K),
+        synapses=False,
+    ),
+    "spike_scan_backward": Operator(
+        spike_scan.spike_scan_backward, _scan_backward, _scan_backward_cost, synapses=False
+    ),
+    "recurrent_scan": Operator(recurrent_scan.recurrent_scan, _recurrent, _recurrent_cost),
+    "recurrent_scan_backward": Operator(
+        recurrent_scan.recurrent_scan_backward, _recurrent_backward, _recurrent_backward_cost
+    ),
+    # What the launcher takes for J > 1024, and where a GPU cannot hold a sample's programs.
+    "recurrent_scan_by_steps": Operator(
+        recurrent_step.forward_by_steps, _recurrent, _recurrent_cost
+    ),
+    "recurrent_scan_backward_by_steps": Operator(
+        lambda *given: recurrent_step.backward_by_steps(*given[:5], *given[6:10], given[12]),
+        _recurrent_backward,
+        _recurrent_backward_cost,
+    ),
+}
+
+
+def case(
+    operator: str,
+    I: int,  # noqa: E741
+    J: int,
+    *,
+    T: int = 250,
+    B: int = 256,
+    R: int = 1,
+    K: int = 1,
+    states: bool = False,
+    detach: bool = False,
+) -> Case:
+    """A case with the name its sizes give it."""
+    name = f"{operator} {I}->{J} T{T} B{B}"
+    name += f" R{R}" if R > 1 else ""
+    name += f" K{K}" if K > 1 else ""
+    name += " states" if states else ""
+    name += " detach" if detach else ""
+    return Case(name, operator, R, T, B, I, J, K, states, detach)
+
+
+def _benchmark() -> list[Case]:
+    found = []
+    synaptic = ("synaptic_current", "synaptic_current_backward", "synaptic_parameter_gradient")
+    layers = ("feedforward_scan_fused", "feedforward_scan_split")
+    scans = ("spike_scan", "spike_scan_backward")
+    both = ("recurrent_scan", "recurrent_scan_backward")
+    for B in (32, 256):
+        for I, J in ((700, 128), (128, 64)):  # noqa: E741
+            found += [case(o, I, J, B=B) for o in (*synaptic, *layers)]
+        found += [case(o, J, J, B=B) for J in (128, 64) for o in scans]
+        found += [case(o, J, J, B=B) for J in (64, 128, 256, 512) for o in both]
+        # The readout of the SHD network 700-128r-64r-20, and its recurrent layer's gradient.
+        found += [case(o, 64, 20, B=B) for o in synaptic]
+        found += [case("synaptic_parameter_gradient", 128, 128, B=B)]
+    # S-MNIST: one pixel a step.
+    found += [case(o, 1, 64, T=784) for o in (*synaptic, *layers)]
+    found += [case(o, 64, 64, T=784) for o in both]
+    return found
+
+
+BENCHMARK = _benchmark()
+"""What predictions and measurements are published for."""
+BY_NAME = {c.name: c for c in BENCHMARK}
