@@ -41,7 +41,7 @@ class Tile(NamedTuple):
 
 
 # Largest J, rows, groups, neurons of a group, warps. 192 of 255 registers hold the state at KK 64;
-# at KK 32 four programs share a multiprocessor.
+# at KK 32 three or four programs share a multiprocessor.
 _CLASSES = (
     (16, 16, 2, 8, 1),
     (32, 32, 1, 32, 1),
@@ -107,13 +107,17 @@ def _quad(o_o, o_s, m_o, J: tl.constexpr):
 
 
 @triton.jit
-def _column(o_o, o_s, m_o, one, J: tl.constexpr):
-    """Offsets and mask [BJ, KG] of one s of a row in the transpose of a matrix [J, J].
+def _column(o_o, o_s, m_o, one, J: tl.constexpr, TRANSPOSED: tl.constexpr):
+    """Offsets and mask [BJ, KG] of one s of each group of a row in a matrix [J, J].
 
-    `one` is 1, but not for the compiler: knowing that rows are neighbours in memory it would put
-    them all on the lanes of a warp, and the KG groups of a row into different warps.
+    `one` is 1, but not for the compiler: knowing what is adjacent in memory it would choose another
+    layout for the tile, with the KG groups of a row in different warps.
     """
-    return o_s[None, :] * J + (o_o * one)[:, None], m_o[:, None] & (o_s < J)[None, :]
+    m = m_o[:, None] & (o_s < J)[None, :]
+    if TRANSPOSED:
+        return o_s[None, :] * J + (o_o * one)[:, None], m
+    else:
+        return (o_o * J)[:, None] + (o_s * one)[None, :], m
 
 
 @triton.jit
@@ -124,9 +128,9 @@ def load_tile(
 ):  # fmt: skip
     """[J, J] -> KK tiles [BJ, KG], zeros outside, and everywhere if not `present`."""
     b_tiles = ()
-    if TRANSPOSED:
+    if TRANSPOSED or J % 4 != 0:
         for p in tl.static_range(KK):
-            o, m = _column(o_o, o_g * KK + p, m_o, one, J)
+            o, m = _column(o_o, o_g * KK + p, m_o, one, J, TRANSPOSED)
             b_tiles = b_tiles + (tl.load(p_matrix + o, mask=m & present, other=0.0),)
     else:
         for q in tl.static_range(KK // 4):
@@ -146,9 +150,9 @@ def store_tile(
     TRANSPOSED: tl.constexpr,
 ):  # fmt: skip
     """KK tiles [BJ, KG] -> [J, J]."""
-    if TRANSPOSED:
+    if TRANSPOSED or J % 4 != 0:
         for p in tl.static_range(KK):
-            o, m = _column(o_o, o_g * KK + p, m_o, one, J)
+            o, m = _column(o_o, o_g * KK + p, m_o, one, J, TRANSPOSED)
             tl.store(p_matrix + o, b_tiles[p], mask=m)
     else:
         for q in tl.static_range(KK // 4):

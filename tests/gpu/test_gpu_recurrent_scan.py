@@ -181,7 +181,8 @@ def test_any_strides(
     moved["trace"] = plain["trace"].mT.contiguous().mT
     assert same(recurrent_scan(**moved), recurrent_scan(**plain))
     plain = backward_arguments(size, device)
-    names = ("g_spikes", "g_potential", "derivative", "spikes")
+    # Not all at once: the strides of one must not serve another.
+    names = ("g_spikes", "spikes") if layout is stretched else ("derivative", "g_potential")
     moved = plain | {n: layout(plain[n]) for n in names}
     moved["decay"] = plain["decay"].mT.contiguous().mT
     moved["g_trace"] = plain["g_trace"].mT.contiguous().mT
