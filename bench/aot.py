@@ -137,8 +137,8 @@ def _disassembled(cubin: bytes) -> tuple[str, str]:
     tool = CUOBJDUMP or shutil.which("cuobjdump")
     if tool is None:
         raise FileNotFoundError(
-            "cuobjdump: neither in the Triton package nor on the PATH; Triton's Linux wheels have it,"
-            " and the CUDA toolkit"
+            "cuobjdump: neither in the Triton package nor on the PATH;"
+            " Triton's Linux wheels and the CUDA toolkit have it"
         )
     with tempfile.TemporaryDirectory() as folder:
         file = os.path.join(folder, "kernel.cubin")
