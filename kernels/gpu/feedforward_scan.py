@@ -64,8 +64,8 @@ def feedforward_scan_kernel(
     HAS_TRACE: tl.constexpr,
 ):  # fmt: skip
     """S inputs, O neurons. Strides of z count quads."""
-    i_o = tl.program_id(0)
-    n = tl.program_id(1).to(tl.int64)
+    n = tl.program_id(0).to(tl.int64)  # the other axes of a grid end at 65535
+    i_o = tl.program_id(1)
     i_r = n // B
     i_b = n % B
     o_o = i_o * BO + tl.arange(0, BO)
@@ -273,7 +273,7 @@ def fused(
     out_r, out_t, out_b = strides(spikes)
     launch(
         feedforward_scan_kernel,
-        (-(-neurons // chosen.constants["BO"]), replicas * batch),
+        (replicas * batch, -(-neurons // chosen.constants["BO"])),
         {
             "z": z,
             "w": weight,

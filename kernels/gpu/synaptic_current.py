@@ -66,9 +66,9 @@ def synaptic_current_kernel(
 
     start is the offset of the first step to be taken: backward in time the last, strides negative.
     """
-    i_o = tl.program_id(0)
-    i_s = tl.program_id(1)
-    n = tl.program_id(2).to(tl.int64)
+    n = tl.program_id(0).to(tl.int64)  # the other axes of a grid end at 65535
+    i_o = tl.program_id(1)
+    i_s = tl.program_id(2)
     i_r = n // B
     i_b = n % B
     o_o = i_o * BO + tl.arange(0, BO)
@@ -186,7 +186,7 @@ def launch_tiles(
     p, out_r, out_t, out_b, _ = out.stride()
     launch(
         synaptic_current_kernel,
-        (-(-outputs // chosen.constants["BO"]), blocks, replicas * batch),
+        (replicas * batch, -(-outputs // chosen.constants["BO"]), blocks),
         {
             "z": z,
             "w": weight,

@@ -140,8 +140,7 @@ def check_layer(found: tuple[Tensor, ...], arguments: Tensors, size: Size) -> No
     assert_spikes_follow(spikes, v, v_large, arguments["threshold"], n)
 
 
-@pytest.mark.parametrize("states", [True, False], ids=["states", "zero"])
-@pytest.mark.parametrize("chunk", [4, 128])
+@pytest.mark.parametrize(("chunk", "states"), [(4, True), (128, False)], ids=["chunks", "zero"])
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_fused_layer(size: Size, chunk: int, states: bool, device: torch.device) -> None:
     arguments = layer_arguments(size, states)
