@@ -3,8 +3,8 @@
     python bench/codegen.py [--cases SET ...] [--target sm_90 ...] [--kernel NAME] [--json FILE]
 
 For every distinct launch (kernel, constants, warps): registers, spills inside loops, shared memory
-and, on NVIDIA targets, the census of the loop over time. For sm_90 also each case's bytes and the
-predicted fraction of its floor (`model.py`). **Predicted, not measured.**
+and, on NVIDIA targets, the census of the loop over time, its own spills among it. For sm_90 also
+each case's bytes and the predicted fraction of its floor (`model.py`): **predicted, not measured.**
 
 SETs are listed in `variants.py`; the default is benchmark. Exits with 1 if anything fails to
 compile; the rest is still reported.
@@ -79,6 +79,7 @@ def compiled(task: Task) -> Record:
             "fma": code.hot.fma,
             "instructions": code.hot.total,
             "share": round(code.hot.share, 4),
+            "spills": code.hot.spills,
             "census": dict(code.hot.counts.most_common()),
         }
     return record
@@ -128,6 +129,7 @@ def work_of(call: Launch, record: Record) -> model.Work:
         loop["fma"],
         loop["instructions"],
         call.constants.get("U", 1),
+        "LANES" in call.constants,
     )
 
 
@@ -138,7 +140,7 @@ def predicted(case: Case, records: dict[str, Record]) -> Record | None:
     if any(k not in records or "error" in records[k] for k in keys):
         return None
     works = [work_of(call, records[k]) for call, k in zip(calls, keys, strict=True)]
-    if not model.main(works).fma:
+    if not any(work.fma for work in works):
         return None
     work = model.main(works)
     return {
@@ -173,19 +175,17 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def kernel_table(records: Sequence[Record]) -> str:
-    """One line per compiled launch."""
-    head = ["launch", "target", "regs", "spills", "shared", "FFMA", "instr", "share"]
+    """One line per compiled launch; spills of all loops, and last those of the loop over time."""
+    head = ["launch", "target", "regs", "spills", "shared", "FFMA", "instr", "share", "spills"]
     rows = [head]
     for r in records:
         if "error" in r:
-            rows.append([r["key"], r["target"], "failed", "", "", "", "", ""])
+            rows.append([r["key"], r["target"], "failed", *[""] * 6])
             continue
         loop = r.get("loop")
-        found = (
-            [str(loop["fma"]), str(loop["instructions"]), f"{loop['share']:.3f}"]
-            if loop
-            else [""] * 3
-        )
+        found = [""] * 4
+        if loop:
+            found = [f"{loop[n]}" for n in ("fma", "instructions", "share", "spills")]
         sizes = [str(r[n]) for n in ("registers", "spills", "shared")]
         rows.append([r["key"], r["target"], *sizes, *found])
     return table(rows)

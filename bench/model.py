@@ -57,6 +57,8 @@ class Work:
     instructions: int = 0
     """All instructions of that pass."""
     steps_per_pass: int = 1
+    lanes: bool = False
+    """A scan of neurons: one thread each, no synapses."""
 
     @property
     def share(self) -> float:
@@ -100,8 +102,9 @@ def stretch(work: Work) -> float:
 
 
 def main(works: Sequence[Work]) -> Work:
-    """The launch that does most: by multiply-adds of a pass, times programs and warps."""
-    return max(works, key=lambda w: w.fma * w.programs * w.warps)
+    """The launch that does the operator's work: of synapses where there are any."""
+    looping = [w for w in works if w.fma]
+    return next((w for w in looping if not w.lanes), looping[0])
 
 
 def us_per_step(work: Work, programs: int) -> float:
