@@ -149,9 +149,12 @@ class Problem:
         )
 
 
-def make(operator: str, size: Size, seed: int) -> Problem:
-    """A problem with states and gradients present or absent, as the seed has it."""
-    draw = random.Random(seed)
+def make(operator: str, size: Size, seed: int, kind: int | None = None) -> Problem:
+    """A problem with states and gradients present or absent, as `kind` has it (default: seed).
+
+    Equal kinds and features compile the same kernels.
+    """
+    draw = random.Random(seed if kind is None else kind)
     states = draw.random() < 0.6
     made: Named = dict(problem(operator, size, seed, states=states, dtype=torch.float32))
     if operator in ("synaptic_current", "feedforward_scan", "recurrent_scan"):

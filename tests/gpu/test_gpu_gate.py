@@ -25,7 +25,7 @@ FOLDER = Path(__file__).resolve().parent
 
 CPU = {operator: list(gate.sizes(3, 1, 3e5, seed)) for seed, operator in enumerate(gate.OUTPUTS)}
 GPU = {
-    operator: list(gate.sizes(12 if operator.startswith("leaky") else 24, 4, 4e7, 100 + seed))
+    operator: list(gate.sizes(8 if operator.startswith("leaky") else 20, 4, 4e7, 100 + seed))
     for seed, operator in enumerate(gate.OUTPUTS)
 }
 CASES = [
@@ -43,7 +43,9 @@ def test_operator(device: str, operator: str, index: int) -> None:
     """Within rounding of float64, and the same bits again."""
     lists = CPU if device == "cpu" else GPU
     for variant, size in enumerate(lists[operator][index]):
-        given = gate.make(operator, size, 1000 * index + variant).to(torch.device(device))
+        given = gate.make(operator, size, 1000 * index + variant, kind=index).to(
+            torch.device(device)
+        )
         before = {n: t.clone() for n, t in given.arguments.items() if t is not None}
         found = gate.run(given)
         gate.assert_right(given, found)

@@ -1,0 +1,76 @@
+"""The tests that must pass before anything is timed, run in processes of their own."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+
+PROOFS = ("tests/gpu", "--ignore=tests/gpu/test_gpu_codegen.py")
+"""All proofs of the kernels but that of the compiler's output, which needs no GPU."""
+
+
+def run(arguments: Sequence[str], folder: Path, seconds: float, workers: int) -> dict[str, Any]:
+    """-> state ("green" or "red"), counts, names of what failed, why it is red. Keeps pytest's
+    report as gate.xml and its output as gate.log in `folder`.
+
+    Green takes at least one test that passed, none that failed, and an end in time.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    report, log = folder / "gate.xml", folder / "gate.log"
+    report.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "pytest", *arguments, "-q", "-p", "no:cacheprovider"]
+    # A warning of another version of torch or Triton is no wrong number.
+    command += ["-W", "default", f"--junitxml={report}"]
+    if workers > 1 and importlib.util.find_spec("xdist"):
+        command += ["-n", str(workers), "--dist", "worksteal"]
+    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    found = {"command": " ".join(command[1:]), "state": "red", "reason": None}
+    with log.open("w", encoding="utf-8") as stream:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            code = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            return found | _counts(report) | {"reason": f"did not end within {seconds:.0f} s"}
+    found |= _counts(report)
+    if code == 0 and found["passed"]:
+        found["state"] = "green"
+    else:
+        found["reason"] = f"pytest ended with {code}, see {log.name}"
+    return found
+
+
+def _counts(report: Path) -> dict[str, Any]:
+    counts: dict[str, Any] = {"passed": 0, "failed": 0, "skipped": 0, "failures": []}
+    if not report.exists():
+        return counts
+    for case in ElementTree.parse(report).iter("testcase"):
+        broken = [e for e in case if e.tag in ("failure", "error")]
+        if broken:
+            counts["failed"] += 1
+            message = (broken[0].get("message") or "").splitlines() or [""]
+            name = f"{case.get('classname')}::{case.get('name')}"
+            counts["failures"].append(f"{name}: {message[0][:300]}")
+        elif case.find("skipped") is not None:
+            counts["skipped"] += 1
+        else:
+            counts["passed"] += 1
+    return counts

@@ -1,0 +1,213 @@
+"""What the kernels are compared with: the loop over time, written from the equations.
+
+    I_ji(t) = r_ji I_ji(t-1) + w_ji z_i(t),   V_j = sum_i I_ji - J_j,   s_j = (V_j > theta)
+    J_j(t)  = kappa J_j(t-1) + theta s_j(t-1)
+
+One tensor [B, J, I] of currents per step under autograd, a spike with the triangular surrogate, as
+in the paper's official programs. Four ways to run it:
+
+- `loop`: eager; bound by launches where the tensors are small;
+- `compiled`: the cell of one step under `torch.compile`, the loop in Python;
+- `graph`: the eager loop, forward and backward, in one CUDA graph: no launch is waited for;
+- `compiled graph`: the compiled cell, captured: the strongest of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+RIVALS = ("loop", "compiled", "graph", "compiled graph")
+
+
+class _Spike(torch.autograd.Function):
+    """1 where V > theta; backward: max(0, 1 - |V - theta| / theta)."""
+
+    @staticmethod
+    def forward(ctx: Any, distance: Tensor, theta: Tensor) -> Tensor:
+        ctx.save_for_backward(distance, theta)
+        return (distance > 0).to(distance.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        distance, theta = ctx.saved_tensors
+        return g * (1 - distance.abs() / theta).clamp(min=0), None
+
+
+def synapse_cell(z: Tensor, current: Tensor, w: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
+    """z [B, I], currents [B, J, I] -> sum [B, J], currents."""
+    current = r * current + w * z.unsqueeze(1)
+    return current.sum(-1), current
+
+
+def neuron_cell(
+    v: Tensor, reset: Tensor, s: Tensor, theta: Tensor, kappa: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Summed current, reset current and last spike [B, J] -> spike, reset current."""
+    reset = kappa * reset + theta * s
+    return _Spike.apply(v - reset - theta, theta), reset
+
+
+def layer_cell(
+    z: Tensor, current: Tensor, reset: Tensor, s: Tensor, w: Tensor, r: Tensor, theta: Tensor,
+    kappa: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """A feedforward layer -> spike, currents, reset current."""
+    v, current = synapse_cell(z, current, w, r)
+    s, reset = neuron_cell(v, reset, s, theta, kappa)
+    return s, current, reset
+
+
+def recurrent_cell(
+    c: Tensor, current: Tensor, reset: Tensor, s: Tensor, w: Tensor, r: Tensor, theta: Tensor,
+    kappa: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Recurrent synapses [J, J] over a given current c [B, J] -> spike, currents, reset current."""
+    v, current = synapse_cell(s, current, w, r)
+    s, reset = neuron_cell(c + v, reset, s, theta, kappa)
+    return s, current, reset
+
+
+def full_cell(
+    z: Tensor, current: Tensor, recurrent: Tensor, reset: Tensor, s: Tensor, w: Tensor, r: Tensor,
+    w_rec: Tensor, r_rec: Tensor, theta: Tensor, kappa: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """A recurrent layer with its inputs -> spike, both currents, reset current."""
+    v, current = synapse_cell(z, current, w, r)
+    fed_back, recurrent = synapse_cell(s, recurrent, w_rec, r_rec)
+    s, reset = neuron_cell(v + fed_back, reset, s, theta, kappa)
+    return s, current, recurrent, reset
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights and decays of one layer; `recurrent` of its recurrent synapses, if any."""
+
+    w: Tensor
+    r: Tensor
+    recurrent: tuple[Tensor, Tensor] | None = None
+    spiking: bool = True
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        return [self.w, self.r, *(self.recurrent or ())]
+
+    @property
+    def synapses(self) -> int:
+        return self.w.numel() + (self.recurrent[0].numel() if self.recurrent else 0)
+
+
+Compile = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def as_it_is(cell: Callable[..., Any]) -> Callable[..., Any]:
+    return cell
+
+
+_COMPILED: dict[tuple[str, Callable[..., Any]], Callable[..., Any]] = {}
+
+
+def compiler(backend: str = "inductor") -> Compile:
+    """`torch.compile` of a cell, made once."""
+
+    def compiled(cell: Callable[..., Any]) -> Callable[..., Any]:
+        key = (backend, cell)
+        if key not in _COMPILED:
+            # One compilation for each size: sizes that vary would make slower code.
+            torch._dynamo.config.cache_size_limit = 256
+            _COMPILED[key] = torch.compile(cell, backend=backend, dynamic=False, fullgraph=True)
+        return _COMPILED[key]
+
+    return compiled
+
+
+def _zeros(like: Tensor, *shape: int) -> Tensor:
+    """A state before the first step. It takes a gradient wherever later ones do: a cell is then
+    compiled once, not once more for the first step."""
+    return like.new_zeros(shape).requires_grad_(torch.is_grad_enabled())
+
+
+def _neuron(like: Tensor, B: int, J: int) -> tuple[Tensor, ...]:
+    """Reset current and spike before the first step, theta, kappa (of 20 steps)."""
+    zeros = _zeros(like, B, J), _zeros(like, B, J)
+    return *zeros, like.new_ones(J), like.new_full((J,), 0.9512294)
+
+
+def current_loop(x: Tensor, layer: Weights, compile: Compile = as_it_is) -> Tensor:
+    """x [T, B, I] -> summed current [T, B, J]."""
+    cell, out = compile(synapse_cell), []
+    current = _zeros(x, x.shape[1], *layer.w.shape)
+    for z in x.unbind(0):
+        v, current = cell(z, current, layer.w, layer.r)
+        out.append(v)
+    return torch.stack(out)
+
+
+def layer_loop(x: Tensor, layer: Weights, compile: Compile = as_it_is) -> Tensor:
+    """x [T, B, I] -> spikes [T, B, J]; recurrent if the layer is."""
+    J, I = layer.w.shape  # noqa: E741
+    B, out = x.shape[1], []
+    reset, s, theta, kappa = _neuron(x, B, J)
+    current = _zeros(x, B, J, I)
+    if layer.recurrent is None:
+        cell = compile(layer_cell)
+        for z in x.unbind(0):
+            s, current, reset = cell(z, current, reset, s, layer.w, layer.r, theta, kappa)
+            out.append(s)
+    else:
+        cell, recurrent = compile(full_cell), _zeros(x, B, J, J)
+        for z in x.unbind(0):
+            s, current, recurrent, reset = cell(
+                z, current, recurrent, reset, s, layer.w, layer.r, *layer.recurrent, theta, kappa
+            )
+            out.append(s)
+    return torch.stack(out)
+
+
+def recurrent_loop(c: Tensor, layer: Weights, compile: Compile = as_it_is) -> Tensor:
+    """Given current c [T, B, J] -> spikes; only the recurrent synapses (w, r) are the layer's."""
+    B, J = c.shape[1:]
+    cell, out = compile(recurrent_cell), []
+    reset, s, theta, kappa = _neuron(c, B, J)
+    current = _zeros(c, B, J, J)
+    for c_t in c.unbind(0):
+        s, current, reset = cell(c_t, current, reset, s, layer.w, layer.r, theta, kappa)
+        out.append(s)
+    return torch.stack(out)
+
+
+def network_loop(x: Tensor, layers: Sequence[Weights], compile: Compile = as_it_is) -> Tensor:
+    """Layers one after the other; one that does not spike gives its current."""
+    for layer in layers:
+        x = (layer_loop if layer.spiking else current_loop)(x, layer, compile)
+    return x
+
+
+def tape_bytes(T: int, B: int, synapses: int) -> int:
+    """What autograd keeps of a loop: the currents of every step."""
+    return 4 * T * B * synapses
+
+
+def in_a_graph(run: Callable[[], Any]) -> Callable[[], Any]:
+    """`run` captured in a CUDA graph; its result is the static one. On the CPU: `run` itself."""
+    if not torch.cuda.is_available():
+        return run
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(2):
+            run()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = run()
+
+    def replay() -> Any:
+        graph.replay()
+        return result
+
+    return replay

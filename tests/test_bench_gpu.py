@@ -1,0 +1,174 @@
+"""The benchmark of the GPU, rehearsed on the CPU: its arithmetic, its file, its gate."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench import report, rivals, timing
+from hetsyn_triton import HetSynLIF, HetSynReadout, Normal, ops
+from hetsyn_triton.surrogates import Triangular
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def rehearse(folder: Path, *options: str) -> tuple[int, str, dict[str, Any]]:
+    """Exit status, output and the file of a rehearsal."""
+    command = [sys.executable, "bench/gpu.py", "--rehearse", "--seconds", "0.01", "--out"]
+    done = subprocess.run(
+        [*command, str(folder), *options],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "HETSYN_TUNED": str(folder / "tuned.json")},
+        capture_output=True,
+        text=True,
+    )
+    file = folder / "gpu-rehearsal.json"
+    assert file.exists(), done.stdout + done.stderr
+    return done.returncode, done.stdout, json.loads(file.read_text())
+
+
+def test_rehearsal(tmp_path: Path) -> None:
+    """The whole way: gate, warm-up, every kind of layer row and one kernel; rivals, file, table."""
+    only = "network|layer|recurrent synapses|^spike_scan .* spike_scan$"
+    status, said, result = rehearse(tmp_path, "--tune", "--only", only)
+    assert status == 0
+    assert result["rehearsal"]
+    assert result["gate"]["state"] == "green"
+    assert result["gate"]["passed"] >= 1
+    assert {"device", "torch", "triton", "python", "date", "commit"} <= result["machine"].keys()
+    assert len(result["rows"]) == 7
+    for row in result["rows"]:
+        assert row["status"] == "measured", row
+        assert row["low_ms"] <= row["ms"] <= row["high_ms"]
+        assert row["repeats"] >= 3
+        assert row["fraction"] is None  # a CPU has no floor here
+        for rival in row["rivals"].values():
+            assert rival["status"] == "measured", rival
+            assert rival["ratio"] == pytest.approx(rival["ms"] / row["ms"], rel=1e-3)
+    kinds = {row["part"]: set(row["rivals"]) for row in result["rows"]}
+    assert kinds["step"] == kinds["both"] == set(rivals.RIVALS)
+    # As they came, line by line, for the case that the end is never reached.
+    lines = [json.loads(line) for line in (tmp_path / "gpu.jsonl").read_text().splitlines()]
+    assert [line["name"] for line in lines[2:]] == [row["name"] for row in result["rows"]]
+    assert list(result["tuned"]["winners"]) == ["spike_scan/few"]
+    assert not (tmp_path / "tuned.json").exists()
+    assert result["tuned"]["failed"] == {}
+    text = (tmp_path / "gpu-rehearsal.txt").read_text()
+    assert text.strip() in said
+    assert text.startswith("REHEARSAL")
+
+
+def test_a_red_gate_refuses(tmp_path: Path) -> None:
+    status, said, result = rehearse(tmp_path, "--only", "forward", "--gate", "tests/none_such.py")
+    assert status == 1
+    assert "nothing is timed" in said
+    assert result["gate"]["state"] == "red"
+    assert [row["status"] for row in result["rows"]] == ["not measured"]
+    assert "not measured" in (tmp_path / "gpu-rehearsal.txt").read_text()
+
+
+def test_a_red_gate_is_shouted_about_where_it_is_overridden(tmp_path: Path) -> None:
+    """A gate without a single test is red too. The row itself breaks, and that is recorded."""
+    status, said, result = rehearse(
+        tmp_path, "--ungated", "--budget", "9", "--only", "6->4.*forward",
+        "--gate", "tests/test_bench_gpu.py", "-k", "no_such_test",
+    )  # fmt: skip
+    assert status == 0
+    assert "THE GATE IS RED" in said
+    assert result["gate"]["state"] == "red"
+    (row,) = result["rows"]
+    assert row["reason"] == "out of time"
+    assert row["rivals"]["loop"]["status"] == "not measured"
+
+
+def test_ratios_and_fractions() -> None:
+    record = {
+        "ms": 2.0,
+        "fma": 3 * 10**9,
+        "predicted": {"in_waves": 0.5},
+        "rivals": {"loop": {"ms": 50.0}, "graph": {"reason": "does not fit"}},
+    }
+    found = report.derive(record, 6e12)
+    assert found["floor_ms"] == pytest.approx(0.5)
+    assert found["fraction"] == pytest.approx(0.25)
+    assert found["of_predicted"] == pytest.approx(0.5)
+    assert found["rivals"]["loop"]["ratio"] == pytest.approx(25.0)
+    assert found["rivals"]["graph"] == {"reason": "does not fit", "ratio": None}
+    missing = report.derive({"ms": None, "fma": 10}, 6e12)
+    assert missing["fraction"] is None
+    assert report.derive({"ms": 1.0, "fma": 0}, 6e12)["fraction"] is None
+
+
+def test_what_breaks_is_recorded_and_costs_nothing_else() -> None:
+    code = (
+        "from bench.gpu import Clock, attempt\n"
+        "def broken(): raise RuntimeError('no kernel image')\n"
+        "print(attempt(Clock(60), broken)['reason'])\n"
+        "print(attempt(Clock(1), broken)['reason'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["RuntimeError: no kernel image", "out of time"]
+
+
+def test_median_and_sets() -> None:
+    assert timing.sets_for(1 << 20) == timing.MOST_SETS
+    assert timing.sets_for(50 << 20) == 3
+    assert timing.sets_for(1 << 30) == 1
+    seen: list[int] = []
+    calls = [timing.Call(lambda k=k: seen.append(k)) for k in range(3)]  # type: ignore[misc]
+    found = timing.measure(calls, torch.device("cpu"), seconds=1e-9)
+    assert found.repeats == 3
+    assert seen[-3:] == [0, 1, 2]
+    assert found.low_ms <= found.ms <= found.high_ms
+
+
+@pytest.mark.parametrize("recurrent", [False, True], ids=["feedforward", "recurrent"])
+def test_the_loop_computes_what_the_layers_compute(recurrent: bool) -> None:
+    """Spikes and gradients: the comparison is between equals."""
+    generator = torch.Generator().manual_seed(0)
+    more = {"recurrent_weight_init": Normal(0.0, 0.3)} if recurrent else {}
+    layer = HetSynLIF(
+        6, 5, recurrent=recurrent, weight_init=Normal(0.2, 0.5), dtype=torch.float64,
+        generator=generator, **more,
+    )  # fmt: skip
+    x = (torch.rand(12, 3, 6, generator=generator) < 0.4).double().requires_grad_()
+    spikes, _ = layer(x)
+    g = torch.randn(spikes.shape, generator=generator, dtype=torch.float64)
+    expected = torch.autograd.grad(spikes, [x, *layer.parameters()], g)
+    pair = None
+    if recurrent:
+        pair = tuple(
+            t.detach().requires_grad_() for t in (layer.recurrent_weight, layer.recurrent_decay())
+        )
+    w, r = (t.detach().requires_grad_() for t in (layer.weight, layer.decay()))
+    weights = rivals.Weights(w, r, pair)
+    found = rivals.layer_loop(x, weights)
+    assert spikes.any()
+    assert torch.equal(found, spikes)
+    leaves = {"weight": w, "decay.raw": r}
+    if pair:
+        leaves |= {"recurrent_weight": pair[0], "recurrent_decay.raw": pair[1]}
+    dx, *grads = torch.autograd.grad(found, [x, *leaves.values()], g)
+    torch.testing.assert_close(dx, expected[0])
+    named = dict(zip(dict(layer.named_parameters()), expected[1:], strict=True))
+    for name, got in zip(leaves, grads, strict=True):
+        torch.testing.assert_close(got, named[name], rtol=1e-6, atol=1e-6)
+    readout = HetSynReadout(6, 5, dtype=torch.float64, generator=generator)
+    last = rivals.Weights(readout.weight, readout.decay(), spiking=False)
+    torch.testing.assert_close(rivals.network_loop(x, [last]), readout(x)[0])
+
+
+def test_the_recurrent_loop_computes_what_the_operator_computes() -> None:
+    generator = torch.Generator().manual_seed(1)
+    c = torch.randn(9, 2, 5, generator=generator, dtype=torch.float64)
+    w = torch.randn(5, 5, generator=generator, dtype=torch.float64)
+    r = torch.rand(5, 5, generator=generator, dtype=torch.float64)
+    one, zeros = c.new_ones(1, 5), c.new_zeros(1, 2, 5)
+    neuron = (one, 0.9512294 * one[None], one[None], zeros[None], zeros)
+    spikes, *_ = ops.recurrent_scan(c[None], w[None], r[None], None, *neuron, Triangular())
+    assert torch.equal(rivals.recurrent_loop(c, rivals.Weights(w, r)), spikes[0])
