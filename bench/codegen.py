@@ -154,10 +154,14 @@ def predicted(case: Case, records: dict[str, Record]) -> Record | None:
 
 
 def commit() -> str:
-    """Of the checkout, `-dirty` where it holds changes; unknown without git."""
-    ask = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=12", "--dirty"]
-    answer = subprocess.run(ask, capture_output=True, text=True, check=False)
-    return answer.stdout.strip() or "unknown"
+    """Of the checkout, `-dirty` where its kernels hold changes; unknown without git."""
+
+    def git(*arguments: str) -> str:
+        ask = ["git", "-C", str(ROOT), *arguments]
+        return subprocess.run(ask, capture_output=True, text=True, check=False).stdout.strip()
+
+    changed = "-dirty" if git("status", "--porcelain", "kernels") else ""
+    return (git("rev-parse", "HEAD") or "unknown") + changed
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
