@@ -12,6 +12,8 @@ of it. What breaks or does not fit is recorded with its reason and costs no othe
 goes the same way on a CPU, interpreted, with tiny sizes.
 """
 
+# ruff: noqa: E402 - Triton reads the environment when it is imported
+
 from __future__ import annotations
 
 import argparse
@@ -33,7 +35,6 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-# Read when Triton is imported.
 os.environ["TRITON_INTERPRET"] = str(int("--rehearse" in sys.argv))
 
 import torch
@@ -136,14 +137,19 @@ def rows_of(options: argparse.Namespace) -> list[Row]:
 
 @contextmanager
 def tidy() -> Any:
-    """Memory of a measurement is given back, whatever became of it."""
-    try:
-        yield
-    finally:
+    """Memory of a measurement is given back, whatever became of it and of the one before."""
+
+    def clear() -> None:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
             torch.cuda.empty_cache()
+
+    clear()
+    try:
+        yield
+    finally:
+        clear()
 
 
 def attempt(clock: Clock, run: Callable[[], Timing]) -> Record:

@@ -14,12 +14,16 @@ in the paper's official programs. Four ways to run it:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+KAPPA = math.exp(-1 / 20)
+"""Decay of the reset current, as the layers have it by default."""
 
 RIVALS = ("loop", "compiled", "graph", "compiled graph")
 
@@ -134,7 +138,7 @@ def _zeros(like: Tensor, *shape: int) -> Tensor:
 def _neuron(like: Tensor, B: int, J: int) -> tuple[Tensor, ...]:
     """Reset current and spike before the first step, theta, kappa (of 20 steps)."""
     zeros = _zeros(like, B, J), _zeros(like, B, J)
-    return *zeros, like.new_ones(J), like.new_full((J,), 0.9512294)
+    return *zeros, like.new_ones(J), like.new_full((J,), KAPPA)
 
 
 def current_loop(x: Tensor, layer: Weights, compile: Compile = as_it_is) -> Tensor:

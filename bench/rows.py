@@ -231,7 +231,7 @@ def _recurrent_row(T: int, B: int, J: int) -> Row:
     def ours(device: torch.device, seed: int) -> Call:
         c, w, r = parts(device, seed)
         one, zeros = c.new_ones(1, J), c.new_zeros(1, B, J)
-        neuron = (one, 0.9512294 * one[None], one[None], zeros[None], zeros)
+        neuron = (one, rivals.KAPPA * one[None], one[None], zeros[None], zeros)
 
         def forward() -> Tensor:
             synapses = (w[None], r[None], None)
