@@ -17,6 +17,7 @@ Readers wait only for programs that run at the same time: the launch must be coo
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -27,8 +28,6 @@ _QUIET_NAN = tl.constexpr(0x7FC00000)
 
 def await_all(buffer: Tensor) -> Tensor:
     """Marks every word of a float32 buffer as not yet published; returns it."""
-    import torch
-
     buffer.view(torch.int32).fill_(SENTINEL.value)
     return buffer
 
