@@ -68,11 +68,11 @@ EVERY = _synaptic() + _scans() + _recurrent()
 """Minutes of compilation for one target."""
 
 ONE = [
-    case("synaptic_current", 130, 32),
+    case("synaptic_current", 4, 32),
     case("synaptic_parameter_gradient", 4, 32),
     case("feedforward_scan_fused", 4, 32),
-    case("spike_scan", 32, 32, B=32),
-    case("spike_scan_backward", 32, 32, B=32),
+    case("spike_scan", 16, 16, B=32),
+    case("spike_scan_backward", 16, 16, B=32),
     case("recurrent_scan", 16, 16, B=32),
     case("recurrent_scan_backward", 16, 16, B=32),
     case("recurrent_scan_by_steps", 16, 16, B=2, T=2),

@@ -177,8 +177,9 @@ def test_loop_inside_a_loop_is_the_hot_one() -> None:
     assert (code.hot.fma, code.hot.total, code.hot.spills, code.spills) == (5, 6, 0, 1)
 
 
-def test_code_without_loops() -> None:
-    code = aot.Code("kernel", "sm_90", 32, 0, aot.loops_of("/*0000*/ EXIT ;"))
+@pytest.mark.parametrize("listing", ["/*0000*/ EXIT ;", "/*0000*/ FADD R1 ;\n/*0010*/ BRA 0x0 ;"])
+def test_code_without_multiply_adds_in_loops(listing: str) -> None:
+    code = aot.Code("kernel", "sm_90", 32, 0, aot.loops_of(listing))
     assert (code.hot, code.spills) == (None, 0)
 
 
