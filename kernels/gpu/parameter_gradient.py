@@ -278,7 +278,7 @@ def synaptic_parameter_gradient(
     R, T, B, I = z.shape
     J = g.shape[3]
     if 0 in (R, T, B, I, J):
-        nothing = torch.zeros(R, J, I, device=z.device)
+        nothing = torch.zeros(R, J, I, device=z.device, dtype=torch.float32)
         return nothing, nothing.clone()
     BI, BJ = block(I, J)
     z, g = near(z, least=BI), near(g)

@@ -181,11 +181,11 @@ def backward_in_registers(
     replicas, steps, batch, neurons = derivative.shape
     device = derivative.device
     currents = feedback_decay.shape[1]
-    g_v = torch.empty(derivative.shape, device=device)
-    d_threshold = torch.empty(replicas, batch, neurons, device=device)
-    d_feedback = torch.empty(replicas, currents, batch, neurons, device=device)
+    g_v = torch.empty(derivative.shape, device=device, dtype=torch.float32)
+    d_threshold = torch.empty(replicas, batch, neurons, device=device, dtype=torch.float32)
+    d_feedback = torch.empty(replicas, currents, batch, neurons, device=device, dtype=torch.float32)
     d_spike = torch.empty_like(d_threshold)
-    d_trace = torch.empty(replicas, batch, neurons, neurons, device=device)
+    d_trace = torch.empty(replicas, batch, neurons, neurons, device=device, dtype=torch.float32)
     if tile.programs > 1:
         await_all(g_v)
     decay = dense(decay)

@@ -169,10 +169,10 @@ def forward_in_registers(
     current = rows(current)
     replicas, steps, batch, neurons = current.shape
     device = current.device
-    spikes = torch.empty(current.shape, device=device)
-    potentials = torch.empty(current.shape, device=device)
-    last_feedback = torch.empty(feedback.shape, device=device)
-    last_trace = torch.empty(replicas, batch, neurons, neurons, device=device)
+    spikes = torch.empty(current.shape, device=device, dtype=torch.float32)
+    potentials = torch.empty(current.shape, device=device, dtype=torch.float32)
+    last_feedback = torch.empty(feedback.shape, device=device, dtype=torch.float32)
+    last_trace = torch.empty(replicas, batch, neurons, neurons, device=device, dtype=torch.float32)
     if tile.programs > 1:
         await_all(spikes)
     decay = dense(decay)

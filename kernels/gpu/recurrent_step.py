@@ -188,8 +188,8 @@ def _named(letter: str, steps: Tensor) -> dict[str, int]:
 def _state(first: Tensor | None, shape: tuple[int, ...], device: torch.device) -> Tensor:
     """A buffer of its own with the given values, zeros if none are given."""
     if first is None:
-        return torch.zeros(shape, device=device)
-    return torch.empty(shape, device=device).copy_(first)
+        return torch.zeros(shape, device=device, dtype=torch.float32)
+    return torch.empty(shape, device=device, dtype=torch.float32).copy_(first)
 
 
 def forward_by_steps(
@@ -207,8 +207,8 @@ def forward_by_steps(
     current = rows(current)
     replicas, steps, batch, neurons = current.shape
     device = current.device
-    spikes = torch.empty(current.shape, device=device)
-    potentials = torch.empty(current.shape, device=device)
+    spikes = torch.empty(current.shape, device=device, dtype=torch.float32)
+    potentials = torch.empty(current.shape, device=device, dtype=torch.float32)
     last_feedback = _state(feedback, tuple(feedback.shape), device)
     last_trace = _state(trace, (replicas, batch, neurons, neurons), device)
     arguments = {
@@ -252,8 +252,8 @@ def backward_by_steps(
     replicas, steps, batch, neurons = derivative.shape
     device = derivative.device
     currents = feedback_decay.shape[1]
-    g_v = torch.empty(derivative.shape, device=device)
-    d_threshold = torch.zeros(replicas, batch, neurons, device=device)
+    g_v = torch.empty(derivative.shape, device=device, dtype=torch.float32)
+    d_threshold = torch.zeros(replicas, batch, neurons, device=device, dtype=torch.float32)
     d_feedback = _state(g_feedback, (replicas, currents, batch, neurons), device)
     d_trace = _state(g_trace, (replicas, batch, neurons, neurons), device)
     back, back_next = torch.zeros_like(d_threshold), torch.empty_like(d_threshold)
