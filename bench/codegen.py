@@ -222,14 +222,27 @@ def case_table(rows: Sequence[Record]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", nargs="+", choices=list(SETS), default=["benchmark"])
-    parser.add_argument("--target", nargs="+", choices=list(TARGETS), default=["sm_90"])
+    parser.add_argument(
+        "--cases",
+        nargs="+",
+        choices=list(SETS),
+        default=["benchmark"],
+        help="benchmark: the sizes of bench/cases.py; goals: those the promised figures stand on;"
+        " one: every kernel once; every: all tiles and flags (default benchmark)",
+    )
+    parser.add_argument(
+        "--target", nargs="+", choices=list(TARGETS), default=["sm_90"], help="default sm_90"
+    )
     parser.add_argument("--kernel", default="", help="only kernels whose name contains this")
     parser.add_argument("--json", type=Path, help="also write everything to this file")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1))
     given = parser.parse_args(arguments)
 
     cases = list(dict.fromkeys(case for name in given.cases for case in SETS[name]))
+    names = {call.name for case in cases for call in case.record()}
+    if not any(given.kernel in name for name in names):
+        parser.error(f"--kernel: none of {', '.join(sorted(names))} contains {given.kernel!r}")
+    print("compiling, some kernels take half a minute each", file=sys.stderr, flush=True)
     records = compile_all(cases, given.target, given.kernel, given.jobs)
     by_key = {r["key"]: r for r in records if r["target"] == "sm_90"}
     rows = [row for row in (predicted(case, by_key) for case in cases) if row]
@@ -243,8 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.json:
         stored = {
             "label": "predicted, not measured",
-            "command": f"python bench/codegen.py --cases {' '.join(given.cases)}"
-            f" --target {' '.join(given.target)}",
+            "command": " ".join(["python", "bench/codegen.py", *(arguments or sys.argv[1:])]),
             "date": datetime.date.today().isoformat(),
             "commit": commit(),
             "triton": triton.__version__,

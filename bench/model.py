@@ -8,7 +8,8 @@ For an operator with synapses:
 
 `share` is the part of multiply-adds in all instructions of the loop over time (of a recurrent scan
 with the few of its neurons). `in_waves` is the same with the arithmetic stretched to whole waves:
-ceil(programs / slots) * slots / programs, slots = programs resident at once. A program that has a
+ceil(programs / slots) * slots / programs, slots = programs resident at once, and with the launch
+that adds partial sums after it, not beside it. A program that has a
 multiprocessor to itself runs faster than in a full one, so with several slots this errs upward in
 time, as `fraction` errs downward.
 
@@ -29,7 +30,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from hetsyn_triton.kernels.gpu import add_partials
 from hetsyn_triton.kernels.gpu.launch import Cost
+from hetsyn_triton.kernels.gpu.synaptic_current import tile
 
 SMS = 132
 CLOCK = 1.98e9
@@ -114,8 +117,9 @@ def us_per_step(work: Work, programs: int) -> float:
     return 1e6 * rounds * work.instructions * work.warps * resident / 4 / CLOCK
 
 
-def predict_synapses(cost: Cost, works: Sequence[Work]) -> Prediction:
-    """Of an operator with synapses, not recurrent."""
+def predict_synapses(cost: Cost, works: Sequence[Work], after: int = 0) -> Prediction:
+    """Of an operator with synapses, not recurrent; `after` bytes of the HBM bytes are moved when
+    the main launch is done."""
     work = main(works)
     floor = cost.fma / FMA_RATE
     times = {
@@ -124,7 +128,8 @@ def predict_synapses(cost: Cost, works: Sequence[Work]) -> Prediction:
         "L2": cost.l2 / L2_RATE,
     }
     bound = max(times, key=times.__getitem__)
-    whole = max(times["instructions"] * stretch(work), times["HBM"], times["L2"])
+    beside = (cost.hbm - after) / HBM_RATE
+    whole = max(times["instructions"] * stretch(work), beside, times["L2"]) + after / HBM_RATE
     return Prediction(
         1e6 * floor, 1e6 * times[bound], floor / times[bound], floor / whole, bound, work.share
     )
@@ -137,8 +142,9 @@ def predict_recurrent(cost: Cost, works: Sequence[Work], steps: int, programs: i
     step = us_per_step(work, programs)
     time = steps * step / 1e6
     best = cost.executed / FMA_RATE / work.share
+    time = max(time, best)
     return Prediction(
-        1e6 * floor, 1e6 * best, floor / best, floor / max(time, best), "steps", work.share, step
+        1e6 * floor, 1e6 * time, floor / time, floor / time, "steps", work.share, step
     )
 
 
@@ -173,7 +179,14 @@ def predict(case: Any, works: Sequence[Work]) -> Prediction:
         # Programs that share a sample go over the samples in a loop: their grid is one round.
         programs = max(work.programs, case.R * case.B * programs_per_sample(case.J))
         return predict_recurrent(case.cost(), works, case.T, programs)
-    return predict_synapses(case.cost(), works)
+    after = 0
+    if any(w.kernel == "add_partials_kernel" for w in works):
+        backward = case.operator == "synaptic_current_backward"
+        summed, outputs = (case.J, case.I) if backward else (case.I, case.J)
+        constants = tile(summed, outputs).constants
+        parts = -(-summed // (constants["GROUPS"] * constants["BS"]))
+        after = add_partials.cost(1, parts, case.R * case.T * case.B * outputs).hbm
+    return predict_synapses(case.cost(), works, after)
 
 
 def programs_per_sample(neurons: int) -> int:

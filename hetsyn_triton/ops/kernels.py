@@ -34,7 +34,7 @@ def _on_gpu(operator: str) -> Callable[..., Any]:
     fallback = getattr(closed_form, operator)
 
     def implementation(*args: Any) -> Any:
-        # z of a synaptic current may be a caller's own; parameters tell what is computed in.
+        # `functional` brings inputs to the parameters' dtype: it is one dtype for all.
         dtypes = {a.dtype for a in args if isinstance(a, Tensor)}
         if dtypes == {TRITON_DTYPE}:
             module = f"hetsyn_triton.kernels.gpu.{TRITON_KERNELS[operator]}"

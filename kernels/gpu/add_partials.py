@@ -56,8 +56,11 @@ def add_partials_kernel(
     tl.store(total + i_a * elements + o_n, b_total, mask=m_n)
 
 
-def add_partials(partials: Tensor) -> Tensor:
+def add_partials(partials: Tensor, features: int = 1) -> Tensor:
     """[A, P, N] float32, contiguous -> [A, N]: sums over P, chains of ascending p.
+
+    N is a multiple of `features`, which decides how wide loads are: sizes that change from call to
+    call, as T and B do, then compile nothing.
 
     P = 0 gives zeros; P = 1 gives the partials themselves, not a copy.
     """
@@ -71,7 +74,7 @@ def add_partials(partials: Tensor) -> Tensor:
     if outer * elements <= _SMALL:
         launch_sum(partials, total, parts, elements, outer, width=1, threads=32, unrolled=32)
     else:
-        width = 1 if elements % 4 else 4
+        width = 1 if features % 4 else 4
         launch_sum(partials, total, parts, elements, outer, width=width, threads=128, unrolled=8)
     return total
 

@@ -184,7 +184,7 @@ def feedback_gradient(
     )
     shape = (replicas, feedbacks, neurons)
     d_decay, d_strength = (
-        add_partials(partial.view(replicas, batch, feedbacks * neurons)).view(shape)
+        add_partials(partial.view(replicas, batch, feedbacks * neurons), neurons).view(shape)
         for partial in (to_decay, to_strength)
     )
     return d_decay, d_strength

@@ -72,6 +72,7 @@ def feedforward_scan_kernel(
     m_o = o_o < O
     p_neuron = i_r * O + o_o
     p_state = n * O + o_o
+    p_parked = parked + n * (S * O)
     stride_zt = stride_zt.to(tl.int64)  # the interpreter takes a small number for int32
     stride_ot = stride_ot.to(tl.int64)
     out_first = i_r * stride_or + i_b * stride_ob
@@ -84,7 +85,7 @@ def feedforward_scan_kernel(
             b_w = load_matrix(w + i_r * (S * O), o_own, o_s0, o_o, m_o, S, O, BS)
             b_r = load_matrix(r + i_r * (S * O), o_own, o_s0, o_o, m_o, S, O, BS)
             given = HAS_TRACE or t_first > 0
-            b_x = load_state(parked + n * (S * O), o_own, o_s0, o_o, m_o, given, S, O, BS)
+            b_x = load_state(p_parked, o_own, o_s0, o_o, m_o, given, S, O, BS)
             o_z = o_s0[:, None] + tl.arange(0, 4)[None, :]
             p_z = z + (i_r * stride_zr + i_b * stride_zb + t_first * stride_zt) * 4
             for t in range(t_first, t_full, STEPS):
@@ -112,7 +113,9 @@ def feedforward_scan_kernel(
                 for k in tl.static_range(BS):
                     o_s = o_s0 + k
                     m = ((o_s >= o_own) & (o_s < S))[:, None] & m_o[None, :]
-                    tl.store(parked + n * (S * O) + o_s[:, None] * O + o_o[None, :], b_x[k], mask=m)
+                    tl.store(
+                        p_parked + o_s.to(tl.int64)[:, None] * O + o_o[None, :], b_x[k], mask=m
+                    )
             else:
                 store_trace(
                     last + n * (S * O), b_x, o_own, o_s0, o_o, m_o, S, O, GROUPS, BO, BS, False
@@ -143,6 +146,7 @@ def feedforward_scan_kernel(
             b_spike, b_v, b_feedbacks = neuron_step(
                 b_c, b_spike, b_feedbacks, b_decays, b_strengths, b_threshold, K
             )
+            tl.debug_barrier()  # other threads hold copies of a lane: all have read c(t+1)
             tl.store(p_s + o_o, b_spike, mask=m_o)
             tl.store(p_v + o_o, b_v, mask=m_o)
             p_s += stride_ot
@@ -154,9 +158,14 @@ def feedforward_scan_kernel(
 
 
 def tile_of_layer(inputs: int, neurons: int) -> Configuration:
-    """The tile of the fused kernel: as many groups of inputs as there are, up to eight."""
+    """The tile of the fused kernel: as many groups of inputs as there are, up to eight.
+
+    Two blocks of four groups, one after the other, add as one of eight: the order does not change.
+    """
     depth = 4 if inputs <= 4 else 16
-    groups = next((g for g in (1, 2, 4, 8) if g * depth >= inputs), 8)
+    groups = next((g for g in (1, 2, 4, 8) if g * depth >= inputs), None)
+    if groups is None:  # several blocks: those of four groups where eight would leave half a block
+        groups = 4 if 0 < inputs % 128 <= 64 else 8
 
     def candidate(width: int) -> Configuration:
         constants = {"GROUPS": groups, "BO": width, "BS": depth, "STEPS": 4 if width == 128 else 2}
@@ -234,7 +243,7 @@ def feedforward_scan(
     replicas, steps, batch, inputs = z.shape
     neuron = (threshold, feedback_decay, feedback_strength, feedback, spike)
     chosen = path(replicas, steps, batch, inputs, weight.shape[1], sms=processors(z.device))
-    if steps == 0 or chosen.name == "split":
+    if steps == 0 or inputs == 0 or chosen.name == "split":
         current, last = synaptic_current(z, weight, decay, trace)
         spikes, potential, feedback_last = spike_scan(current, *neuron)
         return spikes, potential, feedback_last, last
@@ -253,7 +262,7 @@ def fused(
     spike: Tensor,
     chunk: int = CHUNK,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """`feedforward_scan` in one launch, whatever the size; T >= 1."""
+    """`feedforward_scan` in one launch, whatever the size; T >= 1 and I >= 1."""
     replicas, steps, batch, inputs = z.shape
     neurons = weight.shape[1]
     chosen = tile_of_layer(inputs, neurons)

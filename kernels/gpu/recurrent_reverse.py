@@ -90,13 +90,13 @@ def _reverse_sample(
         b_g2 = tl.broadcast_to(b_g[:, None], [BJ, KG])
         m_more = m_o & (t + 1 < T)
         p_d -= stride_dt
-        b_derivative = tl.load(p_d + o_o, mask=m_more)
+        b_derivative = tl.load(p_d + o_o, mask=m_more, other=0.0)
         if HAS_G_SPIKES:
             p_gs -= stride_st
-            b_g_spikes = tl.load(p_gs + o_o, mask=m_more)
+            b_g_spikes = tl.load(p_gs + o_o, mask=m_more, other=0.0)
         if HAS_G_POTENTIAL:
             p_gp -= stride_pt
-            b_g_potential = tl.load(p_gp + o_o, mask=m_more)
+            b_g_potential = tl.load(p_gp + o_o, mask=m_more, other=0.0)
         if PROGRAMS == 1:
             tl.store(p_g + o_store, b_g2, mask=m_store)
             b_z = columns(b_g, KG, KK)

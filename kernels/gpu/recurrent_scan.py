@@ -95,7 +95,7 @@ def _forward_sample(
     b_c = tl.load(p_c + o_o, mask=m_o & (T > 0), other=0.0)
     for t in range(T):
         p_c += stride_ct
-        b_ahead = tl.load(p_c + o_o, mask=m_o & (t + 1 < T))
+        b_ahead = tl.load(p_c + o_o, mask=m_o & (t + 1 < T), other=0.0)
         if PROGRAMS == 1:
             b_z = columns(b_s, KG, KK)
         else:
@@ -261,5 +261,5 @@ def recurrent_scan_backward(
     d_decay, d_strength = feedback_gradient(
         g_v, g_feedback, spikes, feedback_decay, feedback_strength, feedback, spike
     )
-    d_threshold = add_partials(d_thresholds)
+    d_threshold = add_partials(d_thresholds, d_thresholds.shape[2])
     return g_v, d_threshold, d_decay, d_strength, d_feedback, d_spike, d_trace

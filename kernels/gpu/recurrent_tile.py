@@ -56,9 +56,9 @@ _CLASSES = (
 def path(neurons: int, resident: int) -> Tile | None:
     """The registers of one program, of several that meet each step, or None: a launch per step.
 
-    By J alone, never by the batch, because the order of the sum depends on it. `resident` programs
-    can run at the same time, one per multiprocessor at 255 registers a thread; a device that cannot
-    hold all programs of one sample takes the steps.
+    By J and the device, never by the batch, because the order of the sum depends on it. `resident`
+    programs can run at the same time, one per multiprocessor at 255 registers a thread; a device
+    that cannot hold all programs of one sample takes the steps, whose order is another.
     """
     for largest, rows_of_program, groups, width, warps in _CLASSES:
         if neurons <= largest:

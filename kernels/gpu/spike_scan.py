@@ -267,7 +267,7 @@ def spike_scan_backward(
         g_v,
         detach_reset,
     )
-    d_threshold = add_partials(to_threshold)
+    d_threshold = add_partials(to_threshold, to_threshold.shape[2])
     d_decay, d_strength = feedback_gradient(
         g_v, g_feedback, spikes, feedback_decay, feedback_strength, feedback, spike
     )

@@ -45,7 +45,7 @@ def load_matrix(
         o_s = o_s0 + k
         m = ((o_s >= o_own) & (o_s < S))[:, None] & m_o[None, :]
         b_tiles = b_tiles + (
-            tl.load(p_matrix + o_s[:, None] * O + o_o[None, :], mask=m, other=0.0),
+            tl.load(p_matrix + o_s.to(tl.int64)[:, None] * O + o_o[None, :], mask=m, other=0.0),
         )
     return b_tiles
 
@@ -58,9 +58,9 @@ def _trace_quad(
     o_s4 = o_s[:, None] + tl.arange(0, 4)[None, :]
     m = ((o_s4 >= o_own[:, None]) & (o_s4 < S))[:, None, :] & m_o[None, :, None]
     if TRANSPOSED:
-        return o_s4[:, None, :] * O + o_o[None, :, None], m
+        return o_s4.to(tl.int64)[:, None, :] * O + o_o[None, :, None], m
     else:
-        return o_o[None, :, None] * S + o_s4[:, None, :], m
+        return o_o.to(tl.int64)[None, :, None] * S + o_s4[:, None, :], m
 
 
 @triton.jit
@@ -77,7 +77,9 @@ def load_state(
     for k in tl.static_range(BS):
         o_s = o_s0 + k
         m = ((o_s >= o_own) & (o_s < S))[:, None] & m_o[None, :] & given
-        b_tiles = b_tiles + (tl.load(p_state + o_s[:, None] * O + o_o[None, :], mask=m, other=0.0),)
+        b_tiles = b_tiles + (
+            tl.load(p_state + o_s.to(tl.int64)[:, None] * O + o_o[None, :], mask=m, other=0.0),
+        )
     return b_tiles
 
 

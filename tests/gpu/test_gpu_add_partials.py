@@ -101,6 +101,8 @@ def test_offsets_beyond_32_bits(device: torch.device, tmp_path: Path) -> None:
 
 def test_launches_without_reading(device: torch.device) -> None:
     with recording() as calls:
-        add_partials(torch.empty(1, 7, 66_000, device="meta"))
-        add_partials(torch.empty(1, 7, 60, device="meta"))
-    assert [c.constants["WIDTH"] for c in calls] == [4, 1]
+        for samples in (1000, 1001, 1003):  # whatever T and B, one kernel for a size of features
+            add_partials(torch.empty(1, 7, 66 * samples, device="meta"), 66)
+            add_partials(torch.empty(1, 7, 68 * samples, device="meta"), 68)
+        add_partials(torch.empty(1, 7, 60, device="meta"), 60)
+    assert [c.constants["WIDTH"] for c in calls] == [1, 4] * 3 + [1]
