@@ -102,7 +102,8 @@ def test_a_registered_triton_kernel_is_seen(monkeypatch: pytest.MonkeyPatch) -> 
         library.impl(operator, lambda *a: None, "CUDA")
         monkeypatch.setattr(importlib.util, "find_spec", installed)
         # The backward has no kernel: an explicit request must not fall back half of the way.
-        with pytest.raises(BackendUnavailableError, match="cannot run leaky_current_backward on cuda"):
+        refused = "cannot run leaky_current_backward on cuda"
+        with pytest.raises(BackendUnavailableError, match=refused):
             resolve("triton", torch.device("cuda"), operator)
         assert info_of(operator, "cuda").chosen == "Triton kernel"
         assert "CUDA device" in info_of(operator, "cpu").others["Triton kernel"]

@@ -154,7 +154,8 @@ def _run(
     launch_tiles(z, weight, decay, first, out, last, chosen, transposed, carry, scaled)
     if blocks == 1:
         return out[0], last
-    return add_partials(out.view(1, blocks, replicas * steps * batch * outputs), outputs).view(out.shape[1:]), last
+    partials = out.view(1, blocks, replicas * steps * batch * outputs)
+    return add_partials(partials, outputs).view(out.shape[1:]), last
 
 
 def _chunks(z: Tensor, summed: int, outputs: int) -> int:
