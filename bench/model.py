@@ -32,7 +32,7 @@ from typing import Any
 
 from hetsyn_triton.kernels.gpu import add_partials
 from hetsyn_triton.kernels.gpu.launch import Cost
-from hetsyn_triton.kernels.gpu.synaptic_current import tile
+from hetsyn_triton.kernels.gpu.synaptic_current import blocks_of, tile
 
 SMS = 132
 CLOCK = 1.98e9
@@ -183,8 +183,7 @@ def predict(case: Any, works: Sequence[Work]) -> Prediction:
     if any(w.kernel == "add_partials_kernel" for w in works):
         backward = case.operator == "synaptic_current_backward"
         summed, outputs = (case.J, case.I) if backward else (case.I, case.J)
-        constants = tile(summed, outputs).constants
-        parts = -(-summed // (constants["GROUPS"] * constants["BS"]))
+        parts = blocks_of(tile(summed, outputs), summed)
         after = add_partials.cost(1, parts, case.R * case.T * case.B * outputs).hbm
     return predict_synapses(case.cost(), works, after)
 

@@ -30,14 +30,9 @@ import triton.language as tl
 from torch import Tensor
 
 from .add_partials import add_partials
-from .launch import Cost, dense, launch, rows, strides
-from .neuron import (
-    lane_configuration,
-    lane_grid,
-    lanes_of_program,
-    load_chunk,
-    load_per_feedback,
-)
+from .lanes import lane_configuration, lane_grid, lanes_of_program, load_chunk
+from .launch import Cost, dense, launch, named_strides, rows
+from .neuron import load_per_feedback
 
 
 @triton.jit
@@ -85,10 +80,10 @@ def feedback_gradient_kernel(
     p_s = spikes + i_r * stride_sr + o_b * stride_sb + o_j
     o_state = i_r * K * lanes + o_l
 
-    b_decays = load_per_feedback(decay + i_r * (K * J) + o_j, J, m_l, K, True)
-    b_strengths = load_per_feedback(strength + i_r * (K * J) + o_j, J, m_l, K, True)
-    b_fs = load_per_feedback(feedback + o_state, lanes, m_l, K, True)
-    b_ys = load_per_feedback(feedback + o_state, lanes, m_l, K, False)
+    b_decays = load_per_feedback(decay + i_r * (K * J), J, o_j, m_l, K, True)
+    b_strengths = load_per_feedback(strength + i_r * (K * J), J, o_j, m_l, K, True)
+    b_fs = load_per_feedback(feedback, lanes, o_state, m_l, K, True)
+    b_ys = load_per_feedback(feedback, lanes, o_state, m_l, K, False)
     b_xs = b_ys
     b_to_decay = b_ys
     b_to_strength = b_ys
@@ -118,7 +113,7 @@ def feedback_gradient_kernel(
             )  # fmt: skip
             b_spike = b_next_s[u]
 
-    b_last = load_per_feedback(g_feedback + o_state, lanes, m_l, K, HAS_G_FEEDBACK)
+    b_last = load_per_feedback(g_feedback, lanes, o_state, m_l, K, HAS_G_FEEDBACK)
     o_sum = ((i_r * B + o_b) * K) * J + o_j
     for k in tl.static_range(K):
         b_d_decay = -b_to_decay[k]
@@ -150,8 +145,6 @@ def feedback_gradient(
         for _ in range(2)
     )
     chosen = lane_configuration("feedback_gradient", replicas * batch * neurons)
-    g_r, g_t, g_b = strides(g_v)
-    s_r, s_t, s_b = strides(spikes)
     launch(
         feedback_gradient_kernel,
         lane_grid(replicas, batch * neurons, chosen),
@@ -167,12 +160,8 @@ def feedback_gradient(
             "to_strength": to_strength,
             "T": steps,
             "B": batch,
-            "stride_gr": g_r,
-            "stride_gt": g_t,
-            "stride_gb": g_b,
-            "stride_sr": s_r,
-            "stride_st": s_t,
-            "stride_sb": s_b,
+            **named_strides("g", g_v),
+            **named_strides("s", spikes),
         },
         {
             "J": neurons,

@@ -35,12 +35,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .configs import Configuration, configuration
-from .launch import Cost, dense, launch, processors, quads, strides
+from .configs import Configuration
+from .launch import Cost, dense, launch, named_strides, processors, quads, strides
 from .neuron import neuron_step
 from .spike_scan import spike_scan
+from .synaptic_current import blocks_of, synaptic_current, tile, tile_of
 from .synaptic_current import cost as current_cost
-from .synaptic_current import synaptic_current, tile
 from .synaptic_tile import first_features, load_matrix, load_state, steps_at_once, store_trace
 
 CHUNK = 128
@@ -123,6 +123,7 @@ def feedforward_scan_kernel(
             tl.debug_barrier()  # sums and states written above are read by other threads below
 
         b_threshold = tl.load(threshold + p_neuron, mask=m_o, other=1.0)
+        # In one loop: by `load_per_feedback`, one after the other, the layer of 64 outputs spills.
         b_decays = ()
         b_strengths = ()
         b_feedbacks = ()
@@ -158,23 +159,12 @@ def feedforward_scan_kernel(
 
 
 def tile_of_layer(inputs: int, neurons: int) -> Configuration:
-    """The tile of the fused kernel: as many groups of inputs as there are, up to eight.
+    """The tile of the fused kernel: as many groups of inputs as there are, up to eight, but four
+    where eight would leave half a block empty.
 
     Two blocks of four groups, one after the other, add as one of eight: the order does not change.
     """
-    depth = 4 if inputs <= 4 else 16
-    groups = next((g for g in (1, 2, 4, 8) if g * depth >= inputs), None)
-    if groups is None:  # several blocks: those of four groups where eight would leave half a block
-        groups = 4 if 0 < inputs % 128 <= 64 else 8
-
-    def candidate(width: int) -> Configuration:
-        constants = {"GROUPS": groups, "BO": width, "BS": depth, "STEPS": 4 if width == 128 else 2}
-        return Configuration(f"neurons{width}", constants, max(1, groups * width // 128))
-
-    widths = sorted((128, 64, 32), key=lambda width: (-(-neurons // width) * width, -width))
-    return configuration(
-        "feedforward_scan", f"I{groups * depth}_J{widths[0]}", [candidate(w) for w in widths]
-    )
+    return tile_of("feedforward_scan", inputs, neurons, 4 if 0 < inputs % 128 <= 64 else 8)
 
 
 class Path(NamedTuple):
@@ -210,7 +200,7 @@ def path(
         return -(-programs // (sms * max(1, 8 // warps)))
 
     fused_tile = tile_of_layer(inputs, neurons)
-    blocks = -(-inputs // (fused_tile.constants["GROUPS"] * fused_tile.constants["BS"]))
+    blocks = blocks_of(fused_tile, inputs)
     programs = samples * -(-neurons // fused_tile.constants["BO"])
     step_cycles = blocks * _CYCLES_PER_TILE_STEP + _SCAN_CYCLES
     cycles = waves(programs, fused_tile.num_warps) * steps * step_cycles
@@ -218,7 +208,7 @@ def path(
     fused = max(1e6 * cycles / _CLOCK_HZ, 1e6 * parked / _HBM) + _LAUNCH_US
 
     split_tile = tile(inputs, neurons)
-    partials = -(-inputs // (split_tile.constants["GROUPS"] * split_tile.constants["BS"]))
+    partials = blocks_of(split_tile, inputs)
     programs = samples * partials * -(-neurons // split_tile.constants["BO"])
     cycles = waves(programs, split_tile.num_warps) * steps * _CYCLES_PER_TILE_STEP
     moved = 4 * samples * steps * neurons * (3 + (2 * partials + 1 if partials > 1 else 1))
@@ -279,7 +269,6 @@ def fused(
     feedback = dense(feedback)
     feedback_last = torch.empty_like(feedback)
     r, t, b = strides(z)
-    out_r, out_t, out_b = strides(spikes)
     launch(
         feedforward_scan_kernel,
         (replicas * batch, -(-neurons // chosen.constants["BO"])),
@@ -303,9 +292,7 @@ def fused(
             "stride_zr": r // 4,
             "stride_zt": t // 4,
             "stride_zb": b // 4,
-            "stride_or": out_r,
-            "stride_ot": out_t,
-            "stride_ob": out_b,
+            **named_strides("o", spikes),
         },
         {
             "S": inputs,
@@ -324,7 +311,7 @@ def cost(replicas: int, steps: int, batch: int, inputs: int, neurons: int) -> Co
     """Of the fused kernel."""
     chosen = tile_of_layer(inputs, neurons)
     depth = chosen.constants["GROUPS"] * chosen.constants["BS"]
-    blocks = -(-inputs // depth)
+    blocks = blocks_of(chosen, inputs)
     width = -(-neurons // chosen.constants["BO"])
     samples = replicas * batch
     chunks = -(-steps // CHUNK)

@@ -81,6 +81,11 @@ def strides(steps: Tensor) -> tuple[int, int, int]:
     return r, t, b
 
 
+def named_strides(letter: str, steps: Tensor) -> dict[str, int]:
+    """`strides` as the kernel arguments stride_<letter>r, t and b."""
+    return dict(zip((f"stride_{letter}{axis}" for axis in "rtb"), strides(steps), strict=True))
+
+
 def rows(steps: Tensor) -> Tensor:
     """[R, T, B, N] in float32 with adjacent features: itself where it is so already."""
     steps = steps.to(torch.float32)

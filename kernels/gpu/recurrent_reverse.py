@@ -17,14 +17,12 @@ import triton.language as tl
 from torch import Tensor
 
 from .exchange import await_all, columns, publish, wait_for
-from .launch import dense, launch, rows
-from .neuron import neuron_reverse_step
+from .launch import dense, launch, named_strides, rows
+from .neuron import load_per_feedback, neuron_reverse_step
 from .recurrent_tile import (
     Tile,
     advance,
-    load_neurons,
     load_tile,
-    named_strides,
     programs_of,
     store_tile,
 )
@@ -57,16 +55,11 @@ def _reverse_sample(
         b_x = load_tile(p_x, o_o, o_g, m_o, T >= 0, one, J, BJ, KG, KK, True)
     else:
         b_x = load_tile(p_r, o_o, o_g, m_o, T < 0, one, J, BJ, KG, KK, True)
-    b_decays = load_neurons(p_f_decay + i_r * (K * J), J, o_o, m_o, 0.0, K)
-    b_strengths = load_neurons(p_f_strength + i_r * (K * J), J, o_o, m_o, 0.0, K)
+    b_decays = load_per_feedback(p_f_decay + i_r * (K * J), J, o_o, m_o, K, True)
+    b_strengths = load_per_feedback(p_f_strength + i_r * (K * J), J, o_o, m_o, K, True)
     stride_k = B.to(tl.int64) * J
     o_feedback = (i_r * K * B + i_b) * J
-    if HAS_G_FEEDBACK:
-        b_d_f = load_neurons(p_g_feedback + o_feedback, stride_k, o_o, m_o, 0.0, K)
-    else:
-        b_d_f = ()
-        for _ in tl.static_range(K):
-            b_d_f = b_d_f + (tl.zeros([BJ], tl.float32),)
+    b_d_f = load_per_feedback(p_g_feedback + o_feedback, stride_k, o_o, m_o, K, HAS_G_FEEDBACK)
     b_d_s = tl.zeros([BJ], tl.float32)
     b_d_threshold = tl.zeros([BJ], tl.float32)
     last = (T - 1).to(tl.int64)

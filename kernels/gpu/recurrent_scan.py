@@ -40,16 +40,14 @@ from torch import Tensor
 from .add_partials import add_partials
 from .exchange import await_all, columns, publish, wait_for
 from .feedback_gradient import feedback_gradient
-from .launch import dense, launch, rows
-from .neuron import neuron_step
+from .launch import dense, launch, named_strides, rows
+from .neuron import load_per_feedback, neuron_step
 from .recurrent_reverse import backward_in_registers
 from .recurrent_step import backward_by_steps, forward_by_steps
 from .recurrent_tile import (
     Tile,
     advance,
-    load_neurons,
     load_tile,
-    named_strides,
     path,
     programs_at_once,
     programs_of,
@@ -83,10 +81,10 @@ def _forward_sample(
     else:
         b_x = load_tile(p_r, o_o, o_g, m_o, T < 0, one, J, BJ, KG, KK, False)
     b_threshold = tl.load(p_threshold + i_r * J + o_o, mask=m_o, other=0.0)
-    b_decays = load_neurons(p_f_decay + i_r * (K * J), J, o_o, m_o, 0.0, K)
-    b_strengths = load_neurons(p_f_strength + i_r * (K * J), J, o_o, m_o, 0.0, K)
+    b_decays = load_per_feedback(p_f_decay + i_r * (K * J), J, o_o, m_o, K, True)
+    b_strengths = load_per_feedback(p_f_strength + i_r * (K * J), J, o_o, m_o, K, True)
     o_feedback = (i_r * K * B + i_b) * J
-    b_f = load_neurons(p_feedback + o_feedback, B.to(tl.int64) * J, o_o, m_o, 0.0, K)
+    b_f = load_per_feedback(p_feedback + o_feedback, B.to(tl.int64) * J, o_o, m_o, K, True)
     b_s = tl.load(p_spike + i_n * J + o_o, mask=m_o, other=0.0)
     p_z = p_spike + i_n * J
     p_c = p_current + i_r * stride_cr + i_b * stride_cb

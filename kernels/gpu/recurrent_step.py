@@ -34,21 +34,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import dense, launch, rows, strides
-from .neuron import neuron_reverse_step, neuron_step
+from .launch import dense, launch, named_strides, rows
+from .neuron import load_per_feedback, neuron_reverse_step, neuron_step
 
 _FORWARD = {"BJ": 8, "BK": 128}
 _REVERSE = {"BJ": 32, "BK": 32}
 _WARPS = 4
-
-
-@triton.jit
-def _load_k(p_vectors, stride_k, o, m, K: tl.constexpr):
-    """K vectors, stride_k apart."""
-    b_vectors = ()
-    for k in tl.static_range(K):
-        b_vectors = b_vectors + (tl.load(p_vectors + k * stride_k + o, mask=m, other=0.0),)
-    return b_vectors
 
 
 @triton.jit(
@@ -76,11 +67,11 @@ def recurrent_step_kernel(
     b_c = tl.load(p_c + o_j, mask=m_j, other=0.0)
     b_s = tl.load(p_before + o_j, mask=m_j, other=0.0)
     b_threshold = tl.load(p_threshold + i_r * J + o_j, mask=m_j, other=0.0)
-    b_decays = _load_k(p_f_decay + i_r * (K * J), J, o_j, m_j, K)
-    b_strengths = _load_k(p_f_strength + i_r * (K * J), J, o_j, m_j, K)
+    b_decays = load_per_feedback(p_f_decay + i_r * (K * J), J, o_j, m_j, K, True)
+    b_strengths = load_per_feedback(p_f_strength + i_r * (K * J), J, o_j, m_j, K, True)
     stride_k = tl.cast(B, tl.int64) * J
     o_feedback = (i_r * K * B + i_b) * J
-    b_f = _load_k(p_feedback + o_feedback, stride_k, o_j, m_j, K)
+    b_f = load_per_feedback(p_feedback + o_feedback, stride_k, o_j, m_j, K, True)
 
     b_sum = tl.zeros([BJ, BK], tl.float32)
     for k_0 in range(0, J, BK):
@@ -163,9 +154,9 @@ def recurrent_step_backward_kernel(
     b_d_s = tl.load(p_back + o_k, mask=m_k, other=0.0)
     stride_k = tl.cast(B, tl.int64) * J
     o_feedback = (i_r * K * B + i_b) * J
-    b_d_f = _load_k(p_d_feedback + o_feedback, stride_k, o_k, m_k, K)
-    b_decays = _load_k(p_f_decay + i_r * (K * J), J, o_k, m_k, K)
-    b_strengths = _load_k(p_f_strength + i_r * (K * J), J, o_k, m_k, K)
+    b_d_f = load_per_feedback(p_d_feedback + o_feedback, stride_k, o_k, m_k, K, True)
+    b_decays = load_per_feedback(p_f_decay + i_r * (K * J), J, o_k, m_k, K, True)
+    b_strengths = load_per_feedback(p_f_strength + i_r * (K * J), J, o_k, m_k, K, True)
     b_d_threshold = tl.load(p_d_threshold + i_n * J + o_k, mask=m_k, other=0.0)
     b_g_v, b_d_s, b_d_f, b_d_threshold = neuron_reverse_step(
         b_g_spikes, b_g_potential, b_derivative, b_d_s, b_d_f, b_decays, b_strengths,
@@ -179,10 +170,6 @@ def recurrent_step_backward_kernel(
     tl.store(p_out + i_n * J + o_k, b_d_s + tl.sum(b_sum, axis=0), mask=m_k)
     for k in tl.static_range(K):
         tl.store(p_d_feedback + o_feedback + k * stride_k + o_k, b_d_f[k], mask=m_k)
-
-
-def _named(letter: str, steps: Tensor) -> dict[str, int]:
-    return dict(zip((f"stride_{letter}{axis}" for axis in "rtb"), strides(steps), strict=True))
 
 
 def _state(first: Tensor | None, shape: tuple[int, ...], device: torch.device) -> Tensor:
@@ -224,8 +211,8 @@ def forward_by_steps(
         "p_feedback": last_feedback,
         "p_x": last_trace,
         "B": batch,
-        **_named("c", current),
-        **_named("s", spikes),
+        **named_strides("c", current),
+        **named_strides("s", spikes),
     }
     constants = {"J": neurons, "K": feedback.shape[1], **_FORWARD}
     grid = (replicas * batch * -(-neurons // _FORWARD["BJ"]),)
@@ -272,10 +259,10 @@ def backward_by_steps(
         "p_d_feedback": d_feedback,
         "p_y": d_trace,
         "B": batch,
-        **_named("s", given_spikes),
-        **_named("p", given_potential),
-        **_named("d", derivative),
-        **_named("g", g_v),
+        **named_strides("s", given_spikes),
+        **named_strides("p", given_potential),
+        **named_strides("d", derivative),
+        **named_strides("g", g_v),
     }
     constants = {
         "J": neurons,

@@ -21,9 +21,8 @@ from typing import NamedTuple
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
-from .launch import processors, strides
+from .launch import processors
 
 
 class Tile(NamedTuple):
@@ -92,10 +91,6 @@ def programs_of(tile: Tile, resident: int, samples: int) -> Programs:
         options = {"launch_cooperative_grid": True}
     counts = {"samples": samples, "groups": groups, "first_program": 0, "one": 1}
     return Programs((groups * tile.programs,), counts, options)
-
-
-def named_strides(letter: str, steps: Tensor) -> dict[str, int]:
-    return dict(zip((f"stride_{letter}{axis}" for axis in "rtb"), strides(steps), strict=True))
 
 
 @triton.jit
@@ -189,11 +184,3 @@ def advance(
             else:
                 b_odd = tl.fma(b_w[p], b_new, b_odd)
     return tl.sum(b_even + b_odd, axis=1), b_next
-
-
-@triton.jit
-def load_neurons(p_neurons, stride_k, o_o, m_o, other: tl.constexpr, K: tl.constexpr):
-    b_vectors = ()
-    for k in tl.static_range(K):
-        b_vectors = b_vectors + (tl.load(p_neurons + k * stride_k + o_o, mask=m_o, other=other),)
-    return b_vectors

@@ -34,16 +34,9 @@ from torch import Tensor
 
 from .add_partials import add_partials
 from .feedback_gradient import feedback_gradient
-from .launch import Cost, dense, launch, rows, strides
-from .neuron import (
-    lane_configuration,
-    lane_grid,
-    lanes_of_program,
-    load_chunk,
-    load_per_feedback,
-    neuron_reverse_step,
-    neuron_step,
-)
+from .lanes import lane_configuration, lane_grid, lanes_of_program, load_chunk
+from .launch import Cost, dense, launch, named_strides, rows
+from .neuron import load_per_feedback, neuron_reverse_step, neuron_step
 
 
 @triton.jit(
@@ -72,9 +65,9 @@ def spike_scan_kernel(
     o_state = i_r * K * lanes + o_l
 
     b_threshold = tl.load(threshold + i_r * J + o_j, mask=m_l, other=0.0)
-    b_decays = load_per_feedback(decay + i_r * (K * J) + o_j, J, m_l, K, True)
-    b_strengths = load_per_feedback(strength + i_r * (K * J) + o_j, J, m_l, K, True)
-    b_feedbacks = load_per_feedback(feedback + o_state, lanes, m_l, K, True)
+    b_decays = load_per_feedback(decay + i_r * (K * J), J, o_j, m_l, K, True)
+    b_strengths = load_per_feedback(strength + i_r * (K * J), J, o_j, m_l, K, True)
+    b_feedbacks = load_per_feedback(feedback, lanes, o_state, m_l, K, True)
     b_spike = tl.load(spike + i_r * lanes + o_l, mask=m_l, other=0.0)
 
     b_next = load_chunk(p_c, T, m_l, step_c, U, True)
@@ -137,9 +130,9 @@ def spike_scan_backward_kernel(
     p_o = g_v + i_r * stride_or + o_b * stride_ob + o_j - (T - 1) * step_o
     o_state = i_r * K * lanes + o_l
 
-    b_decays = load_per_feedback(decay + i_r * (K * J) + o_j, J, m_l, K, True)
-    b_strengths = load_per_feedback(strength + i_r * (K * J) + o_j, J, m_l, K, True)
-    b_fs = load_per_feedback(g_feedback + o_state, lanes, m_l, K, HAS_G_FEEDBACK)
+    b_decays = load_per_feedback(decay + i_r * (K * J), J, o_j, m_l, K, True)
+    b_strengths = load_per_feedback(strength + i_r * (K * J), J, o_j, m_l, K, True)
+    b_fs = load_per_feedback(g_feedback, lanes, o_state, m_l, K, HAS_G_FEEDBACK)
     b_spike = tl.zeros([LANES], tl.float32)
     b_threshold = tl.zeros([LANES], tl.float32)
 
@@ -212,8 +205,6 @@ def launch_scan(
     replicas, steps, batch, neurons = current.shape
     last = torch.empty(feedback.shape, device=current.device, dtype=torch.float32)
     chosen = lane_configuration("spike_scan", replicas * batch * neurons)
-    c_r, c_t, c_b = strides(current)
-    o_r, o_t, o_b = strides(spikes)
     launch(
         spike_scan_kernel,
         lane_grid(replicas, batch * neurons, chosen),
@@ -229,12 +220,8 @@ def launch_scan(
             "last": last,
             "T": steps,
             "B": batch,
-            "stride_cr": c_r,
-            "stride_ct": c_t,
-            "stride_cb": c_b,
-            "stride_or": o_r,
-            "stride_ot": o_t,
-            "stride_ob": o_b,
+            **named_strides("c", current),
+            **named_strides("o", spikes),
         },
         {"J": neurons, "K": feedback_decay.shape[1], **chosen.constants},
         chosen.num_warps,
@@ -298,10 +285,6 @@ def launch_reverse(
     # What is absent is never read: any tensor stands in.
     seen = derivative if g_spikes is None else g_spikes
     potential = derivative if g_potential is None else g_potential
-    s_r, s_t, s_b = strides(seen)
-    p_r, p_t, p_b = strides(potential)
-    d_r, d_t, d_b = strides(derivative)
-    o_r, o_t, o_b = strides(g_v)
     launch(
         spike_scan_backward_kernel,
         lane_grid(replicas, batch * neurons, chosen),
@@ -318,18 +301,10 @@ def launch_reverse(
             "d_spike": d_spike,
             "T": steps,
             "B": batch,
-            "stride_sr": s_r,
-            "stride_st": s_t,
-            "stride_sb": s_b,
-            "stride_pr": p_r,
-            "stride_pt": p_t,
-            "stride_pb": p_b,
-            "stride_dr": d_r,
-            "stride_dt": d_t,
-            "stride_db": d_b,
-            "stride_or": o_r,
-            "stride_ot": o_t,
-            "stride_ob": o_b,
+            **named_strides("s", seen),
+            **named_strides("p", potential),
+            **named_strides("d", derivative),
+            **named_strides("o", g_v),
         },
         {
             "J": neurons,

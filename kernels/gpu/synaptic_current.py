@@ -112,14 +112,14 @@ def synaptic_current_kernel(
     store_trace(last + n * (S * O), b_x, o_own, o_s0, o_o, m_o, S, O, GROUPS, BO, BS, TRANSPOSED)
 
 
-def tile(summed: int, outputs: int) -> Configuration:
+def tile_of(kernel: str, summed: int, outputs: int, several: int) -> Configuration:
     """The tile of synapses for S summed and O output features; see `configs`.
 
-    GROUPS and BS follow from S alone, they order the sum. The block of outputs is free: of those
-    that waste fewest lanes the widest comes first.
+    GROUPS and BS follow from S alone, they order the sum; `several` groups where S takes more than
+    one block. The block of outputs is free: the widest of those that waste fewest lanes is first.
     """
     depth = 4 if summed <= 4 else 16
-    groups = next((g for g in (1, 2, 4, 8) if g * depth >= summed), 4)
+    groups = next((g for g in (1, 2, 4, 8) if g * depth >= summed), several)
 
     def candidate(width: int) -> Configuration:
         warps = max(1, groups * width // 128)
@@ -127,9 +127,17 @@ def tile(summed: int, outputs: int) -> Configuration:
         return Configuration(f"outputs{width}", constants, warps)
 
     widths = sorted((128, 64, 32), key=lambda width: (-(-outputs // width) * width, -width))
-    return configuration(
-        "synaptic_current", f"S{groups * depth}_O{widths[0]}", [candidate(w) for w in widths]
-    )
+    return configuration(kernel, f"S{groups * depth}_O{widths[0]}", [candidate(w) for w in widths])
+
+
+def blocks_of(chosen: Configuration, summed: int) -> int:
+    """Blocks of summed features in tiles of this kind."""
+    return -(-summed // (chosen.constants["GROUPS"] * chosen.constants["BS"]))
+
+
+def tile(summed: int, outputs: int) -> Configuration:
+    """The tile of this kernel: 64 summed features to a program where there are more than 128."""
+    return tile_of("synaptic_current", summed, outputs, 4)
 
 
 def _run(
@@ -146,7 +154,7 @@ def _run(
     replicas, steps, batch, _ = z.shape
     _, summed, outputs = weight.shape
     chosen = tile(summed, outputs)
-    blocks = -(-summed // (chosen.constants["GROUPS"] * chosen.constants["BS"]))
+    blocks = blocks_of(chosen, summed)
     z = quads(z, chosen.constants["BS"])
     out = weight.new_empty(blocks, replicas, steps, batch, outputs)
     state = (summed, outputs) if transposed else (outputs, summed)
@@ -164,7 +172,7 @@ def _chunks(z: Tensor, summed: int, outputs: int) -> int:
         return 1
     replicas, steps, batch, _ = z.shape
     chosen = tile(summed, outputs)
-    blocks = -(-summed // (chosen.constants["GROUPS"] * chosen.constants["BS"]))
+    blocks = blocks_of(chosen, summed)
     programs = replicas * batch * blocks * -(-outputs // chosen.constants["BO"])
     return chunks(steps, programs, processors(z.device))
 
@@ -266,7 +274,7 @@ def cost(
     """Of one direction, the adding of partial sums included."""
     chosen = tile(summed, outputs)
     depth = chosen.constants["GROUPS"] * chosen.constants["BS"]
-    blocks = -(-summed // depth)
+    blocks = blocks_of(chosen, summed)
     width = -(-outputs // chosen.constants["BO"])
     samples = replicas * batch
     partials = 0 if blocks == 1 else 2 * blocks * outputs

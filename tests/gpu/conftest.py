@@ -5,9 +5,12 @@ set here, before any test runs. `TRITON_INTERPRET=1 pytest tests/gpu` interprets
 """
 
 import os
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
@@ -19,3 +22,34 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 def device() -> torch.device:
     """Where the kernels of this run live."""
     return torch.device("cpu" if INTERPRETED else "cuda")
+
+
+@pytest.fixture
+def on_kernels(device: torch.device) -> Iterator[torch.device]:
+    """A device on which operators are kernels. Where there is no GPU, the functions registered for
+    CUDA stand under the CPU's key for the length of a test."""
+    from hetsyn_triton.ops import kernels
+
+    if not INTERPRETED:
+        yield device
+        return
+    with torch.library._scoped_library("hetsyn_triton", "IMPL") as library:
+        for name in kernels.TRITON_KERNELS:
+            library.impl(name, kernels._on_gpu(name), "CPU")
+        yield device
+
+
+@pytest.fixture
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that a launcher allocates and does not write shows as NaN."""
+
+    def poisoning(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def filled(*arguments: Any, **options: Any) -> Tensor:
+            made = make(*arguments, **options)
+            real = made.is_floating_point() and not made.is_meta
+            return made.fill_(torch.nan) if real else made
+
+        return filled
+
+    for owner, name in ((torch, "empty"), (torch, "empty_like"), (Tensor, "new_empty")):
+        monkeypatch.setattr(owner, name, poisoning(getattr(owner, name)))

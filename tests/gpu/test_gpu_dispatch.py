@@ -4,32 +4,15 @@ Without a GPU the same functions that are registered for CUDA are put under the 
 length of a test, so that layers, autograd and vmap run on interpreted kernels.
 """
 
-import os
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor
 
 from hetsyn_triton import HetSynLIF, HetSynReadout, SpikingNetwork, ops
 from hetsyn_triton.kernels.gpu import launch
-from hetsyn_triton.ops import backends, kernels
+from hetsyn_triton.ops import backends
 from hetsyn_triton.ops.backends import BackendUnavailableError, resolve
 from problems import Size, problem
-
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-
-
-@pytest.fixture
-def on_kernels() -> Iterator[None]:
-    """Inside, float32 CPU tensors take the Triton kernels, where there is no GPU to take them."""
-    if not INTERPRETED:
-        yield
-        return
-    with torch.library._scoped_library("hetsyn_triton", "IMPL") as library:
-        for name in kernels.TRITON_KERNELS:
-            library.impl(name, kernels._on_gpu(name), "CPU")
-        yield
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from torch import Tensor
 
 import gate_checks as gate
 from hetsyn_triton import HetSynReadout, SpikingNetwork
-from hetsyn_triton.ops import kernels
 from problems import Size
 
 FOLDER = Path(__file__).resolve().parent
@@ -116,22 +115,10 @@ def test_layers_and_networks(device: str) -> None:
 # -- the same bits, however it is called -----------------------------------------------------------
 
 
-@pytest.fixture
-def on_kernels() -> Iterator[str]:
-    """A device on which operators are kernels: interpreted ones where there is no GPU."""
-    if os.environ.get("TRITON_INTERPRET") != "1":
-        yield "cuda"
-        return
-    with torch.library._scoped_library("hetsyn_triton", "IMPL") as library:
-        for name in kernels.TRITON_KERNELS:
-            library.impl(name, kernels._on_gpu(name), "CPU")
-        yield "cpu"
-
-
 @pytest.mark.parametrize("operator", KERNELS)
-def test_a_sample_is_the_same_in_any_batch(operator: str, on_kernels: str) -> None:
+def test_a_sample_is_the_same_in_any_batch(operator: str, on_kernels: torch.device) -> None:
     sizes = [Size(T=3, B=2, I=7, J=5, K=1)]
-    if on_kernels == "cuda":
+    if on_kernels.type == "cuda":
         sizes += [
             Size(R=1, T=40, B=70, I=203, J=131, K=1),
             Size(R=2, T=33, B=37, I=64, J=128, K=2),
@@ -139,7 +126,7 @@ def test_a_sample_is_the_same_in_any_batch(operator: str, on_kernels: str) -> No
             Size(R=1, T=20, B=41, I=33, J=257, K=1),
         ]
     for size in sizes:
-        given = gate.make(operator, size, 3).to(torch.device(on_kernels))
+        given = gate.make(operator, size, 3).to(on_kernels)
         whole = gate.run(given)
         gate.assert_right(given, whole)
         for b in {0, size.B // 2, size.B - 1}:

@@ -20,6 +20,8 @@ from recurrent_cases import (
     forward_arguments,
 )
 
+pytestmark = pytest.mark.usefixtures("poisoned")
+
 SMALL = [
     pytest.param(Size(R=3, T=5, B=2, J=5, K=2), id="usual"),
     pytest.param(Size(R=1, T=3, B=3, J=1, K=1), id="one neuron"),
@@ -36,18 +38,6 @@ STEPS = [
     pytest.param(Size(R=2, T=3, B=2, J=7, K=2), id="part of a block"),
     pytest.param(Size(R=1, T=2, B=1, J=135, K=1), id="several blocks"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory nobody wrote is NaN."""
-    empty, empty_like = torch.empty, torch.empty_like
-
-    def filled(made: Tensor) -> Tensor:
-        return made.fill_(torch.nan) if made.is_floating_point() else made
-
-    monkeypatch.setattr(torch, "empty", lambda *s, **o: filled(empty(*s, **o)))
-    monkeypatch.setattr(torch, "empty_like", lambda t, **o: filled(empty_like(t, **o)))
 
 
 @pytest.fixture

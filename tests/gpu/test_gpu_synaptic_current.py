@@ -22,6 +22,8 @@ from hetsyn_triton.reference.closed_form import (
 )
 from problems import Size, Tensors, problem
 
+pytestmark = pytest.mark.usefixtures("poisoned")
+
 SIZES = [
     Size(R=1, T=1, B=1, I=1, J=1, K=1),
     Size(R=3, T=5, B=2, I=3, J=2, K=2),
@@ -50,21 +52,6 @@ def on(device: torch.device, tensors: Tensors) -> Tensors:
 
 def roundings(size: Size) -> int:
     return 2 * size.T + size.I + size.J + 8
-
-
-@pytest.fixture(autouse=True)
-def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory that a launcher allocates and does not write shows as NaN."""
-    empty = Tensor.new_empty
-
-    def filled(self: Tensor, *shape: Any, **options: Any) -> Tensor:
-        return empty(self, *shape, **options).fill_(torch.nan)
-
-    monkeypatch.setattr(Tensor, "new_empty", filled)
-    empty_like = torch.empty_like
-    monkeypatch.setattr(
-        torch, "empty_like", lambda t, **options: empty_like(t, **options).fill_(torch.nan)
-    )
 
 
 @pytest.mark.parametrize("states", [True, False], ids=["trace", "no trace"])
