@@ -1,0 +1,87 @@
+"""How a kernel is compiled: on its first call for a dtype, then kept on disk.
+
+`kernel` makes a function that runs without Python's lock, `inlined` a part of kernels. Compiled
+code lies in `NUMBA_CACHE_DIR`, else in `hetsyn_triton` in the user's cache folder, in a folder
+named by a digest of all sources here: Numba itself looks only at the file of the kernel, not at
+what it calls. Where that folder cannot be written, kernels are compiled in each process anew.
+
+The first compilation in a process is announced by a warning of the logger `hetsyn_triton`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+import threading
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba.core import config, event
+
+logger = logging.getLogger("hetsyn_triton")
+
+_OPTIONS: Any = {"nogil": True, "error_model": "numpy"}
+_decorating = threading.Lock()
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """A function for kernels to call, compiled as part of each."""
+    return numba.njit(forceinline=True, **_OPTIONS)(function)
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """A function over tasks [begin, end), compiled when first called for a dtype, kept on disk."""
+    folder = cache_folder()
+    if folder is None:
+        return numba.njit(**_OPTIONS)(function)
+    setting: Any = config  # one for all of Numba, read when a function is decorated
+    with _decorating:
+        before, setting.CACHE_DIR = setting.CACHE_DIR, str(folder)
+        try:
+            return numba.njit(cache=True, **_OPTIONS)(function)
+        finally:
+            setting.CACHE_DIR = before
+
+
+@cache
+def cache_folder() -> Path | None:
+    """Where compiled kernels are kept; None where nothing can be written."""
+    digest = hashlib.sha256()
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    root = os.environ.get("NUMBA_CACHE_DIR") or os.path.join(home, "hetsyn_triton")
+    folder = Path(root) / f"cpu-{digest.hexdigest()[:16]}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError:
+        return None
+    return folder
+
+
+class _Announcement(event.Listener):
+    """Says once per process that kernels are being compiled, and where they are kept."""
+
+    said = False
+
+    def on_start(self, event: Any) -> None:
+        function = getattr(event.data["dispatcher"], "py_func", None)
+        ours = getattr(function, "__module__", "").startswith(__package__)
+        if self.said or not ours:
+            return
+        _Announcement.said = True
+        folder = cache_folder()
+        kept = f"once, kept in {folder}" if folder else "in every process: no folder to keep them"
+        logger.warning("hetsyn_triton: compiling CPU kernels (%s)", kept)
+
+    def on_end(self, event: Any) -> None:
+        pass
+
+
+event.register("numba:compile", _Announcement())

@@ -1,0 +1,73 @@
+"""A feedforward layer: synaptic current, threshold and feedback currents, one block of neurons of
+one sample at a time.
+
+The current of a block stays in cache, is turned into potentials there and written once. Equations
+in `synaptic_current.py` and `neurons.py`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .arrays import blocks_of, flat, optional, packed, padded, steps_like
+from .compiling import kernel
+from .neurons import load_neurons, neurons_tile, store_feedback, store_steps
+from .synaptic_current import CHUNK, block_current
+from .threads import run
+from .vectors import lanes
+
+
+@kernel
+def _layer(
+    begin, end, z, weight, decay, trace, given, last, theta, f_decay, f_strength, feedback, spike,
+    spikes, potential, last_feedback, T, B, I, J, K,
+):  # fmt: skip
+    """Tasks (replica, sample, block)."""
+    L = lanes(z)
+    blocks = (J + L - 1) // L
+    x = np.empty(CHUNK * L, z.dtype)
+    c = np.empty(T * L, z.dtype)
+    f = np.empty(K * L, z.dtype)
+    s = np.empty(L, z.dtype)
+    for task in range(begin, end):
+        b, block = divmod(task, blocks)
+        replica, sample = divmod(b, B)
+        block_current(
+            z, (replica * T * B + sample) * I, B * I, weight, decay,
+            (replica * blocks + block) * I * L, trace, given, last, (b * J + block * L) * I, I, 1,
+            False, min(L, J - block * L), x, c, T, I,
+        )  # fmt: skip
+        load_neurons(feedback, spike, f, s, b, block, B, J, K)
+        neurons_tile(c, theta, f_decay, f_strength, f, s, replica, block, blocks, T, K)
+        store_steps(c, theta, spikes, potential, replica, b, block, blocks, T, B, J)
+        store_feedback(f, last_feedback, b, block, B, J, K)
+
+
+def feedforward_scan(
+    z: Tensor,
+    weight: Tensor,
+    decay: Tensor,
+    trace: Tensor | None,
+    threshold: Tensor,
+    feedback_decay: Tensor,
+    feedback_strength: Tensor,
+    feedback: Tensor,
+    spike: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """z [R, T, B, I] -> spikes, V [R, T, B, J], final feedback [R, K, B, J], final trace [R, B, J,
+    I]."""
+    R, T, B, I = z.shape
+    _, K, J = feedback_decay.shape
+    spikes, potential = steps_like(z, J), steps_like(z, J)
+    last_feedback = torch.empty(feedback.shape, dtype=z.dtype)
+    last = torch.empty((R, B, J, I), dtype=z.dtype)
+    run(
+        _layer, R * B * blocks_of(J, z), 2 * R * T * B * I * J,
+        flat(z), packed(weight.mT), packed(decay.mT), optional(trace, z), trace is not None,
+        flat(last), flat(padded(threshold)), flat(padded(feedback_decay)),
+        flat(padded(feedback_strength)), flat(feedback), flat(spike), flat(spikes),
+        flat(potential), flat(last_feedback), T, B, I, J, K,
+    )  # fmt: skip
+    return spikes, potential, last_feedback, last

@@ -1,0 +1,78 @@
+"""Threshold and feedback currents of one block of neurons of one sample, over time.
+
+    F_k(t) = decay_k F_k(t-1) + strength_k s(t-1)   reset and adaptation, K of them
+    V(t) = c(t) - sum_k F_k(t),   s(t) = 1 where V(t) > theta, else 0
+
+Parameters lie in blocks of lanes: theta [R, blocks, L], decay and strength [R, K, blocks, L]. In
+lanes without a neuron all are 0, and so is V.
+"""
+
+from __future__ import annotations
+
+from .compiling import inlined
+from .vectors import above, add, filled, fma, lanes, load, mul, store, sub
+
+
+@inlined
+def load_neurons(feedback, spike, f, s, b, block, B, J, K):
+    """State of a block of sample b (of R B): feedback [R, K, B, J] -> f [K, L], spike [R, B, J] ->
+    s [L]."""
+    L = lanes(feedback)
+    used = min(L, J - block * L)
+    replica, sample = b // B, b % B
+    for l in range(L):
+        s[l] = spike[b * J + block * L + l] if l < used else 0
+        for k in range(K):
+            place = ((replica * K + k) * B + sample) * J + block * L + l
+            f[k * L + l] = feedback[place] if l < used else 0
+
+
+@inlined
+def store_feedback(f, feedback, b, block, B, J, K):
+    """f [K, L] -> feedback [R, K, B, J]."""
+    L = lanes(feedback)
+    replica, sample = b // B, b % B
+    for k in range(K):
+        for l in range(min(L, J - block * L)):
+            feedback[((replica * K + k) * B + sample) * J + block * L + l] = f[k * L + l]
+
+
+@inlined
+def next_feedback(f, s, decay, strength, first, stride, K):
+    """F_k <- decay_k F_k + strength_k s in f [K, L]; returns their sum. Parameters of k at
+    [first + k stride]."""
+    L = lanes(f)
+    total = filled(f, 0)
+    for k in range(K):
+        p = first + k * stride
+        next_f = fma(load(decay, p), load(f, k * L), mul(load(strength, p), s))
+        store(f, k * L, next_f)
+        total = add(total, next_f)
+    return total
+
+
+@inlined
+def neurons_tile(c, theta, decay, strength, f, s, replica, block, blocks, T, K):
+    """c [T, L] becomes V; the states f [K, L] and s [L] go on."""
+    L = lanes(c)
+    threshold = load(theta, (replica * blocks + block) * L)
+    first, stride = (replica * K * blocks + block) * L, blocks * L
+    spike = load(s, 0)
+    for t in range(T):
+        v = sub(load(c, t * L), next_feedback(f, spike, decay, strength, first, stride, K))
+        spike = above(v, threshold)
+        store(c, t * L, v)
+    store(s, 0, spike)
+
+
+@inlined
+def store_steps(c, theta, spikes, potential, replica, b, block, blocks, T, B, J):
+    """The tile of potentials c [T, L] -> potential and spikes [R, T, B, J]."""
+    L = lanes(c)
+    p = (replica * blocks + block) * L
+    for t in range(T):
+        place = ((replica * T + t) * B + b % B) * J + block * L
+        for l in range(min(L, J - block * L)):
+            v = c[t * L + l]
+            potential[place + l] = v
+            spikes[place + l] = 1 if v > theta[p + l] else 0

@@ -1,0 +1,58 @@
+"""Kernels on several threads: a pool of Python threads, each in compiled code without Python's
+lock.
+
+No threading layer of Numba: OpenMP's kills a forked child, the work queue aborts under concurrent
+callers. Here a child makes a pool of its own, and callers may be as many as they like. Tasks write
+to places of their own and their sums do not cross tasks, so the number of threads changes no bit.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+GRAIN = 500_000
+"""Fused multiply-adds worth a thread of its own: about 20 microseconds, what waking one takes."""
+
+_pool: ThreadPoolExecutor | None = None
+
+
+def _forget_pool() -> None:
+    global _pool
+    _pool = None  # its threads stayed in the parent
+
+
+os.register_at_fork(after_in_child=_forget_pool)
+
+
+def run(kernel: Any, tasks: int, work: int, *arguments: Any) -> None:
+    """`kernel(begin, end, *arguments)` over all of [0, tasks), in shares on up to
+    `torch.get_num_threads()` threads; `work` counts the multiply-adds of all tasks."""
+    threads = min(torch.get_num_threads(), tasks, 1 + work // GRAIN)
+    if threads == 0:
+        return
+    shares = list(pairwise(tasks * n // threads for n in range(threads + 1)))
+    started = [(share, _submit(kernel, *share, *arguments)) for share in shares[1:]]
+    try:
+        kernel(*shares[0], *arguments)
+    finally:
+        for share, future in reversed(started):
+            # A share no thread has taken yet is done here.
+            if future is None or future.cancel():
+                kernel(*share, *arguments)
+            else:
+                future.result()
+
+
+def _submit(*call: Any) -> Future[None] | None:
+    global _pool
+    if _pool is None:
+        _pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="hetsyn_triton")
+    try:
+        return _pool.submit(*call)
+    except RuntimeError:  # the interpreter is shutting down
+        return None

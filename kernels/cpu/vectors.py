@@ -1,0 +1,160 @@
+"""Vectors of 64 bytes in Numba: 16 float32 or 8 float64, one per lane of a kernel.
+
+LLVM's vectors, loaded, stored and combined as the kernel says: what is a vector and what stays in a
+register is not left to the loop vectoriser, and neither is the order of a sum. A machine with
+narrower registers takes two or four for one vector; the result is the same on all of them.
+
+Arrays are flat and contiguous, indices count elements and are neither wrapped nor checked.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, register_model
+
+BYTES = 64
+"""Of a vector: the widest registers there are. On AVX2, two registers keep both pipes busy."""
+
+
+def lanes_of(itemsize: int) -> int:
+    """Lanes of a vector of elements of `itemsize` bytes."""
+    return BYTES // itemsize
+
+
+class Vector(types.Type):
+    """The Numba type of a vector of float32 or float64."""
+
+    def __init__(self, dtype: types.Float) -> None:
+        self.dtype = dtype
+        self.lanes = lanes_of(dtype.bitwidth // 8)
+        super().__init__(name=f"Vector({dtype} x {self.lanes})")
+
+
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, vector: Vector) -> None:
+        element = manager.lookup(vector.dtype).get_value_type()
+        super().__init__(manager, vector, ir.VectorType(element, vector.lanes))
+
+
+def _address(context: Any, builder: Any, array: Any, value: Any, index: Any) -> Any:
+    return builder.gep(context.make_array(array)(context, builder, value).data, [index])
+
+
+def _spread(context: Any, builder: Any, vector: Vector, scalar: Any) -> Any:
+    undefined = ir.Constant(context.get_value_type(vector), ir.Undefined)
+    index = ir.IntType(32)
+    first = builder.insert_element(undefined, scalar, ir.Constant(index, 0))
+    zeros = ir.Constant(ir.VectorType(index, vector.lanes), [0] * vector.lanes)
+    return builder.shuffle_vector(first, undefined, zeros)
+
+
+@intrinsic
+def lanes(_typing: Any, array: Any) -> Any:
+    """Elements of `array` in one vector, a constant of the compiled kernel."""
+    count = lanes_of(array.dtype.bitwidth // 8)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return context.get_constant(types.intp, count)
+
+    return types.intp(array), generate
+
+
+@intrinsic
+def load(_typing: Any, array: Any, index: Any) -> Any:
+    """The vector that begins at `array[index]`."""
+    vector = Vector(array.dtype)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        address = _address(context, builder, signature.args[0], *arguments)
+        kind = context.get_value_type(vector).as_pointer()
+        return builder.load(builder.bitcast(address, kind), align=array.dtype.bitwidth // 8)
+
+    return vector(array, types.intp), generate
+
+
+@intrinsic
+def store(_typing: Any, array: Any, index: Any, vector: Any) -> Any:
+    """`array[index : index + lanes] = vector`."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        address = _address(context, builder, signature.args[0], *arguments[:2])
+        kind = context.get_value_type(vector).as_pointer()
+        align = array.dtype.bitwidth // 8
+        builder.store(arguments[2], builder.bitcast(address, kind), align=align)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, vector), generate
+
+
+@intrinsic
+def spread(_typing: Any, array: Any, index: Any) -> Any:
+    """A vector of which every lane is `array[index]`."""
+    vector = Vector(array.dtype)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        scalar = builder.load(_address(context, builder, signature.args[0], *arguments))
+        return _spread(context, builder, vector, scalar)
+
+    return vector(array, types.intp), generate
+
+
+@intrinsic
+def filled(_typing: Any, array: Any, value: Any) -> Any:
+    """A vector of `array`'s dtype of which every lane is the number `value`."""
+    vector = Vector(array.dtype)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        scalar = context.cast(builder, arguments[1], signature.args[1], array.dtype)
+        return _spread(context, builder, vector, scalar)
+
+    return vector(array, value), generate
+
+
+@intrinsic
+def fma(_typing: Any, a: Any, b: Any, c: Any) -> Any:
+    """a b + c, rounded once."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = context.get_value_type(a)
+        name = f"llvm.fma.v{a.lanes}f{a.dtype.bitwidth}"
+        operation = ir.FunctionType(kind, [kind] * 3)
+        function = cgutils.get_or_insert_function(builder.module, operation, name)
+        return builder.call(function, arguments)
+
+    return a(a, a, a), generate
+
+
+@intrinsic
+def add(_typing: Any, a: Any, b: Any) -> Any:
+    """a + b."""
+    return a(a, a), lambda context, builder, signature, ab: builder.fadd(*ab)
+
+
+@intrinsic
+def sub(_typing: Any, a: Any, b: Any) -> Any:
+    """a - b."""
+    return a(a, a), lambda context, builder, signature, ab: builder.fsub(*ab)
+
+
+@intrinsic
+def mul(_typing: Any, a: Any, b: Any) -> Any:
+    """a b, never fused with what is added to it."""
+    return a(a, a), lambda context, builder, signature, ab: builder.fmul(*ab)
+
+
+@intrinsic
+def above(_typing: Any, a: Any, b: Any) -> Any:
+    """1 where a > b, else 0; 0 where one of them is NaN."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = context.get_value_type(a)
+        one = ir.Constant(kind, [1.0] * a.lanes)
+        zero = ir.Constant(kind, [0.0] * a.lanes)
+        return builder.select(builder.fcmp_ordered(">", *arguments), one, zero)
+
+    return a(a, a), generate
