@@ -1,0 +1,176 @@
+"""The gradients of weights and decays, in one forward sweep without stored traces.
+
+    y_ji(t) = r_ji y_ji(t-1) + x_ji(t-1),   x_ji(t) = r_ji x_ji(t-1) + z_i(t),   y_ji(0) = 0
+    dw_ji = sum_bt g_j(t) x_ji(t),   dr_ji = w_ji sum_bt g_j(t) y_ji(t) + sum_b g_trace_ji y_ji(T)
+
+Lanes along inputs or along neurons, whichever fills its blocks better: the numbers are the same.
+The other feature is called `other`. 4 fused multiply-adds per synapse, sample and step; a synapse's
+x, y and both sums stay in registers for SPAN steps, with one vector load and one broadcast a step.
+
+A task is a block of lanes and up to OTHERS others, over all samples. Order of a sum: all steps of a
+sample ascending make a partial sum, samples are added ascending.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .arrays import Array, blocks_of, flat, optional, packed, padded
+from .compiling import inlined, kernel
+from .threads import run
+from .vectors import add, fma, lanes, load, spread, store
+
+SPAN = 128
+"""Steps whose inputs and gradients, a block of each, lie in the first cache together."""
+OTHERS = 64
+
+
+@inlined
+def _copy_steps(source, first, step, used, tile, place, T):
+    """source[first + t step + l], l < used -> [T, L] at `place` of tile, zeros in lanes from `used`
+    on."""
+    L = lanes(source)
+    for t in range(T):
+        if used == L:
+            store(tile, place + t * L, load(source, first + t * step))
+        else:
+            for l in range(L):
+                tile[place + t * L + l] = source[first + t * step + l] if l < used else 0
+
+
+@inlined
+def _sweep(along, place, other, lane, r, states, state, T, along_inputs):
+    """A vector of synapses through T steps: the feature in lanes [T, L] at `place` of `along`, the
+    other one `lane` of `other` [T, L]; at `state` of `states` [4, L]: x, y, sums of g x and g y."""
+    L = lanes(along)
+    x, y = load(states, state), load(states, state + L)
+    dw, dr = load(states, state + 2 * L), load(states, state + 3 * L)
+    if along_inputs:
+        for t in range(T):
+            g = spread(other, t * L + lane)
+            y = fma(r, y, x)
+            x = fma(r, x, load(along, place + t * L))
+            dr = fma(g, y, dr)
+            dw = fma(g, x, dw)
+    else:
+        for t in range(T):
+            g = load(along, place + t * L)
+            y = fma(r, y, x)
+            x = fma(r, x, spread(other, t * L + lane))
+            dr = fma(g, y, dr)
+            dw = fma(g, x, dw)
+    store(states, state, x)
+    store(states, state + L, y)
+    store(states, state + 2 * L, dw)
+    store(states, state + 3 * L, dr)
+
+
+@kernel
+def _gradient(
+    begin, end, z, g, g_trace, has_g_trace, decay, trace, has_trace, d_weight, d_decay, extra, T, B,
+    I, J, group, along_inputs,
+):  # fmt: skip
+    """Tasks (replica, `group` blocks of lanes, part of others). d_weight, d_decay and `extra` (what
+    g_trace adds) as decay lies: [R, blocks, others, L]; d_decay without its factor w."""
+    L = lanes(z)
+    N, M = (I, J) if along_inputs else (J, I)  # lanes, others
+    to_lane, to_other = (1, I) if along_inputs else (I, 1)  # in traces [R, B, J, I]
+    blocks, parts = (N + L - 1) // L, (M + OTHERS - 1) // OTHERS
+    groups = (blocks + group - 1) // group
+    steps_of_lanes, steps_of_others = (z, g) if along_inputs else (g, z)
+    lane_tiles = np.empty(group * SPAN * L, z.dtype)
+    other_tile = np.empty(SPAN * L, z.dtype)
+    states = np.empty(group * OTHERS * 4 * L, z.dtype)
+    for task in range(begin, end):
+        row, part = divmod(task, parts)
+        replica, first_block = row // groups, row % groups * group
+        here = min(group, blocks - first_block)
+        first = part * OTHERS
+        n = min(OTHERS, M - first)
+        for h in range(here):
+            out = ((replica * blocks + first_block + h) * M + first) * L
+            for k in range(out, out + n * L):
+                d_weight[k] = d_decay[k] = extra[k] = 0
+        for b in range(B):
+            corner = (replica * B + b) * I * J + first * to_other
+            for k in range(here * OTHERS * 4 * L):
+                states[k] = 0
+            if has_trace:
+                for h in range(here):
+                    lane = (first_block + h) * L
+                    for m in range(n):
+                        for l in range(min(L, N - lane)):
+                            place = corner + (lane + l) * to_lane + m * to_other
+                            states[(h * OTHERS + m) * 4 * L + l] = trace[place]
+            for t0 in range(0, T, SPAN):
+                steps = min(SPAN, T - t0)
+                at = (replica * T + t0) * B + b
+                for h in range(here):
+                    lane = (first_block + h) * L
+                    _copy_steps(
+                        steps_of_lanes, at * N + lane, B * N, min(L, N - lane), lane_tiles,
+                        h * SPAN * L, steps,
+                    )  # fmt: skip
+                for m0 in range(0, n, L):
+                    width = min(L, n - m0)
+                    _copy_steps(
+                        steps_of_others, at * M + first + m0, B * M, width, other_tile, 0, steps
+                    )
+                    for h in range(here):
+                        out = ((replica * blocks + first_block + h) * M + first) * L
+                        for m in range(m0, m0 + width):
+                            _sweep(
+                                lane_tiles, h * SPAN * L, other_tile, m - m0,
+                                load(decay, out + m * L), states, (h * OTHERS + m) * 4 * L, steps,
+                                along_inputs,
+                            )  # fmt: skip
+            for h in range(here):
+                lane = (first_block + h) * L
+                out = ((replica * blocks + first_block + h) * M + first) * L
+                for m in range(n):
+                    k, s = out + m * L, (h * OTHERS + m) * 4 * L
+                    store(d_weight, k, add(load(d_weight, k), load(states, s + 2 * L)))
+                    store(d_decay, k, add(load(d_decay, k), load(states, s + 3 * L)))
+                    if has_g_trace:
+                        for l in range(min(L, N - lane)):
+                            y = states[s + L + l]
+                            place = corner + (lane + l) * to_lane + m * to_other
+                            extra[k + l] += g_trace[place] * y
+
+
+def _unpacked(blocks: Tensor, outputs: int) -> Tensor:
+    """[R, blocks, S, L] -> [R, S, outputs]: what `packed` undoes."""
+    return blocks.transpose(1, 2).flatten(2)[..., :outputs]
+
+
+def synaptic_parameter_gradient(
+    z: Tensor,
+    g: Tensor,
+    g_trace: Tensor | None,
+    weight: Tensor,
+    decay: Tensor,
+    trace: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """z [R, T, B, I], g [R, T, B, J], g_trace and initial trace [R, B, J, I] -> dw, dr [R, J, I]."""
+    R, T, B, I = z.shape
+    J = weight.shape[1]
+    # The work is that of all blocks filled up.
+    along_inputs = blocks_of(I, z) * J <= blocks_of(J, z) * I
+    N, M = (I, J) if along_inputs else (J, I)
+    matrix = padded(decay if along_inputs else decay.mT).transpose(1, 2)
+    found = [torch.empty(matrix.shape, dtype=z.dtype) for _ in range(3)]
+    arrays: list[Array] = [flat(f) for f in found]
+    parts, blocks = -(-M // OTHERS), blocks_of(N, z)
+    # Blocks that share what they read, but not so many that threads are left without work.
+    group = max(1, min(4, R * parts * blocks // (2 * torch.get_num_threads())))
+    run(
+        _gradient, R * -(-blocks // group) * parts, 4 * R * T * B * I * J,
+        flat(z), flat(g), optional(g_trace, z), g_trace is not None, flat(matrix),
+        optional(trace, z), trace is not None, *arrays, T, B, I, J, group, along_inputs,
+    )  # fmt: skip
+    dw, sums, extra = (_unpacked(f, N) for f in found)
+    if not along_inputs:
+        dw, sums, extra = dw.mT, sums.mT, extra.mT
+    return dw.contiguous(), weight * sums + extra
