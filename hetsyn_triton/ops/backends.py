@@ -1,14 +1,12 @@
 """Which implementation serves an operator, and why not another."""
 
-import importlib.util
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 
 from hetsyn_triton.validation import check_choice
 
-from .kernels import TRITON_DTYPE, TRITON_KERNELS, register_triton
+from .kernels import NUMBA, TRITON, Kernels, register, unusable
 from .library import has_kernel
 
 BACKENDS = ("auto", "triton", "cpu", "reference")
@@ -53,18 +51,8 @@ _NEEDED = {
 """The raw operators a differentiable one calls, forward and backward."""
 
 
-class _Kernel(NamedTuple):
-    name: str
-    key: str
-    device: str
-    package: str
-
-
-_TRITON = _Kernel("Triton kernel", "CUDA", "cuda", "triton")
-_NUMBA = _Kernel("Numba kernel", "CPU", "cpu", "numba")
-
-
-register_triton()
+register(TRITON)
+register(NUMBA)
 
 
 class BackendUnavailableError(RuntimeError):
@@ -72,7 +60,7 @@ class BackendUnavailableError(RuntimeError):
 
 
 def resolve(
-    backend: str, device: torch.device, operator: str, dtype: torch.dtype = TRITON_DTYPE
+    backend: str, device: torch.device, operator: str, dtype: torch.dtype = torch.float32
 ) -> str:
     """What runs `operator` on `device`: "dispatcher" or "reference", the loop under autograd.
 
@@ -82,7 +70,7 @@ def resolve(
     if backend == "triton":
         # The backward's operators too: a request must not hold half of the way.
         for needed in _NEEDED[operator]:
-            reason = _why_not(_TRITON, device, needed, dtype)
+            reason = _why_not(TRITON, device, needed, dtype)
             if reason:
                 raise BackendUnavailableError(
                     f"backend 'triton' cannot run {needed} on {device}: {reason}; "
@@ -97,19 +85,17 @@ def resolve(
 
 
 def _why_not(
-    kernel: _Kernel, device: torch.device, operator: str, dtype: torch.dtype = TRITON_DTYPE
+    kernels: Kernels, device: torch.device, operator: str, dtype: torch.dtype
 ) -> str | None:
-    """Why `kernel` does not serve a raw operator on `device`; None where it does."""
-    known = kernel is _TRITON and operator in TRITON_KERNELS
-    if not known and not has_kernel(operator, kernel.key):
-        return f"this version has no {kernel.name} for it"
-    if device.type != kernel.device:
-        return f"{kernel.name}s need tensors on a {kernel.key} device"
-    if importlib.util.find_spec(kernel.package) is None:
-        return f"the package {kernel.package} is not installed"
-    if kernel is _TRITON and dtype != TRITON_DTYPE:
-        return f"{kernel.name}s compute in float32, the parameters are {str(dtype)[6:]}"
-    return None
+    """Why `kernels` do not serve a raw operator on `device`; None where they do."""
+    if operator not in kernels.files and not has_kernel(operator, kernels.key):
+        return f"this version has no {kernels.name} for it"
+    if device.type != kernels.device:
+        return f"{kernels.name}s need tensors on a {kernels.key} device"
+    if dtype not in kernels.dtypes:
+        able = " and ".join(sorted(str(d)[6:] for d in kernels.dtypes))
+        return f"{kernels.name}s compute in {able}, the parameters are {str(dtype)[6:]}"
+    return unusable(kernels)
 
 
 @dataclass(frozen=True)
@@ -138,14 +124,14 @@ class BackendInfo:
 
 
 def backend_info(
-    device: torch.device | str = "cpu", dtype: torch.dtype = TRITON_DTYPE
+    device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> BackendInfo:
     """What `backend="auto"` runs for each operator on `device` with parameters of `dtype`, read
     from PyTorch's dispatcher."""
     device = torch.device(device)
     infos = []
     for operator in OPERATORS:
-        why_not = {k.name: _why_not(k, device, operator, dtype) for k in (_TRITON, _NUMBA)}
+        why_not = {k.name: _why_not(k, device, operator, dtype) for k in (TRITON, NUMBA)}
         runs = [name for name, reason in why_not.items() if reason is None]
         others = {name: reason for name, reason in why_not.items() if reason is not None}
         if runs:

@@ -1,10 +1,14 @@
-"""Which operators have a Triton kernel, and how it takes the closed form's place on a GPU.
+"""Which operators have kernels, and how these take the closed forms' place on their device.
 
-Nothing here imports Triton: a kernel's file is imported when its operator is first called.
+Nothing here imports Triton or Numba: a kernel's file is imported when its operator is first called.
 """
 
+import importlib
 import importlib.util
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -14,41 +18,105 @@ from hetsyn_triton.reference import closed_form
 
 from .library import contiguous, full_precision, implement
 
-TRITON_KERNELS = {
-    "synaptic_current": "synaptic_current",
-    "synaptic_current_backward": "synaptic_current",
-    "synaptic_parameter_gradient": "parameter_gradient",
-    "spike_scan": "spike_scan",
-    "spike_scan_backward": "spike_scan",
-    "feedforward_scan": "feedforward_scan",
-    "recurrent_scan": "recurrent_scan",
-    "recurrent_scan_backward": "recurrent_scan",
-}
-"""The operators that have a Triton kernel, and the file in `kernels/gpu` each is in."""
 
-TRITON_DTYPE = torch.float32
-"""What the Triton kernels compute in. Other dtypes run in the closed forms on a GPU too."""
+@dataclass(frozen=True, eq=False)
+class Kernels:
+    """The kernels of one device: a file in `folder` for each operator in `files`."""
+
+    name: str
+    key: str
+    """PyTorch's dispatch key."""
+    device: str
+    package: str
+    """What compiles them."""
+    folder: str
+    files: Mapping[str, str]
+    dtypes: frozenset[torch.dtype]
+    """What they compute in. Other dtypes run in the closed forms there too."""
+
+    def launcher(self, operator: str) -> Callable[..., Any]:
+        """The function that runs an operator."""
+        file = f"hetsyn_triton.kernels.{self.folder}.{self.files[operator]}"
+        found: Callable[..., Any] = getattr(importlib.import_module(file), operator)
+        return found
 
 
-def _on_gpu(operator: str) -> Callable[..., Any]:
-    fallback = getattr(closed_form, operator)
+TRITON = Kernels(
+    "Triton kernel",
+    "CUDA",
+    "cuda",
+    "triton",
+    "gpu",
+    {
+        "synaptic_current": "synaptic_current",
+        "synaptic_current_backward": "synaptic_current",
+        "synaptic_parameter_gradient": "parameter_gradient",
+        "spike_scan": "spike_scan",
+        "spike_scan_backward": "spike_scan",
+        "feedforward_scan": "feedforward_scan",
+        "recurrent_scan": "recurrent_scan",
+        "recurrent_scan_backward": "recurrent_scan",
+    },
+    frozenset({torch.float32}),
+)
 
-    def implementation(*args: Any) -> Any:
+NUMBA = Kernels(
+    "Numba kernel",
+    "CPU",
+    "cpu",
+    "numba",
+    "cpu",
+    {
+        "synaptic_current": "synaptic_current",
+        "synaptic_current_backward": "synaptic_current",
+        "synaptic_parameter_gradient": "parameter_gradient",
+        "spike_scan": "spike_scan",
+        "feedforward_scan": "feedforward_scan",
+    },
+    frozenset({torch.float32, torch.float64}),
+)
+
+
+def unusable(kernels: Kernels) -> str | None:
+    """Why the package that compiles `kernels` cannot be used; None where it can: it is imported."""
+    package = kernels.package
+    if importlib.util.find_spec(package) is None:
+        return f"the package {package} is not installed"
+    try:
+        importlib.import_module(package)
+    except ImportError as error:
+        return f"the package {package} cannot be imported: {error}"
+    return None
+
+
+@cache
+def _usable(kernels: Kernels) -> bool:
+    """Asked when a kernel is first called; a package that is there and broken is told of once."""
+    reason = unusable(kernels)
+    if reason is not None:
+        warnings.warn(f"{reason}; the closed forms run instead", RuntimeWarning, stacklevel=2)
+    return reason is None
+
+
+def implementation(kernels: Kernels, operator: str) -> Callable[..., Any]:
+    """What the dispatcher calls for `operator` on the kernels' device: the kernel where all tensors
+    are of one of its dtypes, else the closed form."""
+    closed = getattr(closed_form, operator)
+
+    def run(*args: Any) -> Any:
         # `functional` brings inputs to the parameters' dtype: it is one dtype for all.
         dtypes = {a.dtype for a in args if isinstance(a, Tensor)}
-        if dtypes == {TRITON_DTYPE}:
-            module = f"hetsyn_triton.kernels.gpu.{TRITON_KERNELS[operator]}"
-            kernel = getattr(importlib.import_module(module), operator)
-            return contiguous(kernel(*args))
+        if len(dtypes) == 1 and dtypes <= kernels.dtypes and _usable(kernels):
+            return contiguous(kernels.launcher(operator)(*args))
         device = next(a.device for a in args if isinstance(a, Tensor))
         with full_precision(device):
-            return contiguous(fallback(*args))
+            return contiguous(closed(*args))
 
-    return implementation
+    return run
 
 
-def register_triton() -> None:
-    """Puts the Triton kernels under PyTorch's key for GPUs; without the package Triton, nothing."""
-    if importlib.util.find_spec("triton") is not None:
-        for operator in TRITON_KERNELS:
-            implement(operator, _on_gpu(operator), "CUDA")
+def register(kernels: Kernels) -> None:
+    """Puts kernels under PyTorch's key for their device; where their package is missing, none."""
+    if importlib.util.find_spec(kernels.package) is not None:
+        for operator in kernels.files:
+            implement(operator, implementation(kernels, operator), kernels.key)

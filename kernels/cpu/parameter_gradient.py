@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .arrays import Array, blocks_of, flat, optional, packed, padded
+from .arrays import Array, blocks_of, flat, optional, padded
 from .compiling import inlined, kernel
 from .threads import run
 from .vectors import add, fma, lanes, load, spread, store
@@ -153,7 +153,8 @@ def synaptic_parameter_gradient(
     decay: Tensor,
     trace: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """z [R, T, B, I], g [R, T, B, J], g_trace and initial trace [R, B, J, I] -> dw, dr [R, J, I]."""
+    """z [R, T, B, I], g [R, T, B, J], g_trace and initial trace [R, B, J, I] -> dw, dr [R, J,
+    I]."""
     R, T, B, I = z.shape
     J = weight.shape[1]
     # The work is that of all blocks filled up.

@@ -34,8 +34,8 @@ def on_kernels(device: torch.device) -> Iterator[torch.device]:
         yield device
         return
     with torch.library._scoped_library("hetsyn_triton", "IMPL") as library:
-        for name in kernels.TRITON_KERNELS:
-            library.impl(name, kernels._on_gpu(name), "CPU")
+        for name in kernels.TRITON.files:
+            library.impl(name, kernels.implementation(kernels.TRITON, name), "CPU")
         yield device
 
 

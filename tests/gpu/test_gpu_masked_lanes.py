@@ -6,7 +6,6 @@ interpreter leaves NaN, and nothing may change.
 
 import os
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hetsyn_triton.ops.kernels import TRITON_KERNELS
+from hetsyn_triton.ops.kernels import TRITON
 from problems import Size
 from test_operators import raw_arguments
 
@@ -34,13 +33,13 @@ def poisoning(create: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @pytest.mark.parametrize("optional", [True, False], ids=["all given", "none given"])
-@pytest.mark.parametrize("name", TRITON_KERNELS)
+@pytest.mark.parametrize("name", TRITON.files)
 def test_masked_lanes_hold_anything(
     name: str, optional: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from triton.runtime.interpreter import InterpreterBuilder
 
-    kernel = getattr(import_module(f"hetsyn_triton.kernels.gpu.{TRITON_KERNELS[name]}"), name)
+    kernel = TRITON.launcher(name)
     given = raw_arguments(name, Size(R=2, T=3, B=2, I=21, J=20, K=2), optional)
     given = tuple(a.float() if isinstance(a, Tensor) else a for a in given)
     expected = kernel(*given)
