@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -29,18 +30,25 @@ def blocks_of(outputs: int, like: Tensor) -> int:
     return -(-outputs // lanes_of(like.element_size()))
 
 
-def padded(tensor: Tensor) -> Tensor:
+def _padded(tensor: Tensor) -> Array:
     """[..., N] -> [..., blocks, L], zeros after N."""
     lanes = lanes_of(tensor.element_size())
     blocks = blocks_of(tensor.shape[-1], tensor)
-    missing = blocks * lanes - tensor.shape[-1]
-    filled = torch.nn.functional.pad(tensor.detach(), (0, missing))
-    return filled.view(*tensor.shape[:-1], blocks, lanes)
+    # NumPy, not PyTorch: a small copy is not worth waking threads for.
+    given = tensor.detach().numpy()
+    filled = np.zeros((*given.shape[:-1], blocks * lanes), given.dtype)
+    filled[..., : given.shape[-1]] = given
+    return filled.reshape(*given.shape[:-1], blocks, lanes)
+
+
+def padded(tensor: Tensor) -> Array:
+    """[..., N] -> [..., blocks, L], zeros after N, flat."""
+    return _padded(tensor).reshape(-1)
 
 
 def packed(matrix: Tensor) -> Array:
     """A matrix [R, S, O] with its outputs last -> [R, blocks, S, L], flat."""
-    return flat(padded(matrix).transpose(1, 2))
+    return np.ascontiguousarray(_padded(matrix).swapaxes(1, 2)).reshape(-1)
 
 
 def steps_like(steps: Tensor, features: int) -> Tensor:

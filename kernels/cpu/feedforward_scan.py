@@ -66,8 +66,8 @@ def feedforward_scan(
     run(
         _layer, R * B * blocks_of(J, z), 2 * R * T * B * I * J,
         flat(z), packed(weight.mT), packed(decay.mT), optional(trace, z), trace is not None,
-        flat(last), flat(padded(threshold)), flat(padded(feedback_decay)),
-        flat(padded(feedback_strength)), flat(feedback), flat(spike), flat(spikes),
+        flat(last), padded(threshold), padded(feedback_decay),
+        padded(feedback_strength), flat(feedback), flat(spike), flat(spikes),
         flat(potential), flat(last_feedback), T, B, I, J, K,
     )  # fmt: skip
     return spikes, potential, last_feedback, last

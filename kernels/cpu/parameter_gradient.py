@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .arrays import Array, blocks_of, flat, optional, padded
+from .arrays import blocks_of, flat, optional, packed
 from .compiling import inlined, kernel
 from .threads import run
 from .vectors import add, fma, lanes, load, spread, store
@@ -69,30 +69,29 @@ def _sweep(along, place, other, lane, r, states, state, T, along_inputs):
 
 @kernel
 def _gradient(
-    begin, end, z, g, g_trace, has_g_trace, decay, trace, has_trace, d_weight, d_decay, extra, T, B,
-    I, J, group, along_inputs,
+    begin, end, z, g, g_trace, has_g_trace, weight, decay, trace, has_trace, d_weight, d_decay, T,
+    B, I, J, group, along_inputs,
 ):  # fmt: skip
-    """Tasks (replica, `group` blocks of lanes, part of others). d_weight, d_decay and `extra` (what
-    g_trace adds) as decay lies: [R, blocks, others, L]; d_decay without its factor w."""
+    """Tasks (replica, `group` blocks of lanes, part of others). decay [R, blocks, others, L], the
+    other matrices and their gradients [R, J, I]."""
     L = lanes(z)
     N, M = (I, J) if along_inputs else (J, I)  # lanes, others
-    to_lane, to_other = (1, I) if along_inputs else (I, 1)  # in traces [R, B, J, I]
+    to_lane, to_other = (1, I) if along_inputs else (I, 1)  # in [J, I]
     blocks, parts = (N + L - 1) // L, (M + OTHERS - 1) // OTHERS
     groups = (blocks + group - 1) // group
     steps_of_lanes, steps_of_others = (z, g) if along_inputs else (g, z)
     lane_tiles = np.empty(group * SPAN * L, z.dtype)
     other_tile = np.empty(SPAN * L, z.dtype)
     states = np.empty(group * OTHERS * 4 * L, z.dtype)
+    sums = np.empty(group * OTHERS * 3 * L, z.dtype)  # of g x, g y and g_trace y
     for task in range(begin, end):
         row, part = divmod(task, parts)
         replica, first_block = row // groups, row % groups * group
         here = min(group, blocks - first_block)
         first = part * OTHERS
         n = min(OTHERS, M - first)
-        for h in range(here):
-            out = ((replica * blocks + first_block + h) * M + first) * L
-            for k in range(out, out + n * L):
-                d_weight[k] = d_decay[k] = extra[k] = 0
+        for k in range(here * OTHERS * 3 * L):
+            sums[k] = 0
         for b in range(B):
             corner = (replica * B + b) * I * J + first * to_other
             for k in range(here * OTHERS * 4 * L):
@@ -128,21 +127,22 @@ def _gradient(
                             )  # fmt: skip
             for h in range(here):
                 lane = (first_block + h) * L
-                out = ((replica * blocks + first_block + h) * M + first) * L
                 for m in range(n):
-                    k, s = out + m * L, (h * OTHERS + m) * 4 * L
-                    store(d_weight, k, add(load(d_weight, k), load(states, s + 2 * L)))
-                    store(d_decay, k, add(load(d_decay, k), load(states, s + 3 * L)))
+                    k, s = (h * OTHERS + m) * 3 * L, (h * OTHERS + m) * 4 * L
+                    store(sums, k, add(load(sums, k), load(states, s + 2 * L)))
+                    store(sums, k + L, add(load(sums, k + L), load(states, s + 3 * L)))
                     if has_g_trace:
                         for l in range(min(L, N - lane)):
-                            y = states[s + L + l]
                             place = corner + (lane + l) * to_lane + m * to_other
-                            extra[k + l] += g_trace[place] * y
-
-
-def _unpacked(blocks: Tensor, outputs: int) -> Tensor:
-    """[R, blocks, S, L] -> [R, S, outputs]: what `packed` undoes."""
-    return blocks.transpose(1, 2).flatten(2)[..., :outputs]
+                            sums[k + 2 * L + l] += g_trace[place] * states[s + L + l]
+        for h in range(here):
+            lane = (first_block + h) * L
+            for m in range(n):
+                k = (h * OTHERS + m) * 3 * L
+                for l in range(min(L, N - lane)):
+                    place = replica * I * J + (lane + l) * to_lane + (first + m) * to_other
+                    d_weight[place] = sums[k + l]
+                    d_decay[place] = weight[place] * sums[k + L + l] + sums[k + 2 * L + l]
 
 
 def synaptic_parameter_gradient(
@@ -160,18 +160,14 @@ def synaptic_parameter_gradient(
     # The work is that of all blocks filled up.
     along_inputs = blocks_of(I, z) * J <= blocks_of(J, z) * I
     N, M = (I, J) if along_inputs else (J, I)
-    matrix = padded(decay if along_inputs else decay.mT).transpose(1, 2)
-    found = [torch.empty(matrix.shape, dtype=z.dtype) for _ in range(3)]
-    arrays: list[Array] = [flat(f) for f in found]
     parts, blocks = -(-M // OTHERS), blocks_of(N, z)
     # Blocks that share what they read, but not so many that threads are left without work.
     group = max(1, min(4, R * parts * blocks // (2 * torch.get_num_threads())))
+    dw, dr = (torch.empty((R, J, I), dtype=z.dtype) for _ in range(2))
     run(
         _gradient, R * -(-blocks // group) * parts, 4 * R * T * B * I * J,
-        flat(z), flat(g), optional(g_trace, z), g_trace is not None, flat(matrix),
-        optional(trace, z), trace is not None, *arrays, T, B, I, J, group, along_inputs,
+        flat(z), flat(g), optional(g_trace, z), g_trace is not None, flat(weight),
+        packed(decay if along_inputs else decay.mT), optional(trace, z), trace is not None,
+        flat(dw), flat(dr), T, B, I, J, group, along_inputs,
     )  # fmt: skip
-    dw, sums, extra = (_unpacked(f, N) for f in found)
-    if not along_inputs:
-        dw, sums, extra = dw.mT, sums.mT, extra.mT
-    return dw.contiguous(), weight * sums + extra
+    return dw, dr

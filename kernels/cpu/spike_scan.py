@@ -53,8 +53,8 @@ def spike_scan(
     last_feedback = torch.empty(feedback.shape, dtype=current.dtype)
     run(
         _scan, R * B * blocks_of(J, current), 8 * R * T * B * J * (1 + K),
-        flat(current), flat(padded(threshold)), flat(padded(feedback_decay)),
-        flat(padded(feedback_strength)), flat(feedback), flat(spike), flat(spikes),
+        flat(current), padded(threshold), padded(feedback_decay),
+        padded(feedback_strength), flat(feedback), flat(spike), flat(spikes),
         flat(potential), flat(last_feedback), T, B, J, K,
     )  # fmt: skip
     return spikes, potential, last_feedback
