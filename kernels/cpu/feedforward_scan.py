@@ -1,4 +1,4 @@
-"""A feedforward layer: synaptic current, threshold and feedback currents, one block of neurons of
+"""A feedforward layer: synaptic current, threshold and feedback currents, some blocks of neurons of
 one sample at a time.
 
 The current of a block stays in cache, is turned into potentials there and written once. Equations
@@ -14,7 +14,7 @@ from torch import Tensor
 from .arrays import blocks_of, flat, optional, packed, padded, steps_like
 from .compiling import kernel
 from .neurons import load_neurons, neurons_tile, store_feedback, store_steps
-from .synaptic_current import CHUNK, block_current
+from .synaptic_current import CHUNK, currents, grouped
 from .threads import run
 from .vectors import lanes
 
@@ -22,27 +22,33 @@ from .vectors import lanes
 @kernel
 def _layer(
     begin, end, z, weight, decay, trace, given, last, theta, f_decay, f_strength, feedback, spike,
-    spikes, potential, last_feedback, T, B, I, J, K,
+    spikes, potential, last_feedback, T, B, I, J, K, group,
 ):  # fmt: skip
-    """Tasks (replica, sample, block)."""
+    """Tasks (replica, sample, `group` blocks)."""
     L = lanes(z)
     blocks = (J + L - 1) // L
+    groups = (blocks + group - 1) // group
     x = np.empty(CHUNK * L, z.dtype)
-    c = np.empty(T * L, z.dtype)
+    tile = np.empty(CHUNK * T, z.dtype)
+    c = np.empty(group * T * L, z.dtype)
     f = np.empty(K * L, z.dtype)
     s = np.empty(L, z.dtype)
     for task in range(begin, end):
-        b, block = divmod(task, blocks)
+        b, first = task // groups, task % groups * group
         replica, sample = divmod(b, B)
-        block_current(
-            z, (replica * T * B + sample) * I, B * I, weight, decay,
-            (replica * blocks + block) * I * L, trace, given, last, (b * J + block * L) * I, I, 1,
-            False, min(L, J - block * L), x, c, T, I,
+        here = min(group, blocks - first)
+        currents(
+            z, (replica * T * B + sample) * I, B * I, weight, decay, trace, given, last, False, c,
+            x, tile, b, replica, first, here, T, I, J,
         )  # fmt: skip
-        load_neurons(feedback, spike, f, s, b, block, B, J, K)
-        neurons_tile(c, theta, f_decay, f_strength, f, s, replica, block, blocks, T, K)
-        store_steps(c, theta, spikes, potential, replica, b, block, blocks, T, B, J)
-        store_feedback(f, last_feedback, b, block, B, J, K)
+        for h in range(here):
+            block = first + h
+            load_neurons(feedback, spike, f, s, b, block, B, J, K)
+            neurons_tile(
+                c, h * T * L, theta, f_decay, f_strength, f, s, replica, block, blocks, T, K
+            )
+            store_steps(c, h * T * L, theta, spikes, potential, replica, b, block, blocks, T, B, J)
+            store_feedback(f, last_feedback, b, block, B, J, K)
 
 
 def feedforward_scan(
@@ -63,11 +69,12 @@ def feedforward_scan(
     spikes, potential = steps_like(z, J), steps_like(z, J)
     last_feedback = torch.empty(feedback.shape, dtype=z.dtype)
     last = torch.empty((R, B, J, I), dtype=z.dtype)
+    group, tasks = grouped(R * B, blocks_of(J, z))
     run(
-        _layer, R * B * blocks_of(J, z), 2 * R * T * B * I * J,
+        _layer, tasks, 2 * R * T * B * I * J,
         flat(z), packed(weight.mT), packed(decay.mT), optional(trace, z), trace is not None,
         flat(last), padded(threshold), padded(feedback_decay),
         padded(feedback_strength), flat(feedback), flat(spike), flat(spikes),
-        flat(potential), flat(last_feedback), T, B, I, J, K,
+        flat(potential), flat(last_feedback), T, B, I, J, K, group,
     )  # fmt: skip
     return spikes, potential, last_feedback, last

@@ -52,27 +52,35 @@ def next_feedback(f, s, decay, strength, first, stride, K):
 
 
 @inlined
-def neurons_tile(c, theta, decay, strength, f, s, replica, block, blocks, T, K):
-    """c [T, L] becomes V; the states f [K, L] and s [L] go on."""
+def neurons_tile(c, place, theta, decay, strength, f, s, replica, block, blocks, T, K):
+    """c [T, L] at `place` becomes V; the states f [K, L] and s [L] go on."""
     L = lanes(c)
     threshold = load(theta, (replica * blocks + block) * L)
     first, stride = (replica * K * blocks + block) * L, blocks * L
     spike = load(s, 0)
     for t in range(T):
-        v = sub(load(c, t * L), next_feedback(f, spike, decay, strength, first, stride, K))
+        v = sub(load(c, place + t * L), next_feedback(f, spike, decay, strength, first, stride, K))
         spike = above(v, threshold)
-        store(c, t * L, v)
+        store(c, place + t * L, v)
     store(s, 0, spike)
 
 
 @inlined
-def store_steps(c, theta, spikes, potential, replica, b, block, blocks, T, B, J):
-    """The tile of potentials c [T, L] -> potential and spikes [R, T, B, J]."""
+def store_steps(c, place, theta, spikes, potential, replica, b, block, blocks, T, B, J):
+    """Potentials [T, L] at `place` of c -> potential and spikes [R, T, B, J]."""
     L = lanes(c)
-    p = (replica * blocks + block) * L
+    threshold = load(theta, (replica * blocks + block) * L)
+    used = min(L, J - block * L)
     for t in range(T):
-        place = ((replica * T + t) * B + b % B) * J + block * L
-        for l in range(min(L, J - block * L)):
-            v = c[t * L + l]
-            potential[place + l] = v
-            spikes[place + l] = 1 if v > theta[p + l] else 0
+        out = ((replica * T + t) * B + b % B) * J + block * L
+        v = load(c, place + t * L)
+        s = above(v, threshold)
+        if used == L:
+            store(potential, out, v)
+            store(spikes, out, s)
+        else:
+            for l in range(used):
+                potential[out + l] = c[place + t * L + l]
+            store(c, place + t * L, s)
+            for l in range(used):
+                spikes[out + l] = c[place + t * L + l]

@@ -1,4 +1,9 @@
-"""Threshold and feedback currents over a given current. Equations in `neurons.py`."""
+"""Threshold and feedback currents over a given current, and their reverse. Equations in
+`neurons.py` and `neurons_reverse.py`.
+
+A task of the reverse is up to SPAN blocks of one sample, step by step: rows that lie together are
+read together.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +15,7 @@ from .arrays import blocks_of, flat, padded
 from .compiling import kernel
 from .neurons import load_neurons, neurons_tile, store_feedback, store_steps
 from .threads import run
-from .vectors import lanes
+from .vectors import lanes, load, store
 
 
 @kernel
@@ -30,11 +35,14 @@ def _scan(
         used = min(L, J - block * L)
         for t in range(T):
             place = ((replica * T + t) * B + sample) * J + block * L
-            for l in range(used):
-                c[t * L + l] = current[place + l]
+            if used == L:
+                store(c, t * L, load(current, place))
+            else:
+                for l in range(used):
+                    c[t * L + l] = current[place + l]
         load_neurons(feedback, spike, f, s, b, block, B, J, K)
-        neurons_tile(c, theta, f_decay, f_strength, f, s, replica, block, blocks, T, K)
-        store_steps(c, theta, spikes, potential, replica, b, block, blocks, T, B, J)
+        neurons_tile(c, 0, theta, f_decay, f_strength, f, s, replica, block, blocks, T, K)
+        store_steps(c, 0, theta, spikes, potential, replica, b, block, blocks, T, B, J)
         store_feedback(f, last_feedback, b, block, B, J, K)
 
 
@@ -58,3 +66,78 @@ def spike_scan(
         flat(potential), flat(last_feedback), T, B, J, K,
     )  # fmt: skip
     return spikes, potential, last_feedback
+
+
+@kernel
+def _reverse(
+    begin, end, g_spikes, has_g_spikes, g_potential, has_g_potential, g_feedback, derivative,
+    decay, strength, detach_reset, d_current, d_threshold, d_feedback, d_spike, T, B, J, K,
+):  # fmt: skip
+    """Tasks (replica, sample, span). d_threshold [R, B, J], of each sample alone."""
+    L = lanes(derivative)
+    blocks = (J + L - 1) // L
+    spans = (blocks + SPAN - 1) // SPAN
+    room = np.empty(L, derivative.dtype)
+    s = np.empty(SPAN * L, derivative.dtype)
+    theta = np.empty(SPAN * L, derivative.dtype)
+    f = np.empty(SPAN * K * L, derivative.dtype)
+    for task in range(begin, end):
+        b, span = divmod(task, spans)
+        replica, sample = divmod(b, B)
+        first = span * SPAN
+        here = min(SPAN, blocks - first)
+        s[:] = theta[:] = 0
+        for h in range(here):
+            load_feedback(g_feedback, f[h * K * L :], b, first + h, B, J, K)
+        for t in range(T - 1, -1, -1):
+            row = ((replica * T + t) * B + sample) * J
+            for h in range(here):
+                block = first + h
+                place, used = row + block * L, min(L, J - block * L)
+                g, back = reverse_step(
+                    derivative, g_spikes, has_g_spikes, g_potential, has_g_potential, place, used,
+                    room, load(s, h * L), f, h * K * L, theta, h * L, decay, strength,
+                    (replica * K * blocks + block) * L, blocks * L, K, detach_reset,
+                )  # fmt: skip
+                store_row(d_current, place, used, room, g)
+                store(s, h * L, back)
+        for h in range(here):
+            block = first + h
+            place, used = b * J + block * L, min(L, J - block * L)
+            store_row(d_spike, place, used, room, load(s, h * L))
+            store_row(d_threshold, place, used, room, load(theta, h * L))
+            store_feedback(f[h * K * L :], d_feedback, b, block, B, J, K)
+
+
+def spike_scan_backward(
+    g_spikes: Tensor | None,
+    g_potential: Tensor | None,
+    g_feedback: Tensor | None,
+    derivative: Tensor,
+    spikes: Tensor,
+    feedback_decay: Tensor,
+    feedback_strength: Tensor,
+    feedback: Tensor,
+    spike: Tensor,
+    detach_reset: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of spikes and V [R, T, B, J] and of the final feedback, ds/dV -> d_current [R, T,
+    B, J], d_threshold [R, J], d_decay and d_strength [R, K, J], d_feedback [R, K, B, J], d_spike
+    [R, B, J]."""
+    R, T, B, J = derivative.shape
+    K = feedback_decay.shape[1]
+    like = derivative
+    d_current = torch.empty(like.shape, dtype=like.dtype)
+    d_feedback = torch.empty(feedback.shape, dtype=like.dtype)
+    d_spike, d_threshold = (torch.empty(spike.shape, dtype=like.dtype) for _ in range(2))
+    run(
+        _reverse, R * B * -(-blocks_of(J, like) // SPAN), 8 * R * T * B * J * (1 + K),
+        optional(g_spikes, like), g_spikes is not None, optional(g_potential, like),
+        g_potential is not None, optional(g_feedback, like), flat(derivative),
+        padded(feedback_decay), padded(feedback_strength), detach_reset, flat(d_current),
+        flat(d_threshold), flat(d_feedback), flat(d_spike), T, B, J, K,
+    )  # fmt: skip
+    d_decay, d_strength = feedback_gradients(
+        d_current, g_feedback, spikes, feedback_decay, feedback_strength, feedback, spike
+    )
+    return d_current, sum_over_samples(d_threshold), d_decay, d_strength, d_feedback, d_spike
