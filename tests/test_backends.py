@@ -1,5 +1,6 @@
 """`backend_info` tells what the dispatcher runs; an explicit backend runs or raises."""
 
+import importlib
 import importlib.util
 from typing import Any
 
@@ -7,9 +8,16 @@ import pytest
 import torch
 
 from hetsyn_triton import ops
-from hetsyn_triton.ops import BACKENDS, BackendUnavailableError, OperatorInfo, backend_info
+from hetsyn_triton.ops import (
+    BACKENDS,
+    BackendUnavailableError,
+    OperatorInfo,
+    backend_info,
+    kernels,
+)
 from hetsyn_triton.ops.backends import resolve
 from hetsyn_triton.ops.library import has_kernel
+from hetsyn_triton.reference import closed_form
 from problems import OPERATORS, Size, gradients, problem
 from test_operators import assert_same, call
 
@@ -57,13 +65,11 @@ def test_the_summary_is_readable(device: str) -> None:
         assert all(reason in line for reason in info.others.values())
 
 
-def test_a_registered_kernel_is_seen_and_run() -> None:
-    """A kernel under the dispatch key takes over, `backend_info` says so; then all is as before."""
+def test_the_dispatchers_kernel_is_what_runs() -> None:
+    """What stands under the dispatch key serves `auto` and `cpu`, not `reference`."""
     operator = "leaky_current"
-    if has_kernel(operator, "CPU"):
-        pytest.skip("the package has its own CPU kernel for leaky_current; nothing to register")
     tensors = problem(operator, SIZE)
-    before = backend_info("cpu")
+    (expected,) = call(operator)(**tensors)
     calls = []
 
     def kernel(drive: torch.Tensor, decay: torch.Tensor, current: torch.Tensor) -> torch.Tensor:
@@ -72,11 +78,6 @@ def test_a_registered_kernel_is_seen_and_run() -> None:
 
     with torch.library._scoped_library("hetsyn_triton", "IMPL") as library:
         library.impl(operator, kernel, "CPU")
-        info = info_of(operator)
-        assert info.chosen == "Numba kernel"
-        assert "preferred" in info.others["closed form (PyTorch)"]
-        assert info_of("spike_scan").chosen == "closed form (PyTorch)"
-        assert info_of(operator, "cuda").chosen == "closed form (PyTorch)"
         for backend in ("auto", "cpu"):
             (result,) = call(operator, backend)(**tensors)
             assert (result == 7.0).all()
@@ -84,8 +85,49 @@ def test_a_registered_kernel_is_seen_and_run() -> None:
         # The reference loop goes past the dispatcher.
         assert not (call(operator, "reference")(**tensors)[0] == 7.0).any()
         assert len(calls) == 2
-    assert backend_info("cpu") == before
-    assert not (call(operator)(**tensors)[0] == 7.0).any()
+    assert torch.equal(call(operator)(**tensors)[0], expected)
+
+
+def test_numba_serves_the_cpu() -> None:
+    for info in backend_info("cpu").operators:
+        assert info.chosen == "Numba kernel"
+        assert info.others["closed form (PyTorch)"] == "the Numba kernel is preferred"
+    for info in backend_info("cpu", torch.float16).operators:
+        assert info.chosen == "closed form (PyTorch)"
+        reason = "Numba kernels compute in float32 and float64, the parameters are float16"
+        assert info.others["Numba kernel"] == reason
+
+
+@pytest.mark.parametrize("installed", [False, True])
+def test_without_numba_the_closed_forms_are_named(
+    installed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The package may be absent, or there and broken."""
+
+    def broken(name: str) -> Any:
+        raise ImportError("needs another NumPy")
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if installed else None)
+    monkeypatch.setattr(importlib, "import_module", broken)
+    reason = "cannot be imported: needs another NumPy" if installed else "is not installed"
+    for info in backend_info("cpu").operators:
+        assert info.chosen == "closed form (PyTorch)"
+        assert info.others["Numba kernel"] == f"the package numba {reason}"
+
+
+def test_a_broken_package_is_told_of_and_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = kernels.implementation(kernels.NUMBA, "synaptic_current")
+    tensors = tuple(problem("synaptic_current", SIZE).values())
+    monkeypatch.setattr(kernels, "unusable", lambda _: "the package numba is broken")
+    kernels._usable.cache_clear()
+    try:
+        with pytest.warns(RuntimeWarning, match="numba is broken; the closed forms run instead"):
+            found = run(*tensors)
+        run(*tensors)  # said once
+    finally:
+        kernels._usable.cache_clear()
+    for f, e in zip(found, closed_form.synaptic_current(*tensors), strict=True):
+        assert torch.equal(f, e)
 
 
 def test_a_registered_triton_kernel_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
