@@ -1,9 +1,10 @@
 """How a kernel is compiled: on its first call for a dtype, then kept on disk.
 
-`kernel` makes a function that runs without Python's lock, `inlined` a part of kernels. Compiled
-code lies in `NUMBA_CACHE_DIR`, else in `hetsyn_triton` in the user's cache folder, in a folder
-named by a digest of all sources here: Numba itself looks only at the file of the kernel, not at
-what it calls. Where that folder cannot be written, kernels are compiled in each process anew.
+`kernel` makes a function that runs without Python's lock, `inlined` and `borrowing` parts of
+kernels. Compiled code lies in `NUMBA_CACHE_DIR`, else in `hetsyn_triton` in the user's cache
+folder, in a folder named by a digest of all sources here: Numba itself looks only at the file of
+the kernel, not at what it calls. Where that folder cannot be written, kernels are compiled in each
+process anew.
 
 The first compilation in a process is announced by a warning of the logger `hetsyn_triton`.
 """
@@ -32,6 +33,12 @@ _decorating = threading.Lock()
 def inlined(function: Callable[..., Any]) -> Any:
     """A function for kernels to call, compiled as part of each."""
     return numba.njit(forceinline=True, **_OPTIONS)(function)
+
+
+def borrowing(function: Callable[..., Any]) -> Any:
+    """`inlined` that counts no references to its arrays, which costs more than a step of a loop
+    does: for a part that neither allocates nor returns an array."""
+    return numba.njit(forceinline=True, _nrt=False, **_OPTIONS)(function)
 
 
 def kernel(function: Callable[..., Any]) -> Any:

@@ -23,13 +23,13 @@ import torch
 from torch import Tensor
 
 from .arrays import blocks_of, flat, optional, padded
-from .compiling import inlined, kernel
+from .compiling import borrowing, kernel
 from .neurons import load_neurons
 from .threads import run
 from .vectors import add, filled, fma, lanes, load, mul, store, sub
 
 
-@inlined
+@borrowing
 def load_row(source, place, used, room):
     """The first `used` lanes from source[place], zeros after them; `room` holds a vector."""
     L = lanes(room)
@@ -40,7 +40,7 @@ def load_row(source, place, used, room):
     return load(room, 0)
 
 
-@inlined
+@borrowing
 def store_row(target, place, used, room, vector):
     """The first `used` lanes to target[place]."""
     if used == lanes(room):
@@ -51,7 +51,19 @@ def store_row(target, place, used, room, vector):
             target[place + l] = room[l]
 
 
-@inlined
+@borrowing
+def load_feedback(feedback, f, b, block, B, J, K):
+    """feedback [R, K, B, J] of a block of sample b (of R B) -> f [K, L]; no elements are zeros."""
+    L = lanes(f)
+    used = min(L, J - block * L)
+    replica, sample = b // B, b % B
+    for k in range(K):
+        for l in range(L):
+            place = ((replica * K + k) * B + sample) * J + block * L + l
+            f[k * L + l] = feedback[place] if l < used and feedback.size else 0
+
+
+@borrowing
 def reverse_step(
     derivative, g_spikes, has_g_spikes, g_potential, has_g_potential, place, used, room, d_spike,
     d_feedback, state, d_threshold, lane, decay, strength, first, stride, K, detach_reset,
@@ -81,8 +93,8 @@ def reverse_step(
 
 @kernel
 def _feedback_gradients(
-    begin, end, g, g_feedback, has_g_feedback, spikes, decay, strength, feedback, spike, d_decay,
-    d_strength, T, B, J, K,
+    begin, end, g, g_feedback, spikes, decay, strength, feedback, spike, d_decay, d_strength, T, B,
+    J, K,
 ):  # fmt: skip
     """Tasks (replica, block)."""
     L = lanes(g)
@@ -114,9 +126,7 @@ def _feedback_gradients(
                     store(gx, o, fma(g_t, x_k, load(gx, o)))
                 s = load_row(spikes, place, used, room)
                 place += B * J
-            last[:] = 0
-            if has_g_feedback:
-                load_neurons(g_feedback, spike, last, room, b, block, B, J, K)
+            load_feedback(g_feedback, last, b, block, B, J, K)
             for o in range(0, K * L, L):
                 g_f = load(last, o)
                 y_part = sub(mul(g_f, load(y, o)), load(gy, o))
@@ -146,9 +156,9 @@ def feedback_gradients(
     d_decay, d_strength = (torch.empty((R, K, J), dtype=g.dtype) for _ in range(2))
     run(
         _feedback_gradients, R * blocks_of(J, g), 16 * R * T * B * J * K,
-        flat(g), optional(g_feedback, g), g_feedback is not None, flat(spikes),
-        padded(feedback_decay), padded(feedback_strength), flat(feedback), flat(spike),
-        flat(d_decay), flat(d_strength), T, B, J, K,
+        flat(g), optional(g_feedback, g), flat(spikes), padded(feedback_decay),
+        padded(feedback_strength), flat(feedback), flat(spike), flat(d_decay), flat(d_strength),
+        T, B, J, K,
     )  # fmt: skip
     return d_decay, d_strength
 

@@ -11,11 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .arrays import blocks_of, flat, padded
+from .arrays import blocks_of, flat, optional, padded
 from .compiling import kernel
 from .neurons import load_neurons, neurons_tile, store_feedback, store_steps
+from .neurons_reverse import (
+    feedback_gradients,
+    load_feedback,
+    reverse_step,
+    store_row,
+    sum_over_samples,
+)
 from .threads import run
 from .vectors import lanes, load, store
+
+SPAN = 8
 
 
 @kernel
