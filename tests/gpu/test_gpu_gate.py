@@ -1,7 +1,7 @@
 """The gate before any timing: public operators and layers on hundreds of random shapes.
 
-On a GPU the kernels are proved, on the CPU the same checks run on the float32 closed forms, on
-fewer and smaller shapes; and results that are wrong on purpose must be found out.
+On a GPU the kernels are proved, on the CPU the same checks run on what serves the operators there,
+on fewer and smaller shapes; and results that are wrong on purpose must be found out.
 """
 
 import os

@@ -1,9 +1,8 @@
 """Random problems for the public operators and layers, and what their results must satisfy.
 
-The same checks run on the CPU, where the operators are the float32 closed forms, and on a GPU,
-where they are the kernels. Truth: the closed forms in float64, spikes and ds/dV given. Every
-term of V has at most `roundings` roundings on its way, every term of a gradient at most
-`gradient_roundings` (see `bounds`).
+The same checks run on the CPU and on a GPU, on whatever serves the operators there. Truth: the
+closed forms in float64, spikes and ds/dV given. Every term of V has at most `roundings` roundings
+on its way, every term of a gradient at most `gradient_roundings` (see `bounds`).
 """
 
 import random
@@ -93,7 +92,7 @@ def sizes(count: int, variants: int, work: float, seed: int) -> Iterator[list[Si
 
 @dataclass(frozen=True)
 class Problem:
-    """Float32 arguments of an operator by name, gradients of its outputs by name, ds/dV."""
+    """Arguments of an operator by name, gradients of its outputs by name, ds/dV."""
 
     operator: str
     size: Size
@@ -149,14 +148,20 @@ class Problem:
         )
 
 
-def make(operator: str, size: Size, seed: int, kind: int | None = None) -> Problem:
+def make(
+    operator: str,
+    size: Size,
+    seed: int,
+    kind: int | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Problem:
     """A problem with states and gradients present or absent, as `kind` has it (default: seed).
 
     Equal kinds and features compile the same kernels.
     """
     draw = random.Random(seed if kind is None else kind)
     states = draw.random() < 0.6
-    made: Named = dict(problem(operator, size, seed, states=states, dtype=torch.float32))
+    made: Named = dict(problem(operator, size, seed, states=states, dtype=dtype))
     if operator in ("synaptic_current", "feedforward_scan", "recurrent_scan"):
         made.setdefault("trace", None)
     if operator == "feedforward_scan":
@@ -167,7 +172,7 @@ def make(operator: str, size: Size, seed: int, kind: int | None = None) -> Probl
     generator = torch.Generator().manual_seed(seed + 1)
 
     def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator)
+        return torch.randn(shape, generator=generator, dtype=dtype)
 
     R, T, B, J = size.R, size.T, size.B, size.J
     shapes = {
@@ -266,7 +271,9 @@ def _forward(operator: str, a: Named, spikes: Tensor | None) -> tuple[Tensor, ..
     return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
-def _synapses(z: Tensor, g: Tensor, g_trace: Tensor | None, a: Named) -> dict[str, Tensor]:
+def _synapses(z: Tensor, g: Tensor | None, g_trace: Tensor | None, a: Named) -> dict[str, Tensor]:
+    if g is None:
+        g = z.new_zeros(*z.shape[:3], a["weight"].shape[1])
     dz, d_trace = closed_form.synaptic_current_backward(g, g_trace, a["weight"], a["decay"])
     dw, dr = closed_form.synaptic_parameter_gradient(
         z, g, g_trace, a["weight"], a["decay"], a["trace"]
