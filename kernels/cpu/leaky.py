@@ -1,0 +1,110 @@
+"""The leaky current, one decay per neuron, and its gradients.
+
+    c_j(t) = rho_j c_j(t-1) + u_j(t)
+    du(t) = g(t) + rho du(t+1),   drho = sum_bt du(t) c(t-1),   dc(0) = rho du(1)
+
+A task is up to SPAN blocks of one sample, step by step: rows that lie together are read together.
+Order of the sum for drho: all steps of a sample descending, then samples ascending.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .arrays import blocks_of, flat, padded
+from .compiling import kernel
+from .neurons_reverse import load_row, store_row, sum_over_samples
+from .threads import run
+from .vectors import fma, lanes, load, mul, store
+
+SPAN = 8
+
+
+@kernel
+def _current(begin, end, drive, decay, current, result, T, B, J):
+    """Tasks (replica, sample, span)."""
+    L = lanes(drive)
+    blocks = (J + L - 1) // L
+    spans = (blocks + SPAN - 1) // SPAN
+    room = np.empty(L, drive.dtype)
+    state = np.empty(SPAN * L, drive.dtype)
+    for task in range(begin, end):
+        b, span = divmod(task, spans)
+        replica, sample = divmod(b, B)
+        first = span * SPAN
+        last = min(first + SPAN, blocks)
+        for block in range(first, last):
+            used = min(L, J - block * L)
+            c = load_row(current, b * J + block * L, used, room)
+            store(state, (block - first) * L, c)
+        for t in range(T):
+            row = ((replica * T + t) * B + sample) * J
+            for block in range(first, last):
+                place, used = row + block * L, min(L, J - block * L)
+                own, r = (block - first) * L, load(decay, (replica * blocks + block) * L)
+                c = fma(r, load(state, own), load_row(drive, place, used, room))
+                store(state, own, c)
+                store_row(result, place, used, room, c)
+
+
+@kernel
+def _reverse(begin, end, g, result, decay, current, d_drive, d_decay, d_current, T, B, J):
+    """Tasks (replica, sample, span). d_decay [R, B, J], of each sample alone."""
+    L = lanes(g)
+    blocks = (J + L - 1) // L
+    spans = (blocks + SPAN - 1) // SPAN
+    room = np.empty(L, g.dtype)
+    after = np.empty(SPAN * L, g.dtype)  # du(t+1)
+    to_decay = np.empty(SPAN * L, g.dtype)
+    for task in range(begin, end):
+        b, span = divmod(task, spans)
+        replica, sample = divmod(b, B)
+        first = span * SPAN
+        last = min(first + SPAN, blocks)
+        after[:] = to_decay[:] = 0
+        for t in range(T - 1, -1, -1):
+            row = ((replica * T + t) * B + sample) * J
+            for block in range(first, last):
+                place, used = row + block * L, min(L, J - block * L)
+                own, r = (block - first) * L, load(decay, (replica * blocks + block) * L)
+                du = fma(r, load(after, own), load_row(g, place, used, room))
+                if t > 0:
+                    before = load_row(result, place - B * J, used, room)
+                else:
+                    before = load_row(current, b * J + block * L, used, room)
+                store(to_decay, own, fma(du, before, load(to_decay, own)))
+                store(after, own, du)
+                store_row(d_drive, place, used, room, du)
+        for block in range(first, last):
+            place, used, own = b * J + block * L, min(L, J - block * L), (block - first) * L
+            r = load(decay, (replica * blocks + block) * L)
+            store_row(d_current, place, used, room, mul(r, load(after, own)))
+            store_row(d_decay, place, used, room, load(to_decay, own))
+
+
+def leaky_current(drive: Tensor, decay: Tensor, current: Tensor) -> Tensor:
+    """drive [R, T, B, J], decay [R, J], current [R, B, J] -> c [R, T, B, J]."""
+    R, T, B, J = drive.shape
+    result = torch.empty(drive.shape, dtype=drive.dtype)
+    run(
+        _current, R * B * -(-blocks_of(J, drive) // SPAN), 8 * R * T * B * J,
+        flat(drive), padded(decay), flat(current), flat(result), T, B, J,
+    )  # fmt: skip
+    return result
+
+
+def leaky_current_backward(
+    g: Tensor, result: Tensor, decay: Tensor, current: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """g and c [R, T, B, J] -> d_drive [R, T, B, J], d_decay [R, J], d_current [R, B, J]."""
+    R, T, B, J = g.shape
+    d_drive = torch.empty(g.shape, dtype=g.dtype)
+    d_decay, d_current = (torch.empty(current.shape, dtype=g.dtype) for _ in range(2))
+    run(
+        _reverse, R * B * -(-blocks_of(J, g) // SPAN), 8 * R * T * B * J,
+        flat(g), flat(result), padded(decay), flat(current), flat(d_drive), flat(d_decay),
+        flat(d_current), T, B, J,
+    )  # fmt: skip
+    return d_drive, sum_over_samples(d_decay), d_current
