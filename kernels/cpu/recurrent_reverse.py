@@ -92,9 +92,10 @@ def _reverse(
                         f[(k * W + j // L * L) * K + q * L + j % L] = g_feedback[place]
             if has_trace:
                 for j in range(J):
-                    for i in range(J):
-                        place = ((i // L * J + j) * n + k) * L + i % L
-                        m[place] = g_trace[((b + k) * J + j) * J + i]
+                    for i0 in range(0, J, L):
+                        place, row = (i0 * J + j * L) * n + k * L, ((b + k) * J + j) * J + i0
+                        for l in range(min(L, J - i0)):
+                            m[place + l] = g_trace[row + l]
         for t in range(T - 1, -1, -1):
             row = ((replica * T + t) * B + first) * J
             for k in range(n):
@@ -133,9 +134,10 @@ def _reverse(
                 for q in range(K):
                     place = ((replica * K + q) * B + first + k) * J + j
                     d_feedback[place] = f[(k * W + j // L * L) * K + q * L + j % L]
-                for i in range(J):
-                    place = ((i // L * J + j) * n + k) * L + i % L
-                    d_trace[((b + k) * J + j) * J + i] = m[place]
+                for i0 in range(0, J, L):
+                    place, row = (i0 * J + j * L) * n + k * L, ((b + k) * J + j) * J + i0
+                    for l in range(min(L, J - i0)):
+                        d_trace[row + l] = m[place + l]
 
 
 def recurrent_scan_backward(

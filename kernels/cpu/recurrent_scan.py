@@ -150,11 +150,14 @@ def _scan(
             for block in range(blocks):
                 p = k * W + block * L
                 load_neurons(feedback, spike, f[p * K :], s[p:], b + k, block, B, J, K)
-            if given:
-                for j in range(J):
-                    place = (j // L * J * n + k) * L + j % L
-                    for i in range(J):
-                        x[place + i * n * L] = trace[((b + k) * J + j) * J + i]
+        if given:
+            for k in range(n):
+                for j0 in range(0, J, L):
+                    for i0 in range(0, J, CHUNK):  # they stay in the first cache for L rows
+                        for j in range(j0, min(j0 + L, J)):
+                            place, row = j0 * J * n + k * L + j - j0, ((b + k) * J + j) * J
+                            for i in range(i0, min(i0 + CHUNK, J)):
+                                x[place + i * n * L] = trace[row + i]
         for t in range(T):
             row = ((replica * T + t) * B + first) * J
             for block in range(blocks):
@@ -188,10 +191,12 @@ def _scan(
             for block in range(blocks):
                 p = k * W + block * L
                 store_feedback(f[p * K :], last_feedback, b + k, block, B, J, K)
-            for j in range(J):
-                place = (j // L * J * n + k) * L + j % L
-                for i in range(J):
-                    last[((b + k) * J + j) * J + i] = x[place + i * n * L]
+            for j0 in range(0, J, L):
+                for i0 in range(0, J, CHUNK):
+                    for j in range(j0, min(j0 + L, J)):
+                        place, row = j0 * J * n + k * L + j - j0, ((b + k) * J + j) * J
+                        for i in range(i0, min(i0 + CHUNK, J)):
+                            last[row + i] = x[place + i * n * L]
 
 
 def recurrent_scan(
