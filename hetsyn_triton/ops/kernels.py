@@ -70,8 +70,13 @@ NUMBA = Kernels(
         "synaptic_current": "synaptic_current",
         "synaptic_current_backward": "synaptic_current",
         "synaptic_parameter_gradient": "parameter_gradient",
+        "leaky_current": "leaky",
+        "leaky_current_backward": "leaky",
         "spike_scan": "spike_scan",
+        "spike_scan_backward": "spike_scan",
         "feedforward_scan": "feedforward_scan",
+        "recurrent_scan": "recurrent_scan",
+        "recurrent_scan_backward": "recurrent_reverse",
     },
     frozenset({torch.float32, torch.float64}),
 )
