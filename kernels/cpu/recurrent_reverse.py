@@ -166,6 +166,7 @@ def recurrent_scan_backward(
     d_feedback = torch.empty((R, K, B, J), dtype=like.dtype)
     d_trace = torch.empty((R, B, J, J), dtype=like.dtype)
     nothing = like.new_zeros(lanes_of(like.element_size()))
+    # A detached reset sends nothing back through its strength.
     strength = torch.zeros_like(feedback_strength) if detach_reset else feedback_strength
     size = group_size(R, B)
     groups = groups_of(B, size)

@@ -5,13 +5,13 @@
 then threshold and feedback currents as in `neurons.py`, which need all of c_j(t): only one step per
 pass over the traces. Neurons j in lanes.
 
-A task is a group of up to GROUP samples, through all steps. Traces lie as [block, i, sample, L], so
-that a vector of w and one of r serve the whole group. A vector of synapses is loaded,
-advanced and stored in every step: how fast the caches take that decides, not the arithmetic.
+A task is a group of 4, 2 or 1 samples, through all steps. Traces lie as [block, i, sample, L], so
+that a vector of w and one of r serve the whole group. A vector of synapses is loaded, advanced and
+stored in every step: loads and stores decide, not the arithmetic.
 
 The decay is fused with the spike that joins, so traces are those of `synaptic_current`. The product
-with w is not fused with the sum: where fused operations and stores share their way out of the
-registers, that is a fifth faster, and nowhere slower than the caches are.
+with w is not fused with the sum: two fused operations beside each store took 4.0 cycles a vector
+where this takes 3.0 (Zen 3, first cache; 4.2 and 3.6 from the second).
 
 Order of a sum: CHUNK neurons i ascending make a partial sum, partial sums are added ascending, and
 what they make is added to the given current.
@@ -30,15 +30,15 @@ from .threads import run
 from .vectors import BYTES, above, add, filled, fma, lanes, load, mul, spread, store, sub
 
 CHUNK = 64
-GROUP = 4
-"""Samples that share what is loaded of w and r: as many as have their sums in 16 registers."""
+GROUPS = (4, 2, 1)
+"""Samples that may share what is loaded of w and r. The sums of 4 fill half of AVX2's registers."""
 
 
 def group_size(replicas: int, batch: int) -> int:
-    """Samples of a group: GROUP, less where that leaves threads without work."""
+    """Samples of a group: as many as leave every thread work."""
     threads = torch.get_num_threads()
-    sizes = [n for n in (4, 2) if n <= GROUP and n <= batch and replicas * (batch // n) >= threads]
-    return sizes[0] if sizes else 1
+    fitting = (n for n in GROUPS if n <= batch and replicas * (batch // n) >= threads)
+    return next(fitting, 1)
 
 
 def groups_of(batch: int, size: int) -> int:
