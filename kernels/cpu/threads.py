@@ -29,6 +29,20 @@ def _forget_pool() -> None:
 os.register_at_fork(after_in_child=_forget_pool)
 
 
+_SMALLEST = 5e-324
+
+
+def _flushes_denormals() -> bool:
+    """Whether this thread takes numbers below the normal ones for 0 (`torch.set_flush_denormal`)."""
+    return _SMALLEST * 1.0 == 0.0
+
+
+def _share(flushing: bool, kernel: Any, *call: Any) -> None:
+    """A share on a thread of the pool, which rounds as the caller does."""
+    torch.set_flush_denormal(flushing)
+    kernel(*call)
+
+
 def run(kernel: Any, tasks: int, work: int, *arguments: Any) -> None:
     """`kernel(begin, end, *arguments)` over all of [0, tasks), in shares on up to
     `torch.get_num_threads()` threads; `work` counts the multiply-adds of all tasks."""
@@ -36,7 +50,8 @@ def run(kernel: Any, tasks: int, work: int, *arguments: Any) -> None:
     if threads == 0:
         return
     shares = list(pairwise(tasks * n // threads for n in range(threads + 1)))
-    started = [(share, _submit(kernel, *share, *arguments)) for share in shares[1:]]
+    how = _flushes_denormals()
+    started = [(share, _submit(_share, how, kernel, *share, *arguments)) for share in shares[1:]]
     try:
         kernel(*shares[0], *arguments)
     finally:

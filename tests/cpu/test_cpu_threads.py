@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hetsyn_triton import HetSynLIF
 from hetsyn_triton.kernels.cpu import threads
+from hetsyn_triton.kernels.cpu.synaptic_current import synaptic_current
 
 TIMEOUT = 120
 
@@ -222,6 +223,7 @@ LAST_CALL = """
 import atexit, threading, torch
 from hetsyn_triton import HetSynLIF
 from hetsyn_triton.kernels.cpu import threads
+from hetsyn_triton.kernels.cpu.synaptic_current import synaptic_current
 
 threads.GRAIN = 1
 torch.set_num_threads(2)
@@ -255,3 +257,27 @@ def test_a_call_while_the_interpreter_ends(warm: bool) -> None:
     )
     assert (done.returncode, done.stdout) == (0, "ran\nran\n"), done.stderr
     assert "Error" not in done.stderr
+
+
+def test_the_pool_takes_denormal_numbers_as_its_caller_does(
+    on_threads: Callable[[int], None],
+) -> None:
+    """Traces decay to numbers below the normal ones: kept by default, 0 for who asks for it."""
+    z = torch.zeros(1, 400, 4, 40)
+    z[:, 0] = 1.0
+    decay = torch.full((1, 40, 40), 0.79)
+
+    def last_trace(count: int, flushing: bool) -> Tensor:
+        on_threads(count)
+        if not torch.set_flush_denormal(flushing) and flushing:
+            pytest.skip("this processor cannot flush them")
+        try:
+            return synaptic_current(z, decay, decay, None)[1]
+        finally:
+            torch.set_flush_denormal(False)
+
+    kept, flushed = last_trace(1, False), last_trace(1, True)
+    assert (kept > 0).all()
+    assert (flushed == 0).all()
+    assert torch.equal(last_trace(2, True), flushed)
+    assert torch.equal(last_trace(2, False), kept)
