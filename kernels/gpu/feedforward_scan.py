@@ -48,7 +48,7 @@ CHUNK = 128
 
 @triton.jit(
     do_not_specialize=[
-        "T", "B", "CHUNK", "stride_zr", "stride_zt", "stride_zb",
+        "T", "B", "CHUNK", "zero", "stride_zr", "stride_zt", "stride_zb",
         "stride_or", "stride_ot", "stride_ob",
     ]
 )  # fmt: skip
@@ -56,22 +56,28 @@ def feedforward_scan_kernel(
     z, w, r, parked, last,
     threshold, feedback_decay, feedback_strength, feedback, spike,
     spikes, potential, feedback_last,
-    T, B, CHUNK,
+    T, B, CHUNK, zero,
     stride_zr: tl.int64, stride_zt: tl.int64, stride_zb: tl.int64,
     stride_or: tl.int64, stride_ot: tl.int64, stride_ob: tl.int64,
     S: tl.constexpr, O: tl.constexpr, WIDTH: tl.constexpr, K: tl.constexpr,
     GROUPS: tl.constexpr, BO: tl.constexpr, BS: tl.constexpr, STEPS: tl.constexpr,
     HAS_TRACE: tl.constexpr,
 ):  # fmt: skip
-    """S inputs, O neurons. Strides of z count quads."""
+    """S inputs, O neurons. Strides of z count quads.
+
+    `zero` is 0, but not for the compiler: offsets it goes into are made anew after a loop over time
+    instead of being kept across it, on the stack. Eight groups, and a single block, spill less
+    without; eight groups also with offsets of V by the step's number, not pointers that move on.
+    """
+    MOVES: tl.constexpr = GROUPS < 8
+    if not MOVES or S <= GROUPS * BS:
+        zero = 0
     n = tl.program_id(0).to(tl.int64)  # the other axes of a grid end at 65535
     i_o = tl.program_id(1)
     i_r = n // B
     i_b = n % B
     o_o = i_o * BO + tl.arange(0, BO)
     m_o = o_o < O
-    p_neuron = i_r * O + o_o
-    p_state = n * O + o_o
     p_parked = parked + n * (S * O)
     stride_zt = stride_zt.to(tl.int64)  # the interpreter takes a small number for int32
     stride_ot = stride_ot.to(tl.int64)
@@ -92,23 +98,34 @@ def feedforward_scan_kernel(
                 b_sums, b_x = steps_at_once(
                     b_w, b_r, b_x, p_z, o_z, stride_zt * 4, GROUPS, BO, BS, STEPS, False
                 )  # fmt: skip
-                o_t = t + tl.arange(0, STEPS)
-                p_c = potential + out_first + o_t[None, :] * stride_ot + o_o[:, None]
+                o_t = tl.arange(0, STEPS)
+                if MOVES:
+                    p_c = potential + out_first + t * stride_ot + o_t[None, :] * stride_ot
+                    p_c += o_o[:, None]
+                else:
+                    p_c = potential + out_first + (t + o_t)[None, :] * stride_ot + o_o[:, None]
                 b_c = tl.load(p_c, mask=m_o[:, None] & (i_s > 0), other=0.0) + b_sums[0]
                 if GROUPS == 8:
                     b_c = b_c + b_sums[1]
                 tl.store(p_c, b_c, mask=m_o[:, None])
                 p_z += STEPS * stride_zt * 4
+            p_left = potential + out_first + t_full * stride_ot
+            o_left = o_o + t_full * zero * BO
             for t in range(t_full, t_end):
                 b_sums, b_x = steps_at_once(
                     b_w, b_r, b_x, p_z, o_z, stride_zt * 4, GROUPS, BO, BS, 1, False
                 )  # fmt: skip
-                p_c = potential + out_first + t * stride_ot + o_o[:, None]
+                if MOVES:
+                    p_c = p_left + o_left[:, None]
+                    p_left += stride_ot
+                else:
+                    p_c = potential + out_first + t * stride_ot + o_o[:, None]
                 b_c = tl.load(p_c, mask=m_o[:, None] & (i_s > 0), other=0.0) + b_sums[0]
                 if GROUPS == 8:
                     b_c = b_c + b_sums[1]
                 tl.store(p_c, b_c, mask=m_o[:, None])
                 p_z += stride_zt * 4
+            o_s0 = o_s0 + t_end * zero * 16
             if t_end < T:
                 for k in tl.static_range(BS):
                     o_s = o_s0 + k
@@ -122,14 +139,19 @@ def feedforward_scan_kernel(
                 )  # fmt: skip
             tl.debug_barrier()  # sums and states written above are read by other threads below
 
+        o_j = o_o
+        if K == 1:
+            o_j = (i_o + t_first * zero) * BO + tl.arange(0, BO)
+        p_neuron = i_r * O + o_j
+        p_state = n * O + o_j
         b_threshold = tl.load(threshold + p_neuron, mask=m_o, other=1.0)
         # In one loop: by `load_per_feedback`, one after the other, the layer of 64 outputs spills.
         b_decays = ()
         b_strengths = ()
         b_feedbacks = ()
         for k in tl.static_range(K):
-            o_k = (i_r * K + k) * O + o_o
-            o_f = ((i_r * K + k) * B + i_b) * O + o_o
+            o_k = (i_r * K + k) * O + o_j
+            o_f = ((i_r * K + k) * B + i_b) * O + o_j
             b_decays = b_decays + (tl.load(feedback_decay + o_k, mask=m_o, other=0.0),)
             b_strengths = b_strengths + (tl.load(feedback_strength + o_k, mask=m_o, other=0.0),)
             b_begin = tl.load(feedback + o_f, mask=m_o & (t_first == 0), other=0.0)
@@ -138,22 +160,22 @@ def feedforward_scan_kernel(
         p_s = spikes + out_first + t_first * stride_ot
         p_v = potential + out_first + t_first * stride_ot
         b_begin = tl.load(spike + p_state, mask=m_o & (t_first == 0), other=0.0)
-        b_went = tl.load(p_s - stride_ot + o_o, mask=m_o & (t_first > 0), other=0.0)
+        b_went = tl.load(p_s - stride_ot + o_j, mask=m_o & (t_first > 0), other=0.0)
         b_spike = tl.where(t_first > 0, b_went, b_begin)
-        b_next = tl.load(p_v + o_o, mask=m_o, other=0.0)
+        b_next = tl.load(p_v + o_j, mask=m_o, other=0.0)
         for t in range(t_first, t_end):
             b_c = b_next  # one step ahead: the load is in flight while this step is computed
-            b_next = tl.load(p_v + stride_ot + o_o, mask=m_o & (t + 1 < t_end), other=0.0)
+            b_next = tl.load(p_v + stride_ot + o_j, mask=m_o & (t + 1 < t_end), other=0.0)
             b_spike, b_v, b_feedbacks = neuron_step(
                 b_c, b_spike, b_feedbacks, b_decays, b_strengths, b_threshold, K
             )
             tl.debug_barrier()  # other threads hold copies of a lane: all have read c(t+1)
-            tl.store(p_s + o_o, b_spike, mask=m_o)
-            tl.store(p_v + o_o, b_v, mask=m_o)
+            tl.store(p_s + o_j, b_spike, mask=m_o)
+            tl.store(p_v + o_j, b_v, mask=m_o)
             p_s += stride_ot
             p_v += stride_ot
         for k in tl.static_range(K):
-            o_f = ((i_r * K + k) * B + i_b) * O + o_o
+            o_f = ((i_r * K + k) * B + i_b) * O + o_j
             tl.store(feedback_last + o_f, b_feedbacks[k], mask=m_o)
         tl.debug_barrier()
 
@@ -289,6 +311,7 @@ def fused(
             "T": steps,
             "B": batch,
             "CHUNK": chunk,
+            "zero": 0,
             "stride_zr": r // 4,
             "stride_zt": t // 4,
             "stride_zb": b // 4,

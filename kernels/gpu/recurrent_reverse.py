@@ -40,7 +40,12 @@ def _reverse_sample(
 ):  # fmt: skip
     i_r = i_n // B
     i_b = i_n % B
-    o_o = i_p * BJ + tl.arange(0, BJ)
+    i_begin = i_p
+    if PROGRAMS > 1:
+        # Nothing but other names for i_p, here and at the end, that the compiler cannot see through:
+        # offsets are made anew in each sample instead of being kept on the stack.
+        i_begin = i_p + (i_n - i_n * one).to(tl.int32)
+    o_o = i_begin * BJ + tl.arange(0, BJ)
     m_o = o_o < J
     o_g = tl.arange(0, KG)
     o_all = tl.arange(0, KG * KK)
@@ -99,6 +104,10 @@ def _reverse_sample(
         p_g -= stride_gt
         b_sum, b_x = advance(b_w, b_r, b_x, b_z, BJ, KG, KK, HAS_G_TRACE)
         b_d_s = b_d_s + b_sum
+    if PROGRAMS > 1:
+        i_end = i_p + ((i_n + T) * (one - 1)).to(tl.int32)
+        o_o = i_end * BJ + tl.arange(0, BJ)
+        m_o = o_o < J
     tl.store(p_d_threshold + i_n * J + o_o, b_d_threshold, mask=m_o)
     tl.store(p_d_spike + i_n * J + o_o, b_d_s, mask=m_o)
     for k in tl.static_range(K):
