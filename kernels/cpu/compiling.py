@@ -27,6 +27,7 @@ from numba.core import config, event
 logger = logging.getLogger("hetsyn_triton")
 
 _OPTIONS: Any = {"nogil": True, "error_model": "numpy"}
+_BORROWING: Any = {"forceinline": True, "_nrt": False}
 _decorating = threading.Lock()
 
 
@@ -38,7 +39,7 @@ def inlined(function: Callable[..., Any]) -> Any:
 def borrowing(function: Callable[..., Any]) -> Any:
     """`inlined` that counts no references to its arrays, which costs more than a step of a loop
     does: for a part that neither allocates nor returns an array."""
-    return numba.njit(forceinline=True, _nrt=False, **_OPTIONS)(function)
+    return numba.njit(**_OPTIONS, **_BORROWING)(function)
 
 
 def kernel(function: Callable[..., Any]) -> Any:
