@@ -154,13 +154,13 @@ def predicted(case: Case, records: dict[str, Record]) -> Record | None:
 
 
 def commit() -> str:
-    """Of the checkout, `-dirty` where its kernels hold changes; unknown without git."""
+    """Of the checkout, `-dirty` where its GPU kernels hold changes; unknown without git."""
 
     def git(*arguments: str) -> str:
         ask = ["git", "-C", str(ROOT), *arguments]
         return subprocess.run(ask, capture_output=True, text=True, check=False).stdout.strip()
 
-    changed = "-dirty" if git("status", "--porcelain", "kernels") else ""
+    changed = "-dirty" if git("status", "--porcelain", "kernels/gpu") else ""
     return (git("rev-parse", "HEAD") or "unknown") + changed
 
 
