@@ -1,17 +1,23 @@
-"""How long a call takes: the median of many, warm, on inputs that are not in the cache.
+"""How long a call takes: the median of many, warm; and how much memory.
 
-On a GPU the time between two CUDA events around each call, all calls queued in one go; on the CPU
-(rehearsals) wall-clock time. Calls go round several sets of inputs, together larger than any L2
-cache, as they would come in training.
+On a GPU (`measure`) the time between two CUDA events around each call, all calls queued in one go.
+Calls go round several sets of inputs, together larger than any L2 cache, as they would come in
+training. On a CPU (`interleaved`) wall-clock time of contenders that take turns, and the growth of
+the process (`resident_growth`).
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import resource
 import statistics
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -127,3 +133,108 @@ def _free_of_garbage() -> Iterator[None]:
         yield
     finally:
         gc.enable()
+
+
+# -- on a CPU --------------------------------------------------------------------------------------
+
+
+def interleaved(
+    runs: Mapping[str, Callable[[], Any]], seconds: float, least: int = 5, most: int = 100
+) -> dict[str, Timing]:
+    """Contenders in turn, at least `least` rounds: what the machine does meanwhile meets them all.
+
+    A short one runs up to five times in a round. Each is called twice before, so that code is
+    compiled and memory mapped.
+    """
+    found: dict[str, list[float]] = {name: [] for name in runs}
+    with _free_of_garbage():
+        for run in runs.values():
+            run()
+        once = {name: _timed_cpu([run])[0] for name, run in runs.items()}
+        slowest = max(once.values())
+        times = {name: max(1, min(5, int(slowest / max(ms, 1e-3)))) for name, ms in once.items()}
+        times = {name: n if len(runs) > 1 else 5 for name, n in times.items()}
+        a_round = sum(times[name] * once[name] for name in runs)
+        for _ in range(max(least, min(most, int(1e3 * seconds / max(a_round, 1e-3))))):
+            for name, run in runs.items():
+                found[name] += _timed_cpu([run] * times[name])
+    timings = {}
+    for name, all_ms in found.items():
+        low, median, high = statistics.quantiles(all_ms, n=4, method="inclusive")
+        timings[name] = Timing(median, low, high, len(all_ms), 1, None)
+    return timings
+
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # of malloc.h
+
+
+def _mallopt(parameter: int, value: int) -> bool:
+    """Sets an option of the C library's allocator; False where there is none such."""
+    try:
+        return bool(ctypes.CDLL(None).mallopt(parameter, value))
+    except (AttributeError, OSError, TypeError):
+        return False
+
+
+def keep_freed_memory(size: int) -> bool:
+    """From here on freed memory stays with the process, and `size` bytes are mapped beforehand: a
+    call that needs no more touches no fresh pages. True where the allocator can be told so
+    (glibc)."""
+    kept = _mallopt(_MMAP_MAX, 0) and _mallopt(_TRIM_THRESHOLD, -1)
+    if kept:
+        torch.full((size // 4,), 1.0)
+    return kept
+
+
+def give_back_freed_memory() -> bool:
+    """From here on every tensor from 64 KiB is mapped by itself and unmapped when freed: growth is
+    what is in use. True where the allocator can be told so (glibc)."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):
+        return False
+    return _mallopt(_MMAP_THRESHOLD, 1 << 16)
+
+
+def resident_growth(run: Callable[[], Any]) -> int:
+    """By how many bytes the process is larger at the peak of a call than before it.
+
+    Where the kernel does not let the peak be reset, the peak since the start is taken: too much
+    where something before was larger.
+    """
+    process = Path("/proc/self")
+    if not (process / "status").exists():
+        unit = 1 if sys.platform == "darwin" else 1024
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        run()
+        return unit * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    with contextlib.suppress(OSError):
+        (process / "clear_refs").write_text("5")  # the peak starts anew
+    before = _status("VmRSS")
+    run()
+    return _status("VmHWM") - before
+
+
+def _status(field: str) -> int:
+    """Bytes in a field of /proc/self/status."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return 1024 * int(line.split()[1])
+    raise KeyError(field)
+
+
+def saved_bytes(forward: Callable[[], Any], not_counted: Sequence[torch.Tensor] = ()) -> int:
+    """Bytes that autograd keeps for the backward, each storage once; those of `not_counted`, the
+    parameters and the input, left out."""
+    given = {t.untyped_storage().data_ptr() for t in not_counted}
+    found: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        found[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        output = forward()
+    del output
+    return sum(n for place, n in found.items() if place not in given)

@@ -1,0 +1,100 @@
+"""Memory and first calls, in a process of their own: `python bench/cpu_memory.py WHAT SIZES...`.
+
+    layer|recurrent ours|loop T B I J          network ours|loop T B SIZE...
+    slope B T1 T2 N...                         bytes that layers N -> N take for each further step
+
+Prints one line of JSON. Modules are imported and kernels loaded before, by a call of two steps.
+`first_ms` and `first_growth`: the first call as it comes, its pages new to the process. `peak`:
+what a call needs beyond parameters and input at its peak, tensors mapped one by one, so that
+nothing the allocator keeps is counted. `saved`: what autograd keeps of the forward, parameters and
+input left out.
+"""
+
+# ruff: noqa: E402 - the path comes first
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import torch
+from torch import Tensor
+
+from bench import cpu_rows, rivals, timing
+
+
+def _layer(who: str, recurrent: bool, T: int, B: int, I: int, J: int) -> tuple[Any, Any, Any]:  # noqa: E741
+    """The call, its forward alone, its parameters and input."""
+    make = cpu_rows.our_layer if who == "ours" else cpu_rows.layer_loop
+    x, module = cpu_rows.spikes(T, B, I).requires_grad_(), cpu_rows.layer(I, J, recurrent)
+    given: list[Tensor] = [x, *module.parameters()]
+    if who == "ours":
+        return make(T, B, I, J, recurrent), lambda: module(x)[0], given
+    weights = cpu_rows.weights_of(module)
+    given += weights.tensors
+    return make(T, B, I, J, recurrent), lambda: rivals.layer_loop(x, weights), given
+
+
+def _network(who: str, T: int, B: int, sizes: Sequence[int]) -> tuple[Any, Any, Any]:
+    x, made = cpu_rows.spikes(T, B, sizes[0]), cpu_rows.network(sizes)
+    if who == "ours":
+        return cpu_rows.our_network(T, B, sizes)[0], lambda: made(x)[0], [x, *made.parameters()]
+    weights = [cpu_rows.weights_of(m) for m in [*made.layers, made.readout]]
+    given = [x, *(t for w in weights for t in w.tensors)]
+    step = cpu_rows.loop_network(T, B, sizes)[0]
+    return step, lambda: rivals.network_loop(x, weights), given
+
+
+def measured(make: Callable[[int], tuple[Any, Any, Any]], T: int) -> dict[str, Any]:
+    make(min(T, 2))[0]()
+    run, forward, given = make(T)
+    begin = time.perf_counter()
+    first_growth = timing.resident_growth(run)
+    first_ms = 1e3 * (time.perf_counter() - begin)
+    mapped = timing.give_back_freed_memory()
+    return {
+        "first_ms": first_ms,
+        "first_growth": first_growth,
+        "peak": timing.resident_growth(run),
+        "mapped_one_by_one": mapped,
+        "saved": timing.saved_bytes(forward, given),
+    }
+
+
+def slope(B: int, T1: int, T2: int, *neurons: int) -> dict[str, Any]:
+    """Peaks of feedforward layers N -> N at T1 and T2 steps, and bytes for each step between."""
+    timing.give_back_freed_memory()
+    peaks = {}
+    for N in neurons:
+        for T in (T1, T2):
+            run = cpu_rows.our_layer(T, B, N, N, False)
+            run()
+            peaks[N, T] = timing.resident_growth(run)
+    return {
+        "peaks": [[peaks[N, T] for T in (T1, T2)] for N in neurons],
+        "bytes_per_step": [(peaks[N, T2] - peaks[N, T1]) / (T2 - T1) for N in neurons],
+    }
+
+
+def main(given: Sequence[str]) -> dict[str, Any]:
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    what, *rest = given
+    if what == "slope":
+        return slope(*(int(n) for n in rest))
+    who, numbers = rest[0], [int(n) for n in rest[1:]]
+    T, B, *sizes = numbers
+    if what == "network":
+        return measured(lambda T: _network(who, T, B, sizes), T)
+    return measured(lambda T: _layer(who, what == "recurrent", T, B, *sizes), T)
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(sys.argv[1:])))

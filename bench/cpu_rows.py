@@ -1,0 +1,339 @@
+"""What `cpu.py` times: layers, the network's training step, the operators, and their rivals.
+
+A contest is one piece of work and everybody who does it. Multiply-adds needed for a synapse, sample
+and step: 2 forward, 2 for dz, 4 for dw and dr.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench import cpu_rivals, rivals
+from bench.rivals import Compile, Weights
+from hetsyn_triton import (
+    HetSynLIF,
+    HetSynReadout,
+    SpikingNetwork,
+    clamp_decays_,
+    ops,
+    parameter_groups,
+)
+from hetsyn_triton.ops import raw
+
+Run = Callable[[], Any]
+Make = Callable[[], Run]
+
+STEPS = 250
+LAYERS = ((8, 700, 128), (32, 128, 64), (8, 100, 100))
+"""Samples, inputs, neurons."""
+SHD = (32, (700, 128, 64, 20))
+"""Samples, sizes of the paper's network for the Spiking Heidelberg Digits."""
+
+OURS, OURS_LESS = "hetsyn_triton", "hetsyn_triton, z and w"
+LOOP, COMPILED, SPIKINGJELLY = "loop", "compiled", "spikingjelly"
+
+
+@dataclass(frozen=True)
+class Contest:
+    """One line of the results."""
+
+    name: str
+    part: str
+    T: int
+    B: int
+    I: int  # noqa: E741 - the field's letter
+    J: int
+    recurrent: bool = False
+    fma: int = 0
+    """Multiply-adds the mathematics needs; 0 where bytes are the floor."""
+    bytes: int = 0
+    """Of all arguments and results."""
+    runs: dict[str, Make] = field(default_factory=dict, compare=False)
+    """Who takes part: what makes the call, with parameters and inputs of its own."""
+
+
+# -- layers ----------------------------------------------------------------------------------------
+
+
+def spikes(T: int, B: int, I: int, dtype: torch.dtype = torch.float32) -> Tensor:  # noqa: E741
+    """A tenth of all places."""
+    generator = torch.Generator().manual_seed(0)
+    return (torch.rand(T, B, I, generator=generator) < 0.1).to(dtype)
+
+
+def layer(
+    I: int,  # noqa: E741
+    J: int,
+    recurrent: bool = False,
+    dtype: torch.dtype = torch.float32,
+    **options: Any,
+) -> HetSynLIF:
+    generator = torch.Generator().manual_seed(0)
+    return HetSynLIF(I, J, recurrent=recurrent, generator=generator, dtype=dtype, **options)
+
+
+def weights_of(module: HetSynLIF | HetSynReadout) -> Weights:
+    """Copies of a layer's weights and decays, for a loop to learn."""
+
+    def leaf(t: Tensor) -> Tensor:
+        return t.detach().clone().requires_grad_()
+
+    recurrent = None
+    if getattr(module, "recurrent", False):
+        recurrent = (leaf(module.recurrent_weight), leaf(module.recurrent_decay()))
+    spiking = isinstance(module, HetSynLIF)
+    return Weights(leaf(module.weight), leaf(module.decay()), recurrent, spiking)
+
+
+def _call(
+    forward: Callable[[], Tensor], leaves: Sequence[Tensor], outputs: tuple[int, int, int]
+) -> Run:
+    """Forward [T, B, J], and the gradients of `leaves` if there are any."""
+    if not leaves:
+
+        def bare() -> Any:
+            with torch.no_grad():
+                return forward()
+
+        return bare
+    g = torch.randn(outputs)
+    return lambda: torch.autograd.grad(forward(), leaves, g)
+
+
+def our_layer(
+    T: int,
+    B: int,
+    I: int,  # noqa: E741
+    J: int,
+    recurrent: bool,
+    part: str = "gradients",
+    **options: Any,
+) -> Run:
+    x, module = spikes(T, B, I), layer(I, J, recurrent, **options)
+    leaves = [p for p in module.parameters() if p.requires_grad]
+    wanted = [] if part == "forward" else [x.requires_grad_(), *leaves]
+    return _call(lambda: module(x)[0], wanted, (T, B, J))
+
+
+def layer_loop(
+    T: int, B: int, I: int, J: int, recurrent: bool, part: str = "gradients",  # noqa: E741
+    compile: Compile = rivals.as_it_is,
+) -> Run:  # fmt: skip
+    x, weights = spikes(T, B, I), weights_of(layer(I, J, recurrent))
+    wanted = [] if part == "forward" else [x.requires_grad_(), *weights.tensors]
+    return _call(lambda: rivals.layer_loop(x, weights, compile), wanted, (T, B, J))
+
+
+def plain_layer(T: int, B: int, I: int, J: int, recurrent: bool, part: str = "gradients") -> Run:  # noqa: E741
+    x = spikes(T, B, I)
+    forward, weights = cpu_rivals.spikingjelly_layer(I, J, recurrent)
+    wanted = [] if part == "forward" else [x.requires_grad_(), *weights]
+    return _call(lambda: forward(x), wanted, (T, B, J))
+
+
+def layer_contests(
+    T: int = STEPS, sizes: Sequence[tuple[int, int, int]] = LAYERS, backend: str = "inductor"
+) -> list[Contest]:
+    return [
+        _layer_contest(T, B, I, J, recurrent, part, backend)
+        for recurrent in (False, True)
+        for B, I, J in sizes  # noqa: E741
+        for part in ("gradients", "forward")
+    ]
+
+
+def _layer_contest(
+    T: int,
+    B: int,
+    I: int,  # noqa: E741
+    J: int,
+    recurrent: bool,
+    part: str,
+    backend: str,
+) -> Contest:
+    given = (T, B, I, J, recurrent, part)
+    runs: dict[str, Make] = {
+        OURS: lambda: our_layer(*given),
+        LOOP: lambda: layer_loop(*given),
+        SPIKINGJELLY: lambda: plain_layer(*given),
+    }
+    if part == "gradients":
+        runs[OURS_LESS] = lambda: our_layer(*given, learn_decay=False)
+        runs[COMPILED] = lambda: layer_loop(*given, rivals.compiler(backend))
+    synapses = I * J + (J * J if recurrent else 0)
+    fma = (2 if part == "forward" else 8) * T * B * synapses
+    name = f"{I}->{J}{' recurrent' if recurrent else ''}, B {B}"
+    return Contest(name, part, T, B, I, J, recurrent, fma, runs=runs)
+
+
+# -- a training step -------------------------------------------------------------------------------
+
+
+def network(sizes: Sequence[int], dtype: torch.dtype = torch.float32) -> SpikingNetwork:
+    """Recurrent layers of sizes[1:-1] and a readout."""
+    inputs, *hidden, classes = sizes
+    generator = torch.Generator().manual_seed(0)
+    layers = [
+        HetSynLIF(a, b, recurrent=True, generator=generator, dtype=dtype)
+        for a, b in pairwise([inputs, *hidden])
+    ]
+    readout = HetSynReadout(hidden[-1], classes, generator=generator, dtype=dtype)
+    return SpikingNetwork(layers, readout)
+
+
+def _step(
+    output: Callable[[], Tensor], y: Tensor, optimizer: torch.optim.Optimizer, clamp: Run
+) -> Run:
+    def run() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        torch.nn.functional.cross_entropy(output().mean(0), y).backward()
+        optimizer.step()
+        clamp()
+
+    return run
+
+
+def our_network(
+    T: int, B: int, sizes: Sequence[int], dtype: torch.dtype = torch.float32
+) -> tuple[Run, list[Tensor]]:
+    """A training step (cross-entropy of the mean output, AdamW, clamp), and its parameters."""
+    made, x, y = network(sizes, dtype), spikes(T, B, sizes[0], dtype), torch.arange(B) % sizes[-1]
+    optimizer = torch.optim.AdamW(parameter_groups(made, lr=1e-3))
+    step = _step(lambda: made(x)[0], y, optimizer, lambda: clamp_decays_(made))
+    return step, list(made.parameters())
+
+
+def loop_network(
+    T: int, B: int, sizes: Sequence[int], dtype: torch.dtype = torch.float32,
+    compile: Compile = rivals.as_it_is,
+) -> tuple[Run, list[Tensor]]:  # fmt: skip
+    """The same step with the loop, and its parameters: of each layer w, r, recurrent w and r."""
+    made, x, y = network(sizes, dtype), spikes(T, B, sizes[0], dtype), torch.arange(B) % sizes[-1]
+    weights = [weights_of(module) for module in [*made.layers, made.readout]]
+    pairs = [pair for w in weights for pair in ((w.w, w.r), w.recurrent) if pair]
+    decays = [r for _, r in pairs]
+    groups = [
+        {"params": [w for w, _ in pairs], "lr": 1e-3, "weight_decay": 0.0},
+        {"params": decays, "lr": 2e-3, "weight_decay": 0.0},
+    ]
+
+    def clamp() -> None:
+        with torch.no_grad():
+            for decay in decays:
+                decay.clamp_(0, 1)
+
+    def output() -> Tensor:
+        return rivals.network_loop(x, weights, compile)
+
+    return _step(output, y, torch.optim.AdamW(groups), clamp), [
+        t for w in weights for t in w.tensors
+    ]
+
+
+def network_contest(
+    T: int = STEPS, B: int = SHD[0], sizes: Sequence[int] = SHD[1], backend: str = "inductor"
+) -> Contest:
+    inputs, *hidden, classes = sizes
+    synapses = sum(a * b for a, b in pairwise(sizes)) + sum(h * h for h in hidden)
+    name = "-".join([str(inputs), *(f"{h}r" for h in hidden), str(classes)])
+    # Nobody asks for the gradient of the input.
+    fma = T * B * (8 * synapses - 2 * inputs * hidden[0])
+    runs: dict[str, Make] = {
+        OURS: lambda: our_network(T, B, sizes)[0],
+        LOOP: lambda: loop_network(T, B, sizes)[0],
+        COMPILED: lambda: loop_network(T, B, sizes, compile=rivals.compiler(backend))[0],
+    }
+    return Contest(f"{name}, B {B}", "step", T, B, inputs, classes, True, fma, runs=runs)
+
+
+# -- the operators ---------------------------------------------------------------------------------
+
+FMA = {
+    "synaptic_current": 2,
+    "synaptic_current_backward": 2,
+    "synaptic_parameter_gradient": 4,
+    "feedforward_scan": 2,
+    "recurrent_scan": 2,
+    "recurrent_scan_backward": 2,
+    "leaky_recurrent_scan": 1,
+    "leaky_recurrent_scan_backward": 2,
+}
+"""Multiply-adds for a synapse, sample and step. A decay per neuron takes one product forward; back
+in time one for the spikes and one for the weights. The others move bytes."""
+
+
+def operator_arguments(operator: str, T: int, B: int, I: int, J: int) -> tuple[Any, ...]:  # noqa: E741
+    """Of a raw operator, as a layer calls it: one replica, one feedback current, no initial traces,
+    gradients of the spikes alone. Recurrent operators have J inputs."""
+    generator = torch.Generator().manual_seed(0)
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(1, *shape, generator=generator)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(1, *shape, generator=generator)
+
+    def decays(*shape: int) -> Tensor:
+        return torch.exp(-1 / (5 + 15 * uniform(*shape)))
+
+    def spiking(features: int) -> Tensor:
+        return (uniform(T, B, features) < 0.1).float()
+
+    inputs = J if "recurrent" in operator else I
+    weight, decay = normal(J, inputs) * inputs**-0.5, decays(J, inputs)
+    leak, current = decays(J), torch.zeros(1, B, J)
+    neuron = decays(1, J), torch.ones(1, 1, J), torch.zeros(1, 1, B, J), torch.zeros(1, B, J)
+    theta, g = torch.ones(1, J), normal(T, B, J)
+    reverse = (uniform(T, B, J), spiking(J))
+    return {
+        "synaptic_current": lambda: (spiking(I), weight, decay, None),
+        "synaptic_current_backward": lambda: (g, None, weight, decay),
+        "synaptic_parameter_gradient": lambda: (spiking(I), g, None, weight, decay, None),
+        "leaky_current": lambda: (g, leak, current),
+        "leaky_current_backward": lambda: (g, normal(T, B, J), leak, current),
+        "spike_scan": lambda: (g, theta, *neuron),
+        "spike_scan_backward": lambda: (g, None, None, *reverse, *neuron, False),
+        "feedforward_scan": lambda: (spiking(I), weight, decay, None, theta, *neuron),
+        "recurrent_scan": lambda: (g, weight, decay, None, theta, *neuron),
+        "recurrent_scan_backward": lambda: (
+            g, None, None, None, *reverse, weight, decay, *neuron, False,
+        ),
+        "leaky_recurrent_scan": lambda: (g, weight, leak, current, theta, *neuron),
+        "leaky_recurrent_scan_backward": lambda: (
+            g, None, None, None, *reverse, normal(T, B, J), weight, leak, current, *neuron, False,
+        ),
+    }[operator]()  # fmt: skip
+
+
+def _bytes_of(*values: Any) -> int:
+    return sum(v.numel() * v.element_size() for v in values if isinstance(v, Tensor))
+
+
+def operator_contests(
+    T: int = STEPS, sizes: Sequence[tuple[int, int, int]] = LAYERS
+) -> list[Contest]:
+    return [_operator_contest(name, T, *size) for name in ops.OPERATORS for size in sizes]
+
+
+def _operator_contest(operator: str, T: int, B: int, I: int, J: int) -> Contest:  # noqa: E741
+    arguments = operator_arguments(operator, T, B, I, J)
+    function = getattr(raw, operator)
+
+    def run() -> Any:
+        with torch.no_grad():
+            return function(*arguments)
+
+    inputs = J if "recurrent" in operator else I
+    fma = FMA.get(operator, 0) * T * B * inputs * J
+    found = run()
+    moved = _bytes_of(*arguments, *(found if isinstance(found, tuple) else (found,)))
+    recurrent = "recurrent" in operator
+    synaptic = operator in FMA
+    name = f"{operator} {f'{inputs}->' if synaptic else ''}{J}, B {B}"
+    return Contest(name, operator, T, B, inputs, J, recurrent, fma, moved, runs={OURS: lambda: run})

@@ -1,0 +1,216 @@
+"""What `cpu.py` stored, as text and as the README's table."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from bench import report
+from bench.cpu_rows import COMPILED, LOOP, OURS_LESS, SPIKINGJELLY
+from bench.report import NOT_MEASURED, Record
+
+BEGIN, END = "<!-- cpu-speed -->", "<!-- /cpu-speed -->"
+NOTHING_STORED = "Not measured yet: `python bench/cpu.py` measures and stores."
+
+
+def _number(value: Any, form: str = ".3g", scale: float = 1.0, unit: str = "") -> str:
+    return "-" if value is None else format(value * scale, form) + unit
+
+
+def _figures(value: float | None, figures: int = 3) -> str:
+    """As many figures, never in powers of ten."""
+    if value is None:
+        return "-"
+    rounded = float(f"{value:.{figures}g}")
+    digits = max(0, figures - len(str(int(abs(rounded)))))
+    return f"{rounded:.{digits}f}"
+
+
+def _rival(row: Record, name: str, field: str) -> Any:
+    return row["rivals"].get(name, {}).get(field)
+
+
+def _time(ms: float | None) -> str:
+    return "-" if ms is None else f"{_figures(ms)} ms"
+
+
+def _against(row: Record, name: str) -> str:
+    """A rival's time and how many times faster ours is."""
+    ms, ratio = _rival(row, name, "ms"), _rival(row, name, "ratio")
+    return NOT_MEASURED if ms is None else f"{_time(ms)} ({_figures(ratio)}x)"
+
+
+# -- the README ------------------------------------------------------------------------------------
+
+
+def stored(root: Path) -> list[Path]:
+    """Files of results, none of them a rehearsal's."""
+    return sorted((root / "bench" / "results").glob("cpu-*.json"))
+
+
+def readme_table(result: Record, file: str) -> str:
+    """Between the README's markers: layers, training step, memory, machine."""
+    m, rates = result["machine"], result["rates"]
+    memory = {row["name"]: row for row in result["memory"]}
+    lines = [
+        "| one training pass, 250 steps | this library | loop under autograd | loop, compiled step"
+        " | plain LIF (SpikingJelly) | memory: this, loop |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in result["layers"]:
+        if row["part"] == "forward":
+            continue
+        used = memory.get(row["name"], {})
+        mega = [_figures(v and v / 1e6) for v in (_peak(used, "ours"), _peak(used, "loop"))]
+        plain = _against(row, SPIKINGJELLY) if row["part"] == "gradients" else "-"
+        cells = [
+            f"{row['name']}{', with optimizer' if row['part'] == 'step' else ''}",
+            _time(row["ms"]),
+            _against(row, LOOP),
+            _against(row, COMPILED),
+            plain,
+            f"{mega[0]}, {mega[1]} MB",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        f"{m['device']} ({m['instructions']}), {m['threads']} threads of {m['cores']} cores,"
+        f" float32, torch {m['torch']}, Numba {m['numba']}, {m['date'][:10]}, commit"
+        f" {m['commit'][:10]}:"
+        f" [{file}]({file}). The cores' measured peak is {_figures(rates['fma'] / 1e9)} billion"
+        " multiply-adds a second. Medians; the loop with its memory already mapped. The plain LIF"
+        " has one time constant and learns weights only.",
+    ]
+    return "\n".join(lines)
+
+
+def _peak(row: Record, who: str) -> float | None:
+    found: float | None = row.get(who, {}).get("peak")
+    return found
+
+
+def readme_section(root: Path) -> str:
+    """What the README has to say between its markers."""
+    files = stored(root)
+    if not files:
+        return NOTHING_STORED
+    result = json.loads(files[0].read_text(encoding="utf-8"))
+    return readme_table(result, files[0].relative_to(root).as_posix())
+
+
+def between_markers(readme: str) -> str:
+    found = re.search(f"{re.escape(BEGIN)}\n(.*?)\n{re.escape(END)}", readme, re.DOTALL)
+    if found is None:
+        raise ValueError(f"no {BEGIN} ... {END}")
+    return found[1]
+
+
+def write_readme(root: Path) -> None:
+    file = root / "README.md"
+    content = file.read_text(encoding="utf-8")
+    old = between_markers(content)
+    section = readme_section(root)
+    report.write(file, content.replace(f"{BEGIN}\n{old}\n{END}", f"{BEGIN}\n{section}\n{END}"))
+
+
+# -- on the screen ---------------------------------------------------------------------------------
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for first, *rest in rows:
+        cells = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
+        lines.append("  ".join([first.ljust(widths[0]), *cells]))
+    return lines
+
+
+def text(result: Record) -> str:
+    """All of it."""
+    m, rates, gate = result["machine"], result["rates"], result["gate"]
+    lines = ["REHEARSAL, tiny sizes: no figure here means anything"] if result["rehearsal"] else []
+    lines += [
+        f"{m['device']} ({m['instructions']}), {m['threads']} threads, load {m['load_average']},"
+        f" torch {m['torch']}, Numba {m['numba']}, Python {m['python']}, {m['date']}, commit"
+        f" {m['commit']}{' (changed)' if m['changed'] else ''}",
+        f"gate: {gate['state']} ({gate['passed']} passed, {gate['failed']} failed)",
+        f"peak {rates['fma'] / 1e9:.1f} GFMA/s, copies {rates['copy'] / 1e9:.1f} GB/s,"
+        f" {result['seconds']:.0f} s in all",
+        "",
+        *_layers(result["layers"]),
+        "",
+        *_operators(result["operators"]),
+        "",
+    ]
+    lines += [
+        f"time against {g['axis']}, {g['layer']}: exponent {g['exponent']} (wanted {g['wanted']})"
+        for g in result["growth"]
+    ]
+    if result["memory_growth"]:
+        g = result["memory_growth"]
+        lines.append(f"bytes per step against inputs and neurons: exponent {g['exponent']}")
+    lines += ["", *_memory(result["memory"])]
+    notes = [
+        f"- {row['name']} {row['part']}, {name}: {rival['reason']}"
+        for row in result["layers"]
+        for name, rival in row["rivals"].items()
+        if rival.get("reason")
+    ]
+    return "\n".join([*lines, "", "Not measured:", *notes] if notes else lines)
+
+
+def _layers(rows: list[Record]) -> list[str]:
+    names = (LOOP, COMPILED, SPIKINGJELLY, OURS_LESS)
+    head = ["row", "part", "ms", "quartiles", "of the peak", *(f"x {name}" for name in names)]
+    cells = [
+        [
+            row["name"],
+            row["part"],
+            _number(row["ms"]),
+            f"{_number(row.get('low_ms'))}-{_number(row.get('high_ms'))}",
+            _number(row.get("fraction"), ".1%"),
+            *(_number(_rival(row, name, "ratio")) for name in names),
+        ]
+        for row in rows
+    ]
+    return _aligned([head, *cells])
+
+
+def _operators(rows: list[Record]) -> list[str]:
+    head = ["operator", "ms", "quartiles", "GFMA/s", "of the peak", "GB/s"]
+    cells = [
+        [
+            row["name"],
+            _number(row["ms"]),
+            f"{_number(row.get('low_ms'))}-{_number(row.get('high_ms'))}",
+            _number(row.get("gfma")),
+            _number(row.get("fraction"), ".1%"),
+            _number(row.get("gbytes")) if not row["fma"] else "-",
+        ]
+        for row in rows
+    ]
+    return _aligned([head, *cells])
+
+
+def _memory(rows: list[Record]) -> list[str]:
+    head = [
+        "memory, MB", "ours", "of z, V and g", "kept", "loop", "kept", "loop / ours",
+        "first call ms", "loop",
+    ]  # fmt: skip
+    cells = [
+        [
+            row["name"],
+            _number(_peak(row, "ours"), scale=1e-6),
+            _number(row.get("of_z_v_and_g")),
+            _number(row["ours"].get("saved"), scale=1e-6),
+            _number(_peak(row, "loop"), ".4g", 1e-6),
+            _number(row["loop"].get("saved"), ".4g", 1e-6),
+            _number(row.get("loop_over_ours")),
+            _number(row["ours"].get("first_ms")),
+            _number(row["loop"].get("first_ms"), ".4g"),
+        ]
+        for row in rows
+    ]
+    return _aligned([head, *cells])

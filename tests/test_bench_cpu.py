@@ -1,0 +1,276 @@
+"""The benchmark of the CPU: rehearsed, its arithmetic, what the README says of it, and that rivals
+compute what the layers compute."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from bench import cpu_rivals, cpu_rows, cpu_table, growth, timing
+from hetsyn_triton import ops
+from hetsyn_triton.surrogates import Triangular
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "bench" / "results"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def rehearse(*options: str) -> tuple[int, str]:
+    """Exit status and output of a rehearsal."""
+    done = subprocess.run(
+        [sys.executable, "bench/cpu.py", "--quick", "--threads", "1", *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_rehearsal(tmp_path: Path) -> None:
+    """The whole way; nothing is written but where it was asked for."""
+    before = {f: f.stat().st_mtime_ns for f in RESULTS.iterdir()}
+    status, said = rehearse("--json", str(tmp_path / "cpu.json"))
+    assert status == 0, said
+    assert {f: f.stat().st_mtime_ns for f in RESULTS.iterdir()} == before
+    result = json.loads((tmp_path / "cpu.json").read_text())
+    assert result["rehearsal"]
+    assert said.count("REHEARSAL") == 1
+    machine = result["machine"]
+    assert {"device", "cores", "torch", "numba", "date", "commit", "load_average"} <= machine.keys()
+    assert machine["threads"] == 1
+    assert machine["omp_num_threads"] == "1"
+    parts = [(row["recurrent"], row["part"]) for row in result["layers"]]
+    assert parts == [*((r, p) for r in (False, True) for p in ("gradients", "forward")),
+                     (True, "step")]  # fmt: skip
+    for row in result["layers"]:
+        assert row["status"] == "measured", row
+        assert row["low_ms"] <= row["ms"] <= row["high_ms"]
+        assert row["rivals"]["loop"]["status"] == "measured"
+        for name, rival in row["rivals"].items():
+            if name == "spikingjelly" and machine["spikingjelly_missing"]:
+                assert rival["reason"] == machine["spikingjelly_missing"]
+            else:
+                assert rival["ratio"] == pytest.approx(rival["ms"] / row["ms"], rel=1e-3)
+    assert {row["part"] for row in result["operators"]} == set(ops.OPERATORS)
+    for row in result["operators"]:
+        assert row["status"] == "measured", row
+        assert ("gfma" in row) == (row["part"] in cpu_rows.FMA)
+    assert {row["axis"] for row in result["growth"]} == set("TBIJ")
+    (memory,) = result["memory"]
+    for who in ("ours", "loop"):
+        assert memory[who]["status"] == "measured", memory
+        assert memory[who]["saved"] > 0
+    assert result["rates"]["fma"] == max(result["rates"]["fma_each_time"]) > 1e8
+
+
+def test_a_red_gate_refuses(tmp_path: Path) -> None:
+    file = tmp_path / "cpu.json"
+    status, said = rehearse("--json", str(file), "--gate", "tests/none_such.py")
+    assert status == 1
+    assert "nothing is timed" in said
+    assert not file.exists()
+
+
+def test_a_part_is_not_stored_as_if_it_were_all() -> None:
+    done = subprocess.run(
+        [sys.executable, "bench/cpu.py", "--parts", "growth"],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "--json" in done.stdout
+
+
+# -- what the README says --------------------------------------------------------------------------
+
+
+def test_the_readme_says_what_is_stored() -> None:
+    """`python bench/cpu.py --readme` brings it there."""
+    assert cpu_table.between_markers(README) == cpu_table.readme_section(ROOT)
+    assert len(cpu_table.stored(ROOT)) <= 1, "whose results does the README show?"
+
+
+def test_what_is_stored_was_measured_in_full() -> None:
+    for file in cpu_table.stored(ROOT):
+        result = json.loads(file.read_text(encoding="utf-8"))
+        assert not result["rehearsal"]
+        assert result["gate"]["state"] == "green"
+        assert not result["machine"]["changed"], "of which state of the code?"
+        assert all(row["status"] == "measured" for row in result["layers"] + result["operators"])
+        assert all(result[part] for part in ("layers", "operators", "growth", "memory"))
+
+
+def test_the_readme_table() -> None:
+    """Times, ratios and memory of a result, and what was not measured."""
+    rival = {"status": "measured", "ms": 400.0, "ratio": 16.0}
+    missing = {"status": "not measured", "reason": "not installed", "ratio": None}
+    row = {"name": "700->128, B 8", "part": "gradients", "ms": 25.04}
+    row |= {"rivals": {"loop": rival, "compiled": rival, "spikingjelly": missing}}
+    result = {
+        "machine": {
+            "device": "A CPU", "instructions": "AVX2", "threads": 2, "cores": 4, "torch": "2",
+            "numba": "1", "date": "2026-01-01T00:00", "commit": "0123456789abcdef",
+        },
+        "rates": {"fma": 100e9},
+        "layers": [row, row | {"part": "forward", "ms": 1.0}],
+        "memory": [{"name": "700->128, B 8", "ours": {"peak": 12e6}, "loop": {"peak": 700e6}}],
+    }  # fmt: skip
+    lines = cpu_table.readme_table(result, "bench/results/cpu-A.json").splitlines()
+    assert lines[2] == (
+        "| 700->128, B 8 | 25.0 ms | 400 ms (16.0x) | 400 ms (16.0x) | not measured |"
+        " 12.0, 700 MB |"
+    )
+    assert lines[3] == ""
+    assert "0123456789:" in lines[4]
+    assert "(bench/results/cpu-A.json)" in lines[4]
+
+
+# -- arithmetic ------------------------------------------------------------------------------------
+
+
+def test_exponents() -> None:
+    sizes = (1, 2, 4, 8)
+    for power in (0.0, 1.0, 2.0):
+        assert growth.exponent(sizes, [3.0 * s**power for s in sizes]) == pytest.approx(power)
+    slope = {"bytes_per_step": [4 * 8 * 3 * n * 2.0 for n in sizes]}
+    found = growth.memory(sizes, 8, slope)
+    assert found["exponent"] == pytest.approx(1.0)
+    assert found["of_z_v_and_g"] == pytest.approx([2.0] * 4)
+    assert growth.memory(sizes, 8, {"reason": "out of memory"})["exponent"] is None
+
+
+@pytest.mark.parametrize("operator", ops.OPERATORS)
+def test_operators_are_fed_all_they_take(operator: str) -> None:
+    """With other sizes everywhere, so that no two can be mixed up."""
+    for contest in cpu_rows.operator_contests(5, [(2, 3, 4)]):
+        if contest.part == operator:
+            contest.runs[cpu_rows.OURS]()()
+            per_step = 2 * 4 * (4 if "recurrent" in operator else 3)
+            assert contest.fma == 5 * per_step * cpu_rows.FMA.get(operator, 0)
+            assert contest.bytes > 0
+
+
+def test_contenders_take_turns() -> None:
+    seen: list[str] = []
+
+    def slow() -> None:
+        time.sleep(0.02)
+        seen.append("slow")
+
+    found = timing.interleaved({"slow": slow, "fast": lambda: seen.append("fast")}, 0.0, least=3)
+    assert seen[4:] == ["slow", *["fast"] * 5] * 3
+    assert found["slow"].repeats == 3
+    assert found["slow"].ms >= 20 > found["fast"].ms
+    assert found["slow"].low_ms <= found["slow"].ms <= found["slow"].high_ms
+
+
+def test_kept_memory_counts_each_storage_once() -> None:
+    """The product keeps w twice, the sine keeps the product."""
+    w = torch.ones(10, requires_grad=True)
+    assert timing.saved_bytes(lambda: (w * w).sin().sum()) == 80
+    assert timing.saved_bytes(lambda: (w * w).sin().sum(), [w]) == 40
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
+def test_growth_is_seen_at_its_peak() -> None:
+    """In a process of its own: what others freed there would not be grown again."""
+    code = (
+        "import torch\nfrom bench import timing\ntiming.give_back_freed_memory()\n"
+        "print(timing.resident_growth(lambda: torch.ones(8 << 20).sum().item()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert int(done.stdout) == pytest.approx(32 << 20, rel=0.1), done.stderr
+
+
+# -- rivals compute what the layers compute --------------------------------------------------------
+
+
+def test_the_loop_takes_the_same_training_step() -> None:
+    """Network, loss, optimizer and clamp: the same parameters after two steps in float64."""
+    sizes = (40, 12, 8, 3)  # as many inputs as it takes to make every layer spike
+    step, ours = cpu_rows.our_network(40, 4, sizes, torch.float64)
+    loop, theirs = cpu_rows.loop_network(40, 4, sizes, torch.float64)
+    begin = [p.detach().clone() for p in theirs]
+    for _ in range(2):
+        step()
+        loop()
+    assert all(not torch.equal(a, b) for a, b in zip(begin, theirs, strict=True))
+    by_shape: dict[Any, list[Tensor]] = {}
+    for p in ours:
+        by_shape.setdefault(p.shape, []).append(p.detach())
+    for p in theirs:
+        same = [torch.allclose(p, q, rtol=1e-9, atol=1e-12) for q in by_shape[p.shape]]
+        assert sum(same) == 1
+    assert len(ours) == len(theirs)
+
+
+@pytest.mark.parametrize("recurrent", [False, True], ids=["feedforward", "recurrent"])
+@pytest.mark.parametrize("part", ["gradients", "forward"])
+def test_the_loop_gives_the_layers_gradients(recurrent: bool, part: str) -> None:
+    """As timed, float32: spikes, or gradients of z, w and r."""
+    torch.manual_seed(0)
+    ours = cpu_rows.our_layer(20, 3, 7, 5, recurrent, part)()
+    torch.manual_seed(0)
+    loop = cpu_rows.layer_loop(20, 3, 7, 5, recurrent, part)()
+    if part == "forward":
+        assert torch.equal(ours, loop)
+        return
+    assert len(ours) == len(loop) == (5 if recurrent else 3)
+    torch.testing.assert_close(ours[0], loop[0], rtol=1e-4, atol=1e-5)
+    for found in ours[1:]:  # parameters come in an order of their own
+        assert any(
+            found.shape == g.shape and torch.allclose(found, g, rtol=1e-3, atol=1e-4) for g in loop
+        )
+
+
+@pytest.mark.parametrize("recurrent", [False, True], ids=["feedforward", "recurrent"])
+def test_the_plain_lif_is_the_layer_with_one_time_constant(recurrent: bool) -> None:
+    """SpikingJelly's neuron is ours with equal decays and a reset that decays at once with the
+    potential (strength rho theta)."""
+    reason = cpu_rivals.missing_spikingjelly()
+    if reason:
+        pytest.skip(f"SpikingJelly: {reason}")
+    torch.manual_seed(0)
+    forward, weights = cpu_rivals.spikingjelly_layer(6, 5, recurrent, torch.float64)
+    with torch.no_grad():
+        for w in weights:
+            w *= 3.0
+        if recurrent:
+            weights[1][:, :5] = torch.eye(5)
+    z = (torch.rand(30, 2, 6) < 0.4).double().requires_grad_()
+    found = forward(z)
+    rho = torch.full((1, 1, 5), cpu_rivals.RHO, dtype=torch.float64)
+    one, zeros = torch.ones(1, 5, dtype=torch.float64), torch.zeros(1, 2, 5, dtype=torch.float64)
+    neuron = (one, rho, rho, zeros[None], zeros)
+    synapses = weights[0][None], torch.full((1, 5, 6), cpu_rivals.RHO, dtype=torch.float64), None
+    if recurrent:
+        current, _ = ops.synaptic_current(z[None], *synapses)
+        square = torch.full((1, 5, 5), cpu_rivals.RHO, dtype=torch.float64)
+        fed_back = weights[1][:, 5:][None], square, None
+        spikes, *_ = ops.recurrent_scan(current, *fed_back, *neuron, Triangular())
+    else:
+        spikes, *_ = ops.feedforward_scan(z[None], *synapses, *neuron, Triangular())
+    assert found.any()
+    assert torch.equal(found, spikes[0])
+    g = torch.randn(found.shape, dtype=torch.float64)
+    leaves = [z, weights[0]]
+    theirs = torch.autograd.grad(found, leaves, g, retain_graph=True)
+    expected = torch.autograd.grad(spikes[0], leaves, g)
+    for got, want in zip(theirs, expected, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-9)
+
+
+def test_it_needs_no_gpu_compiler() -> None:
+    """Nothing of the CPU's benchmark imports Triton."""
+    code = "import sys, bench.cpu, bench.cpu_memory, bench.peak; print('triton' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == "False", done.stderr
