@@ -77,6 +77,8 @@ NUMBA = Kernels(
         "feedforward_scan": "feedforward_scan",
         "recurrent_scan": "recurrent_scan",
         "recurrent_scan_backward": "recurrent_reverse",
+        "leaky_recurrent_scan": "leaky_recurrent",
+        "leaky_recurrent_scan_backward": "leaky_recurrent",
     },
     frozenset({torch.float32, torch.float64}),
 )

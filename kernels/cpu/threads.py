@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
@@ -28,19 +29,13 @@ def _forget_pool() -> None:
 
 os.register_at_fork(after_in_child=_forget_pool)
 
-
 _SMALLEST = 5e-324
 
 
 def _flushes_denormals() -> bool:
-    """Whether this thread takes numbers below the normal ones for 0 (`torch.set_flush_denormal`)."""
+    """Whether this thread takes numbers below the normal ones for 0, as
+    `torch.set_flush_denormal` sets."""
     return _SMALLEST * 1.0 == 0.0
-
-
-def _share(flushing: bool, kernel: Any, *call: Any) -> None:
-    """A share on a thread of the pool, which rounds as the caller does."""
-    torch.set_flush_denormal(flushing)
-    kernel(*call)
 
 
 def run(kernel: Any, tasks: int, work: int, *arguments: Any) -> None:
@@ -51,23 +46,37 @@ def run(kernel: Any, tasks: int, work: int, *arguments: Any) -> None:
         return
     shares = list(pairwise(tasks * n // threads for n in range(threads + 1)))
     how = _flushes_denormals()
-    started = [(share, _submit(_share, how, kernel, *share, *arguments)) for share in shares[1:]]
+    started = [(share, _start(how, kernel, *share, *arguments)) for share in shares[1:]]
     try:
         kernel(*shares[0], *arguments)
     finally:
         for share, future in reversed(started):
-            # A share no thread has taken yet is done here.
-            if future is None or future.cancel():
+            if future.cancel():  # no thread has begun it, and none will
                 kernel(*share, *arguments)
             else:
                 future.result()
 
 
-def _submit(*call: Any) -> Future[None] | None:
+def _start(*call: Any) -> Future[None]:
+    """A share that waits for a thread; it is left waiting where none can be had."""
     global _pool
     if _pool is None:
         _pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="hetsyn_triton")
+    future: Future[None] = Future()
+    # The interpreter is shutting down, or the system has no thread to give.
+    with suppress(RuntimeError):
+        _pool.submit(_share, future, *call)
+    return future
+
+
+def _share(future: Future[None], flushing: bool, kernel: Any, *call: Any) -> None:
+    """Runs a share on a thread of the pool, which rounds as the caller does."""
+    if not future.set_running_or_notify_cancel():
+        return
     try:
-        return _pool.submit(*call)
-    except RuntimeError:  # the interpreter is shutting down
-        return None
+        torch.set_flush_denormal(flushing)
+        kernel(*call)
+    except BaseException as error:  # the caller raises it
+        future.set_exception(error)
+    else:
+        future.set_result(None)

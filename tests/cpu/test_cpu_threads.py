@@ -189,7 +189,6 @@ def test_an_error_everywhere(on_threads: Callable[[int], None]) -> None:
     assert same(trained(1), trained(1))
 
 
-@pytest.mark.xfail(reason="a share whose thread cannot start stays in the queue", strict=False)
 def test_no_thread_can_be_started(
     on_threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
