@@ -48,6 +48,10 @@ def _fma(counts: Counter[str]) -> int:
     return counts["FFMA"] + 2 * counts["FFMA2"]
 
 
+def _spills(counts: Counter[str]) -> int:
+    return counts["LDL"] + counts["STL"]
+
+
 @dataclass(frozen=True)
 class Loop:
     """A loop of the machine code: how often each instruction stands in it."""
@@ -56,7 +60,10 @@ class Loop:
     """Loops inside it included, as if each ran once."""
     own_fma: int = 0
     """Multiply-adds outside the loops inside it."""
+    own_spills: int = 0
+    """Spills outside the loops inside it."""
     outermost: bool = True
+    innermost: bool = True
 
     @property
     def total(self) -> int:
@@ -70,7 +77,7 @@ class Loop:
     @property
     def spills(self) -> int:
         """Loads from and stores to local memory."""
-        return self.counts["LDL"] + self.counts["STL"]
+        return _spills(self.counts)
 
     @property
     def share(self) -> float:
@@ -102,6 +109,12 @@ class Code:
     def spills(self) -> int:
         """Of all loops, each instruction once."""
         return sum(loop.spills for loop in self.loops if loop.outermost)
+
+    @property
+    def spills_over_time(self) -> int:
+        """Of the loops over time: the hot one, and every loop with no other inside."""
+        over_time = (loop for loop in self.loops if loop.innermost or loop is self.hot)
+        return sum(loop.own_spills for loop in over_time)
 
 
 def compile_launch(call: Launch, target: str) -> Code:
@@ -168,6 +181,7 @@ def loops_of(sass: str) -> list[Loop]:
         body = [(at, op.split(".")[0]) for at, op, _ in lines if low <= at <= high]
         own = Counter(op for at, op in body if not any(a <= at <= b for a, b in inside))
         outermost = not any(a < low and high <= b for a, b in spans.items())
-        return Loop(Counter(op for _, op in body), _fma(own), outermost)
+        counts = Counter(op for _, op in body)
+        return Loop(counts, _fma(own), _spills(own), outermost, not inside)
 
     return [counted(low, high) for low, high in spans.items()]

@@ -74,6 +74,8 @@ def compiled(task: Task) -> Record:
     except Exception:
         return record | {"error": traceback.format_exc(limit=-3)}
     record |= {"registers": code.registers, "shared": code.shared, "spills": code.spills}
+    if code.sass:
+        record["spills_over_time"] = code.spills_over_time
     if code.hot:
         record["loop"] = {
             "fma": code.hot.fma,

@@ -179,6 +179,15 @@ def _alone(threads: int, *arguments: Any) -> Record:
     return {"status": "measured", **found}
 
 
+def _both(threads: int, what: str, *sizes: int) -> Record:
+    """Of ours and of the loop the first call, and the peak; a process each."""
+    return {
+        who: _alone(threads, "first", what, who, *sizes)
+        | _alone(threads, "peak", what, who, *sizes)
+        for who in ("ours", "loop")
+    }
+
+
 def memory_rows(sizes: Record, threads: int) -> list[Record]:
     """First calls, peak and kept memory of ours and of the loop."""
     T, found = sizes["T"], []
@@ -188,12 +197,12 @@ def memory_rows(sizes: Record, threads: int) -> list[Record]:
             name = f"{I}->{J}{' recurrent' if recurrent else ''}, B {B}"
             steps = 4 * T * B * (I + 2 * J)  # z, V, g
             row = {"name": name, "part": "gradients", "z_v_and_g": steps}
-            row |= {who: _alone(threads, what, who, T, B, I, J) for who in ("ours", "loop")}
+            row |= _both(threads, what, T, B, I, J)
             found.append(_with_factors(row))
             print(f"memory {name}: {found[-1].get('of_z_v_and_g')} of z, V and g", flush=True)
     B, layers = sizes["network"]
     row = {"name": cpu_rows.network_contest(T, B, layers).name, "part": "step"}
-    row |= {who: _alone(threads, "network", who, T, B, *layers) for who in ("ours", "loop")}
+    row |= _both(threads, "network", T, B, *layers)
     return [*found, _with_factors(row)]
 
 

@@ -1,13 +1,16 @@
 """Memory and first calls, in a process of their own: `python bench/cpu_memory.py WHAT SIZES...`.
 
-    layer|recurrent ours|loop T B I J          network ours|loop T B SIZE...
-    slope B T1 T2 N...                         bytes that layers N -> N take for each further step
+    first|peak layer|recurrent ours|loop T B I J
+    first|peak network ours|loop T B SIZE...
+    slope B T1 T2 N...
 
 Prints one line of JSON. Modules are imported and kernels loaded before, by a call of two steps.
-`first_ms` and `first_growth`: the first call as it comes, its pages new to the process. `peak`:
-what a call needs beyond parameters and input at its peak, tensors mapped one by one, so that
-nothing the allocator keeps is counted. `saved`: what autograd keeps of the forward, parameters and
-input left out.
+
+- `first`: the first call as it comes, its pages new to the process: milliseconds and growth.
+- `peak`: what a call needs beyond parameters and input at its peak, each tensor mapped by itself,
+  so that nothing the allocator keeps is counted; `saved`, what autograd keeps of the forward,
+  parameters and input left out.
+- `slope`: peaks of feedforward layers N -> N, and bytes they take for each further step.
 """
 
 # ruff: noqa: E402 - the path comes first
@@ -53,20 +56,18 @@ def _network(who: str, T: int, B: int, sizes: Sequence[int]) -> tuple[Any, Any, 
     return step, lambda: rivals.network_loop(x, weights), given
 
 
-def measured(make: Callable[[int], tuple[Any, Any, Any]], T: int) -> dict[str, Any]:
+def measured(which: str, make: Callable[[int], tuple[Any, Any, Any]], T: int) -> dict[str, Any]:
+    # Before anything large: a chunk that is free already would be taken instead.
+    mapped = which == "peak" and timing.give_back_freed_memory()
     make(min(T, 2))[0]()
     run, forward, given = make(T)
     begin = time.perf_counter()
-    first_growth = timing.resident_growth(run)
-    first_ms = 1e3 * (time.perf_counter() - begin)
-    mapped = timing.give_back_freed_memory()
-    return {
-        "first_ms": first_ms,
-        "first_growth": first_growth,
-        "peak": timing.resident_growth(run),
-        "mapped_one_by_one": mapped,
-        "saved": timing.saved_bytes(forward, given),
-    }
+    growth = timing.resident_growth(run)
+    ms = 1e3 * (time.perf_counter() - begin)
+    if which == "first":
+        return {"first_ms": ms, "first_growth": growth}
+    saved = timing.saved_bytes(forward, given)
+    return {"peak": growth, "saved": saved, "mapped_one_by_one": mapped}
 
 
 def slope(B: int, T1: int, T2: int, *neurons: int) -> dict[str, Any]:
@@ -89,11 +90,11 @@ def main(given: Sequence[str]) -> dict[str, Any]:
     what, *rest = given
     if what == "slope":
         return slope(*(int(n) for n in rest))
-    who, numbers = rest[0], [int(n) for n in rest[1:]]
-    T, B, *sizes = numbers
-    if what == "network":
-        return measured(lambda T: _network(who, T, B, sizes), T)
-    return measured(lambda T: _layer(who, what == "recurrent", T, B, *sizes), T)
+    module, who, *numbers = rest
+    T, B, *sizes = (int(n) for n in numbers)
+    if module == "network":
+        return measured(what, lambda T: _network(who, T, B, sizes), T)
+    return measured(what, lambda T: _layer(who, module == "recurrent", T, B, *sizes), T)
 
 
 if __name__ == "__main__":
