@@ -17,12 +17,14 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numba
 from numba.core import config, event
+from numba.core.caching import FunctionCache
 
 logger = logging.getLogger("hetsyn_triton")
 
@@ -47,13 +49,34 @@ def kernel(function: Callable[..., Any]) -> Any:
     folder = cache_folder()
     if folder is None:
         return numba.njit(**_OPTIONS)(function)
-    setting: Any = config  # one for all of Numba, read when a function is decorated
+    made = numba.njit(**_OPTIONS)(function)
+    setting: Any = config  # one for all of Numba, read when a cache is made
     with _decorating:
         before, setting.CACHE_DIR = setting.CACHE_DIR, str(folder)
         try:
-            return numba.njit(cache=True, **_OPTIONS)(function)
+            made._cache = _Cache(function)  # what `cache=True` does with Numba's own
         finally:
             setting.CACHE_DIR = before
+    return made
+
+
+class _Cache(FunctionCache):  # type: ignore[misc, unused-ignore]
+    """Numba's, in which a file that cannot be read or written is no error of the caller's."""
+
+    def load_overload(self, signature: Any, target: Any) -> Any:
+        try:
+            found = super().load_overload(signature, target)
+        except Exception:  # of a file cut short, unpickling raises anything
+            with suppress(OSError):
+                self.flush()
+            return None
+        # Processes that compile for different dtypes at once may both write the first file.
+        fits = found is not None and tuple(found.signature.args) == tuple(signature)
+        return found if fits else None
+
+    def save_overload(self, signature: Any, data: Any) -> None:
+        with suppress(Exception):  # a full disk, say, or an index that can be neither read nor made
+            super().save_overload(signature, data)
 
 
 @cache
@@ -80,7 +103,8 @@ class _Announcement(event.Listener):
 
     def on_start(self, event: Any) -> None:
         function = getattr(event.data["dispatcher"], "py_func", None)
-        ours = getattr(function, "__module__", "").startswith(__package__)
+        module = getattr(function, "__module__", None) or ""
+        ours = module.startswith(__package__)
         if self.said or not ours:
             return
         _Announcement.said = True
