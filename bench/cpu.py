@@ -50,7 +50,7 @@ def arguments_of(given: Sequence[str] | None) -> argparse.Namespace:
     add("--parts", nargs="+", choices=PARTS, default=PARTS, help="some of it, only with --json")
     add("--commit", default="", help="what is measured, where there is no git to ask")
     add("--readme", action="store_true", help="only write the README's table from what is stored")
-    add("--gate", nargs=argparse.REMAINDER, help="last: pytest's arguments instead of tests/cpu")
+    add("--gate", nargs=argparse.REMAINDER, help="last: other arguments for pytest")
     return parser.parse_args(given)
 
 
@@ -67,7 +67,11 @@ from bench.cpu_rows import OURS, Contest
 from bench.report import NOT_MEASURED, Record
 from hetsyn_triton import ops
 
-PROOFS = ("tests/cpu",)
+PROOFS = tuple(
+    f"tests/cpu/test_cpu_{name}.py"
+    for name in ("synaptic_current", "feedforward", "spike_scan", "recurrent", "leaky", "threads")
+)
+"""Every operator against the closed forms and bounds, and on several threads."""
 RESULTS = ROOT / "bench" / "results"
 
 
