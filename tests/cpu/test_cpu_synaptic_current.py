@@ -323,6 +323,24 @@ def test_a_sequence_in_pieces(dtype: torch.dtype) -> None:
         assert same((torch.cat([first, second], 1), last), whole)
 
 
+@pytest.mark.parametrize("name", ["forward", "backward"])
+def test_silence_before_the_first_spike(name: str) -> None:
+    """Steps before a chunk's first number other than zero are passed over: no bit changes."""
+    for silent in range(10):
+        for B in (1, 2):
+            size = Size(R=1, T=9, B=B, I=70, J=70)
+            given = arguments(name, size, states=(False, False), seed=silent)
+            steps = given["z"] if name == "forward" else given["g"].flip(1)
+            steps[:, :silent, :, 64:] = 0.0
+            steps[:, : max(0, silent - 3), :, :64] = -0.0
+            if name == "backward":
+                given["g"] = steps.flip(1)
+            found = check(name, size, given)
+            if name == "forward":  # with a trace nothing is passed over
+                zeros = torch.zeros(1, B, 70, 70)
+                assert same(synaptic_current(**(given | {"trace": zeros})), found)
+
+
 def test_gradients_of_samples_add_in_their_order() -> None:
     """From nothing, ascending: the sums of the batch are those of its samples, bit by bit."""
     size = Size(R=2, T=9, B=5, I=21, J=18)
