@@ -14,8 +14,8 @@ from torch import Tensor
 from .arrays import blocks_of, flat, optional, packed, padded, steps_like
 from .compiling import kernel
 from .neurons import load_neurons, neurons_tile, store_feedback, store_steps
-from .synaptic_current import CHUNK, currents, grouped
-from .threads import run
+from .synaptic_current import CHUNK, currents
+from .threads import grouped, run
 from .vectors import lanes
 
 
@@ -32,7 +32,7 @@ def _layer(
     tile = np.empty(CHUNK * T, z.dtype)
     c = np.empty(group * T * L, z.dtype)
     f = np.empty(K * L, z.dtype)
-    s = np.empty(L, z.dtype)
+    s, room = np.empty((2, L), z.dtype)
     for task in range(begin, end):
         b, first = task // groups, task % groups * group
         replica, sample = divmod(b, B)
@@ -47,7 +47,9 @@ def _layer(
             neurons_tile(
                 c, h * T * L, theta, f_decay, f_strength, f, s, replica, block, blocks, T, K
             )
-            store_steps(c, h * T * L, theta, spikes, potential, replica, b, block, blocks, T, B, J)
+            store_steps(
+                c, h * T * L, theta, spikes, potential, room, replica, b, block, blocks, T, B, J
+            )
             store_feedback(f, last_feedback, b, block, B, J, K)
 
 

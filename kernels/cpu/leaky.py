@@ -15,11 +15,10 @@ from torch import Tensor
 
 from .arrays import blocks_of, flat, padded
 from .compiling import kernel
-from .neurons_reverse import load_row, store_row, sum_over_samples
+from .rows import SPAN, load_row, store_row
+from .sums import sum_over_samples
 from .threads import run
 from .vectors import fma, lanes, load, mul, store
-
-SPAN = 8
 
 
 @kernel

@@ -26,16 +26,11 @@ from torch import Tensor
 
 from .arrays import flat, optional, packed, padded
 from .compiling import borrowing, kernel
-from .neurons import load_neurons, next_feedback, store_feedback
-from .neurons_reverse import (
-    feedback_gradients,
-    load_feedback,
-    load_row,
-    reverse_step,
-    store_row,
-    sum_over_samples,
-)
+from .neurons import load_feedback, load_neurons, next_feedback, store_feedback
+from .neurons_reverse import feedback_gradients, reverse_step
 from .recurrent_scan import group, group_size, groups_of
+from .rows import load_row, store_row
+from .sums import sum_over_samples
 from .threads import run
 from .vectors import above, add, fma, lanes, load, mul, spread, store, sub
 from .weight_gradient import weight_gradient

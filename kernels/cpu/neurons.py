@@ -9,35 +9,42 @@ lanes without a neuron all are 0, and so is V.
 
 from __future__ import annotations
 
-from .compiling import inlined
+from .compiling import borrowing
+from .rows import load_row, store_row
 from .vectors import above, add, filled, fma, lanes, load, mul, store, sub
 
 
-@inlined
-def load_neurons(feedback, spike, f, s, b, block, B, J, K):
-    """State of a block of sample b (of R B): feedback [R, K, B, J] -> f [K, L], spike [R, B, J] ->
-    s [L]."""
-    L = lanes(feedback)
+@borrowing
+def load_feedback(feedback, f, b, block, B, J, K):
+    """feedback [R, K, B, J] of a block of sample b (of R B) -> f [K, L]; no elements are zeros."""
+    L = lanes(f)
     used = min(L, J - block * L)
     replica, sample = b // B, b % B
-    for l in range(L):
-        s[l] = spike[b * J + block * L + l] if l < used else 0
-        for k in range(K):
+    for k in range(K):
+        for l in range(L):
             place = ((replica * K + k) * B + sample) * J + block * L + l
-            f[k * L + l] = feedback[place] if l < used else 0
+            f[k * L + l] = feedback[place] if l < used and feedback.size else 0
 
 
-@inlined
+@borrowing
 def store_feedback(f, feedback, b, block, B, J, K):
     """f [K, L] -> feedback [R, K, B, J]."""
-    L = lanes(feedback)
+    L = lanes(f)
     replica, sample = b // B, b % B
     for k in range(K):
         for l in range(min(L, J - block * L)):
             feedback[((replica * K + k) * B + sample) * J + block * L + l] = f[k * L + l]
 
 
-@inlined
+@borrowing
+def load_neurons(feedback, spike, f, s, b, block, B, J, K):
+    """State of a block of sample b: `load_feedback`, and spike [R, B, J] -> s [L]."""
+    L = lanes(f)
+    load_feedback(feedback, f, b, block, B, J, K)
+    store(s, 0, load_row(spike, b * J + block * L, min(L, J - block * L), s))
+
+
+@borrowing
 def next_feedback(f, s, decay, strength, first, stride, K):
     """F_k <- decay_k F_k + strength_k s in f [K, L]; returns their sum. Parameters of k at
     [first + k stride]."""
@@ -51,7 +58,7 @@ def next_feedback(f, s, decay, strength, first, stride, K):
     return total
 
 
-@inlined
+@borrowing
 def neurons_tile(c, place, theta, decay, strength, f, s, replica, block, blocks, T, K):
     """c [T, L] at `place` becomes V; the states f [K, L] and s [L] go on."""
     L = lanes(c)
@@ -65,8 +72,8 @@ def neurons_tile(c, place, theta, decay, strength, f, s, replica, block, blocks,
     store(s, 0, spike)
 
 
-@inlined
-def store_steps(c, place, theta, spikes, potential, replica, b, block, blocks, T, B, J):
+@borrowing
+def store_steps(c, place, theta, spikes, potential, room, replica, b, block, blocks, T, B, J):
     """Potentials [T, L] at `place` of c -> potential and spikes [R, T, B, J]."""
     L = lanes(c)
     threshold = load(theta, (replica * blocks + block) * L)
@@ -74,13 +81,5 @@ def store_steps(c, place, theta, spikes, potential, replica, b, block, blocks, T
     for t in range(T):
         out = ((replica * T + t) * B + b % B) * J + block * L
         v = load(c, place + t * L)
-        s = above(v, threshold)
-        if used == L:
-            store(potential, out, v)
-            store(spikes, out, s)
-        else:
-            for l in range(used):
-                potential[out + l] = c[place + t * L + l]
-            store(c, place + t * L, s)
-            for l in range(used):
-                spikes[out + l] = c[place + t * L + l]
+        store_row(potential, out, used, room, v)
+        store_row(spikes, out, used, room, above(v, threshold))

@@ -24,43 +24,10 @@ from torch import Tensor
 
 from .arrays import blocks_of, flat, optional, padded
 from .compiling import borrowing, kernel
-from .neurons import load_neurons
+from .neurons import load_feedback, load_neurons
+from .rows import load_row
 from .threads import run
 from .vectors import add, filled, fma, lanes, load, mul, store, sub
-
-
-@borrowing
-def load_row(source, place, used, room):
-    """The first `used` lanes from source[place], zeros after them; `room` holds a vector."""
-    L = lanes(room)
-    if used == L:
-        return load(source, place)
-    for l in range(L):
-        room[l] = source[place + l] if l < used else 0
-    return load(room, 0)
-
-
-@borrowing
-def store_row(target, place, used, room, vector):
-    """The first `used` lanes to target[place]."""
-    if used == lanes(room):
-        store(target, place, vector)
-    else:
-        store(room, 0, vector)
-        for l in range(used):
-            target[place + l] = room[l]
-
-
-@borrowing
-def load_feedback(feedback, f, b, block, B, J, K):
-    """feedback [R, K, B, J] of a block of sample b (of R B) -> f [K, L]; no elements are zeros."""
-    L = lanes(f)
-    used = min(L, J - block * L)
-    replica, sample = b // B, b % B
-    for k in range(K):
-        for l in range(L):
-            place = ((replica * K + k) * B + sample) * J + block * L + l
-            f[k * L + l] = feedback[place] if l < used and feedback.size else 0
 
 
 @borrowing
@@ -161,22 +128,3 @@ def feedback_gradients(
         T, B, J, K,
     )  # fmt: skip
     return d_decay, d_strength
-
-
-@kernel
-def _sum_over_samples(begin, end, parts, total, B, J):
-    """Tasks: replicas."""
-    for replica in range(begin, end):
-        for j in range(J):
-            total[replica * J + j] = 0
-        for b in range(B):
-            for j in range(J):
-                total[replica * J + j] += parts[(replica * B + b) * J + j]
-
-
-def sum_over_samples(parts: Tensor) -> Tensor:
-    """[R, B, J] -> [R, J], samples ascending."""
-    R, B, J = parts.shape
-    total = torch.empty((R, J), dtype=parts.dtype)
-    run(_sum_over_samples, R, R * B * J, flat(parts), flat(total), B, J)
-    return total

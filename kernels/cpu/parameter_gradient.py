@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from .arrays import blocks_of, flat, optional, packed
-from .compiling import inlined, kernel
-from .threads import run
+from .compiling import borrowing, inlined, kernel
+from .rows import load_row
+from .threads import grouped, run
 from .vectors import add, fma, lanes, load, spread, store
 
 SPAN = 128
@@ -27,17 +28,13 @@ SPAN = 128
 OTHERS = 64
 
 
-@inlined
-def _copy_steps(source, first, step, used, tile, place, T):
+@borrowing
+def _copy_steps(source, first, step, used, room, tile, place, T):
     """source[first + t step + l], l < used -> [T, L] at `place` of tile, zeros in lanes from `used`
     on."""
     L = lanes(source)
     for t in range(T):
-        if used == L:
-            store(tile, place + t * L, load(source, first + t * step))
-        else:
-            for l in range(L):
-                tile[place + t * L + l] = source[first + t * step + l] if l < used else 0
+        store(tile, place + t * L, load_row(source, first + t * step, used, room))
 
 
 @inlined
@@ -80,6 +77,7 @@ def _gradient(
     blocks, parts = (N + L - 1) // L, (M + OTHERS - 1) // OTHERS
     groups = (blocks + group - 1) // group
     steps_of_lanes, steps_of_others = (z, g) if along_inputs else (g, z)
+    room = np.empty(L, z.dtype)
     lane_tiles = np.empty(group * SPAN * L, z.dtype)
     other_tile = np.empty(SPAN * L, z.dtype)
     states = np.empty(group * OTHERS * 4 * L, z.dtype)
@@ -109,13 +107,20 @@ def _gradient(
                 for h in range(here):
                     lane = (first_block + h) * L
                     _copy_steps(
-                        steps_of_lanes, at * N + lane, B * N, min(L, N - lane), lane_tiles,
-                        h * SPAN * L, steps,
+                        steps_of_lanes, at * N + lane, B * N, min(L, N - lane), room,
+                        lane_tiles, h * SPAN * L, steps,
                     )  # fmt: skip
                 for m0 in range(0, n, L):
                     width = min(L, n - m0)
                     _copy_steps(
-                        steps_of_others, at * M + first + m0, B * M, width, other_tile, 0, steps
+                        steps_of_others,
+                        at * M + first + m0,
+                        B * M,
+                        width,
+                        room,
+                        other_tile,
+                        0,
+                        steps,
                     )
                     for h in range(here):
                         out = ((replica * blocks + first_block + h) * M + first) * L
@@ -161,11 +166,10 @@ def synaptic_parameter_gradient(
     along_inputs = blocks_of(I, z) * J <= blocks_of(J, z) * I
     N, M = (I, J) if along_inputs else (J, I)
     parts, blocks = -(-M // OTHERS), blocks_of(N, z)
-    # Blocks that share what they read, but not so many that threads are left without work.
-    group = max(1, min(4, R * parts * blocks // (2 * torch.get_num_threads())))
+    group, tasks = grouped(R * parts, blocks)
     dw, dr = (torch.empty((R, J, I), dtype=z.dtype) for _ in range(2))
     run(
-        _gradient, R * -(-blocks // group) * parts, 4 * R * T * B * I * J,
+        _gradient, tasks, 4 * R * T * B * I * J,
         flat(z), flat(g), optional(g_trace, z), g_trace is not None, flat(weight),
         packed(decay if along_inputs else decay.mT), optional(trace, z), trace is not None,
         flat(dw), flat(dr), T, B, I, J, group, along_inputs,

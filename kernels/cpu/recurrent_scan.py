@@ -26,6 +26,7 @@ from torch import Tensor
 from .arrays import flat, optional, packed, padded
 from .compiling import inlined, kernel
 from .neurons import load_neurons, next_feedback, store_feedback
+from .rows import load_row, store_row
 from .threads import run
 from .vectors import BYTES, above, add, filled, fma, lanes, load, mul, spread, store, sub
 
@@ -107,22 +108,6 @@ def _synapse(x, place, w, r, s, c):
     return add(c, mul(w, trace))
 
 
-@inlined
-def _fire(
-    current, place, c, s, p, theta, q, f_decay, f_strength, f, first, stride, K, potential, spikes,
-    out,
-):  # fmt: skip
-    """One step of a block of neurons of a sample: current[place] and the sums c[p] become V and s
-    at [out], c is zero again. s[p], f [K, L] are states, parameters lie at [q] and [first]."""
-    back = next_feedback(f, load(s, p), f_decay, f_strength, first, stride, K)
-    v = sub(add(load(current, place), load(c, p)), back)
-    fired = above(v, load(theta, q))
-    store(c, p, filled(c, 0))
-    store(s, p, fired)
-    store(potential, out, v)
-    store(spikes, out, fired)
-
-
 @kernel
 def _scan(
     begin, end, current, weight, decay, trace, given, last, theta, f_decay, f_strength, feedback,
@@ -136,9 +121,7 @@ def _scan(
     c = aligned(size * W, current)
     s = aligned(size * W, current)
     f = aligned(size * W * K, current)
-    given_row, v_row, s_row = aligned(L, current), aligned(L, current), aligned(L, current)
-    given_row[:] = 0
-    whole = J // L
+    room = aligned(L, current)
     for task in range(begin, end):
         replica, number = divmod(task, groups)
         first, n = group(number, B, size)
@@ -166,27 +149,19 @@ def _scan(
                     block * J * n * L, c, block * L, W, J, n,
                 )  # fmt: skip
             for k in range(n):
-                place = row + k * J
                 for block in range(blocks):
-                    p, q = k * W + block * L, (replica * blocks + block) * L
-                    parameters = q + replica * (K - 1) * W
-                    if block < whole:
-                        at = place + block * L
-                        _fire(
-                            current, at, c, s, p, theta, q, f_decay, f_strength, f[p * K :],
-                            parameters, W, K, potential, spikes, at,
-                        )  # fmt: skip
-                    else:
-                        at = place + whole * L
-                        for l in range(J - whole * L):
-                            given_row[l] = current[at + l]
-                        _fire(
-                            given_row, 0, c, s, p, theta, q, f_decay, f_strength, f[p * K :],
-                            parameters, W, K, v_row, s_row, 0,
-                        )  # fmt: skip
-                        for l in range(J - whole * L):
-                            potential[at + l] = v_row[l]
-                            spikes[at + l] = s_row[l]
+                    p, at = k * W + block * L, row + k * J + block * L
+                    used = min(L, J - block * L)
+                    first_parameter = (replica * K * blocks + block) * L
+                    back = next_feedback(
+                        f[p * K :], load(s, p), f_decay, f_strength, first_parameter, W, K
+                    )
+                    v = sub(add(load_row(current, at, used, room), load(c, p)), back)
+                    fired = above(v, load(theta, (replica * blocks + block) * L))
+                    store(c, p, filled(c, 0))
+                    store(s, p, fired)
+                    store_row(potential, at, used, room, v)
+                    store_row(spikes, at, used, room, fired)
         for k in range(n):
             for block in range(blocks):
                 p = k * W + block * L

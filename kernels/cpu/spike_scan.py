@@ -13,18 +13,12 @@ from torch import Tensor
 
 from .arrays import blocks_of, flat, optional, padded
 from .compiling import kernel
-from .neurons import load_neurons, neurons_tile, store_feedback, store_steps
-from .neurons_reverse import (
-    feedback_gradients,
-    load_feedback,
-    reverse_step,
-    store_row,
-    sum_over_samples,
-)
+from .neurons import load_feedback, load_neurons, neurons_tile, store_feedback, store_steps
+from .neurons_reverse import feedback_gradients, reverse_step
+from .rows import SPAN, load_row, store_row
+from .sums import sum_over_samples
 from .threads import run
 from .vectors import lanes, load, store
-
-SPAN = 8
 
 
 @kernel
@@ -35,7 +29,8 @@ def _scan(
     """Tasks (replica, sample, block)."""
     L = lanes(current)
     blocks = (J + L - 1) // L
-    c = np.zeros(T * L, current.dtype)
+    room = np.empty(L, current.dtype)
+    c = np.empty(T * L, current.dtype)
     f = np.empty(K * L, current.dtype)
     s = np.empty(L, current.dtype)
     for task in range(begin, end):
@@ -44,14 +39,10 @@ def _scan(
         used = min(L, J - block * L)
         for t in range(T):
             place = ((replica * T + t) * B + sample) * J + block * L
-            if used == L:
-                store(c, t * L, load(current, place))
-            else:
-                for l in range(used):
-                    c[t * L + l] = current[place + l]
+            store(c, t * L, load_row(current, place, used, room))
         load_neurons(feedback, spike, f, s, b, block, B, J, K)
         neurons_tile(c, 0, theta, f_decay, f_strength, f, s, replica, block, blocks, T, K)
-        store_steps(c, 0, theta, spikes, potential, replica, b, block, blocks, T, B, J)
+        store_steps(c, 0, theta, spikes, potential, room, replica, b, block, blocks, T, B, J)
         store_feedback(f, last_feedback, b, block, B, J, K)
 
 

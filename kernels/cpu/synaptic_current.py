@@ -5,7 +5,7 @@
 Summed features s (inputs; backward: neurons), outputs o (neurons; backward: inputs) in lanes.
 Backward, with lambda for x, g for z and time reversed: dz_i(t) = sum_j w_ji lambda_ji(t).
 
-A task is up to GROUP blocks of outputs of one sample. It goes over CHUNK summed features at a time,
+A task is some blocks of outputs of one sample. It goes over CHUNK summed features at a time,
 whose steps are copied together once; traces, weights and decays of a block and chunk stay in the
 first cache through the whole sequence, four steps in one pass: a trace is loaded and stored once
 for four steps. 2 fused multiply-adds per synapse, sample and step, with 7 vector loads and a store
@@ -24,11 +24,11 @@ from torch import Tensor
 
 from .arrays import blocks_of, flat, optional, packed, steps_like
 from .compiling import inlined, kernel
-from .threads import run
+from .rows import store_row
+from .threads import grouped, run
 from .vectors import add, filled, fma, lanes, load, mul, spread, store
 
 CHUNK = 64
-GROUP = 4
 
 
 @inlined
@@ -137,6 +137,7 @@ def _current(begin, end, z, weight, decay, trace, given, last, adjoint, out, T, 
     x = np.empty(CHUNK * L, z.dtype)
     tile = np.empty(CHUNK * T, z.dtype)
     c = np.empty(group * T * L, z.dtype)
+    room = np.empty(L, z.dtype)
     for task in range(begin, end):
         b, block = task // groups, task % groups * group
         replica, sample = divmod(b, B)
@@ -152,18 +153,7 @@ def _current(begin, end, z, weight, decay, trace, given, last, adjoint, out, T, 
             used = min(L, O - lane)
             for t in range(T):
                 place = (row + t * step * B) * O + lane
-                if used == L:
-                    store(out, place, load(c, (h * T + t) * L))
-                else:
-                    for l in range(used):
-                        out[place + l] = c[(h * T + t) * L + l]
-
-
-def grouped(rows: int, blocks: int) -> tuple[int, int]:
-    """How many blocks make a task, and the number of tasks: blocks of a task share what they read,
-    but threads are not left without work. No bit of a result depends on it."""
-    group = max(1, min(GROUP, blocks, rows * blocks // (2 * torch.get_num_threads())))
-    return group, rows * -(-blocks // group)
+                store_row(out, place, used, room, load(c, (h * T + t) * L))
 
 
 def synaptic_current(

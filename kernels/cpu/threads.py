@@ -19,6 +19,9 @@ import torch
 GRAIN = 500_000
 """Fused multiply-adds worth a thread of its own: about 20 microseconds, what waking one takes."""
 
+GROUP = 4
+"""Blocks of a task at most."""
+
 _pool: ThreadPoolExecutor | None = None
 
 
@@ -36,6 +39,13 @@ def _flushes_denormals() -> bool:
     """Whether this thread takes numbers below the normal ones for 0, as
     `torch.set_flush_denormal` sets."""
     return _SMALLEST * 1.0 == 0.0
+
+
+def grouped(rows: int, blocks: int) -> tuple[int, int]:
+    """How many of a row's blocks make a task, and the number of tasks: blocks of a task share what
+    they read, but threads are not left without work. No bit of a result depends on it."""
+    group = max(1, min(GROUP, blocks, rows * blocks // (2 * torch.get_num_threads())))
+    return group, rows * -(-blocks // group)
 
 
 def run(kernel: Any, tasks: int, work: int, *arguments: Any) -> None:

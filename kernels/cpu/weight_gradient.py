@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .arrays import blocks_of, flat
 from .compiling import borrowing, kernel
-from .neurons_reverse import load_row, store_row
+from .rows import load_row, store_row
 from .threads import run
 from .vectors import add, fma, lanes, load, spread, store
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from hetsyn_triton.kernels.cpu.neurons_reverse import feedback_gradients, sum_over_samples
+from hetsyn_triton.kernels.cpu.neurons_reverse import feedback_gradients
 from hetsyn_triton.kernels.cpu.spike_scan import spike_scan, spike_scan_backward
+from hetsyn_triton.kernels.cpu.sums import sum_over_samples
 from hetsyn_triton.reference import closed_form
 from neuron_cases import (
     DTYPES,
