@@ -1,8 +1,12 @@
 """Options shared by all tests: `--full` for the slow proofs, skips that say why."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from hypothesis import settings
+
+from tensors import poisoned_memory
 
 # One fixed set of examples, so that a red run is red again; no deadline: a first call may compile.
 settings.register_profile("hetsyn", derandomize=True, deadline=None)
@@ -21,3 +25,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(skip_full)
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(skip_gpu)
+
+
+@pytest.fixture
+def poisoned() -> Iterator[None]:
+    """`poisoned_memory` for the length of a test."""
+    with poisoned_memory():
+        yield

@@ -2,13 +2,20 @@
 rounding bounds, pieces."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from bounds import assert_spikes_follow, assert_within
+from hetsyn_triton.kernels.cpu.leaky import leaky_current, leaky_current_backward
+from hetsyn_triton.kernels.cpu.leaky_recurrent import (
+    leaky_recurrent_scan,
+    leaky_recurrent_scan_backward,
+)
+from hetsyn_triton.kernels.cpu.spike_scan import spike_scan, spike_scan_backward
+from hetsyn_triton.reference import closed_form
 from problems import Size, problem
 
 Arguments = dict[str, Any]
@@ -119,11 +126,6 @@ def check(operator: Operator, size: Size, given: Arguments) -> tuple[Tensor, ...
     return found
 
 
-def same(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> bool:
-    """Bit by bit, but for the sign of a zero."""
-    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
-
-
 def axis(operator: Operator, axes: dict[str, int], name: str) -> int | None:
     """Of an argument. `current` is a state, but for the spike scan, where it has steps."""
     stepped = name == "current" and operator.problem == "spike_scan"
@@ -142,18 +144,6 @@ def cut(
     return each(given, piece)
 
 
-def strided(tensor: Tensor, kind: str) -> Tensor:
-    """The same values under other strides, NaN in between."""
-    if kind == "reversed":
-        axes = tuple(reversed(range(tensor.ndim)))
-        return tensor.permute(axes).contiguous().permute(axes)
-    if kind == "gaps":
-        wide = torch.full((*tensor.shape[:-1], 2 * tensor.shape[-1] + 1), torch.nan).to(tensor)
-        return wide[..., 1::2].copy_(tensor)
-    long = torch.full((tensor.numel() + 1,), torch.nan).to(tensor)
-    return long[1:].view(tensor.shape).copy_(tensor)
-
-
 def assert_errors_are_those_of_float32(operator: Operator, given: Arguments) -> None:
     """On average at most twice those of the closed form in float32."""
     found, plain = operator(given), as_tuple(operator.truth(**given))
@@ -163,74 +153,82 @@ def assert_errors_are_those_of_float32(operator: Operator, given: Arguments) -> 
         assert error <= 2 * of_plain, f"{what}: {error / of_plain:.2f} times the closed form's"
 
 
-# -- the proofs that are the same for all ----------------------------------------------------------
+# -- the operators ---------------------------------------------------------------------------------
 
-
-def assert_empty(operator: Operator, size: Size, dtype: torch.dtype) -> None:
-    """No steps leave states as they were and make zero gradients; nothing else is left to do."""
-    given = arguments(operator, replace(size, J=max(size.J, 1)), dtype)
-    if size.J == 0:
-        given = each(given, lambda n, t: t[:, :0, :0] if n == "weight" else t[..., :0])
-    wanted = as_tuple(operator.truth(**given))
-    for got, want, what in zip(operator(given), wanted, operator.results, strict=True):
-        assert got.shape == want.shape, what
-        assert got.dtype == dtype, what
-        assert torch.equal(got, want), what
-
-
-def assert_strides_change_nothing(operator: Operator, kind: str) -> None:
-    given = arguments(operator, Size(R=2, T=6, B=3, J=18, K=2))
-    moved = each(given, lambda n, t: strided(t, kind))
-    assert same(operator(moved), operator(given))
-
-
-def assert_threads_change_no_bit(
-    operator: Operator, dtype: torch.dtype, on_threads: Callable[[int], None]
-) -> None:
-    for size in (Size(R=2, T=6, B=5, J=37, K=2), Size(R=1, T=5, B=1, J=150, K=1)):
-        given = arguments(operator, size, dtype)
-        on_threads(1)
-        wanted = operator(given)
-        for count in (1, 2, 3, 7, 7):
-            on_threads(count)
-            assert same(operator(given), wanted), count
-
-
-def assert_no_sample_sees_its_batch(operator: Operator, dtype: torch.dtype) -> None:
-    given = arguments(operator, Size(R=2, T=7, B=7, J=37, K=2), dtype)
-    whole = operator(given)
-    for start, length in ((0, 1), (2, 2), (3, 4), (6, 1)):
-        part = operator(cut(operator, given, SAMPLES, start, length))
-        for got, all_of_it, at in zip(part, whole, operator.samples, strict=True):
-            assert at is None or torch.equal(got, all_of_it.narrow(at, start, length))
-
-
-def assert_samples_add_in_their_order(operator: Operator, dtype: torch.dtype) -> None:
-    """From nothing, ascending: the sums of the batch are those of its samples, bit by bit."""
-    size = Size(R=2, T=9, B=6, J=21, K=2)
-    given = arguments(operator, size, dtype)
-    summed = [k for k, at in enumerate(operator.samples) if at is None]
-    whole = operator(given)
-    total = {k: torch.zeros_like(whole[k]) for k in summed}
-    for b in range(size.B):
-        one = operator(cut(operator, given, SAMPLES, b, 1))
-        total = {k: total[k] + one[k] for k in summed}
-    for k in summed:
-        assert torch.equal(total[k], whole[k]), operator.results[k]
-
-
-def assert_replicas_do_not_meet(operator: Operator) -> None:
-    given = arguments(operator, Size(R=3, T=5, B=3, J=19, K=2))
-    whole = operator(given)
-    alone = operator(each(given, lambda n, t: t[1:2]))
-    assert same(alone, tuple(t[1:2] for t in whole))
-
-
-def assert_no_neuron_sees_another(operator: Operator) -> None:
-    """Without synapses among them neurons are alone: in any block and lane the same bits."""
-    size = Size(R=2, T=5, B=3, J=150, K=2)
-    given = arguments(operator, size)
-    whole = operator(given)
-    for start, length in ((0, 1), (15, 2), (37, 100), (149, 1)):
-        part = operator(each(given, lambda n, t, a=start, m=length: t.narrow(-1, a, m)))
-        assert same(part, tuple(t.narrow(-1, start, length) for t in whole))
+NEURON = ("feedback_decay", "feedback_strength", "feedback", "spike")
+GRADIENTS = ("g_spikes", "g_potential", "g_feedback")
+SPIKE_SCAN = Operator(
+    spike_scan,
+    closed_form.spike_scan,
+    "spike_scan",
+    ("current", "threshold", *NEURON),
+    ("spikes", "V", "feedback"),
+    lambda size: 2 * size.T + size.K + 2,
+    samples=(2, 2, 2),
+    spiking=True,
+)
+SPIKE_SCAN_BACKWARD = Operator(
+    spike_scan_backward,
+    closed_form.spike_scan_backward,
+    "spike_scan",
+    (
+        *GRADIENTS, "derivative", "spikes", *NEURON, "detach_reset",
+    ),
+    ("d_current", "d_threshold", "d_decay", "d_strength", "d_feedback", "d_spike"),
+    lambda size: (size.K + 7) * size.T + size.B + 4,
+    optional=GRADIENTS,
+    samples=(2, None, None, None, 2, 1),
+)  # fmt: skip
+LEAKY_GRADIENTS = (*GRADIENTS, "g_currents")
+LEAKY_CURRENT = Operator(
+    leaky_current,
+    closed_form.leaky_current,
+    "leaky_current",
+    ("drive", "decay", "current"),
+    ("current",),
+    lambda size: size.T + 1,
+    samples=(2,),
+)
+LEAKY_CURRENT_BACKWARD = Operator(
+    leaky_current_backward,
+    closed_form.leaky_current_backward,
+    "leaky_current",
+    ("g", "result", "decay", "current"),
+    ("d_drive", "d_decay", "d_current"),
+    lambda size: 2 * size.T + size.B + 2,
+    samples=(2, None, 1),
+)
+LEAKY_SCAN = Operator(
+    leaky_recurrent_scan,
+    closed_form.leaky_recurrent_scan,
+    "leaky_recurrent_scan",
+    ("drive", "weight", "decay", "current", "threshold", *NEURON),
+    ("spikes", "V", "feedback", "currents"),
+    lambda size: 2 * size.T + size.J + size.K + 4,
+    samples=(2, 2, 2, 2),
+    spiking=True,
+)
+LEAKY_SCAN_BACKWARD = Operator(
+    leaky_recurrent_scan_backward,
+    closed_form.leaky_recurrent_scan_backward,
+    "leaky_recurrent_scan",
+    (
+        *LEAKY_GRADIENTS, "derivative", "spikes", "currents", "weight", "decay", "current", *NEURON,
+        "detach_reset",
+    ),
+    (
+        "d_drive", "d_weight", "d_decay", "d_current", "d_threshold", "d_feedback_decay",
+        "d_feedback_strength", "d_feedback", "d_spike",
+    ),
+    lambda size: (size.T + 1) * (size.J + size.K + 8) + 2 * size.T + size.B,
+    optional=LEAKY_GRADIENTS,
+    samples=(2, None, None, 1, None, None, None, 2, 1),
+)  # fmt: skip
+OPERATORS = {
+    "spike scan": SPIKE_SCAN,
+    "spike scan backward": SPIKE_SCAN_BACKWARD,
+    "leaky current": LEAKY_CURRENT,
+    "leaky current backward": LEAKY_CURRENT_BACKWARD,
+    "leaky scan": LEAKY_SCAN,
+    "leaky scan backward": LEAKY_SCAN_BACKWARD,
+}

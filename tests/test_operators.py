@@ -17,6 +17,7 @@ from hetsyn_triton import ops
 from hetsyn_triton.ops import raw
 from hetsyn_triton.surrogates import ATan
 from problems import OPERATORS, SPIKING, Size, Tensors, gradients, problem
+from tensors import strided
 
 SIZE = Size(R=2, T=6, B=3, I=4, J=5, K=2)
 
@@ -45,15 +46,6 @@ def assert_same(found: Any, expected: Any, tolerance: float = 1e-12) -> None:
     for got, want in pairs:
         assert got.shape == want.shape
         torch.testing.assert_close(got, want, rtol=tolerance, atol=tolerance)
-
-
-def strided(t: Tensor, kind: int) -> Tensor:
-    """The same values under other strides: dimensions reversed in memory (0), or with gaps (1)."""
-    if kind == 0:
-        return t.permute(*reversed(range(t.ndim))).contiguous().permute(*reversed(range(t.ndim)))
-    padded = t.new_full((*t.shape[:-1], 2 * t.shape[-1]), torch.nan)
-    padded[..., ::2] = t
-    return padded[..., ::2]
 
 
 # -- schemas, fakes --------------------------------------------------------------------------------
@@ -100,8 +92,8 @@ def raw_arguments(name: str, size: Size, optional: bool) -> tuple[Any, ...]:
 
 RAW = [*ops.OPERATORS]
 CASES = {
-    "one replica, none given, transposed": (Size(R=1, T=3), False, 0),
-    "three replicas, all given, gaps": (Size(R=3, T=3), True, 1),
+    "one replica, none given, transposed": (Size(R=1, T=3), False, "reversed"),
+    "three replicas, all given, gaps": (Size(R=3, T=3), True, "gaps"),
 }
 
 
@@ -125,9 +117,9 @@ def test_opcheck(name: str, case: str) -> None:
     assert set(results.values()) == {"SUCCESS"}
 
 
-@pytest.mark.parametrize("strides", [0, 1])
+@pytest.mark.parametrize("strides", ["reversed", "gaps"])
 @pytest.mark.parametrize("name", RAW)
-def test_raw_outputs_are_contiguous_and_independent_of_strides(name: str, strides: int) -> None:
+def test_raw_outputs_are_contiguous_and_independent_of_strides(name: str, strides: str) -> None:
     arguments = raw_arguments(name, SIZE, True)
     expected = getattr(raw, name)(*arguments)
     moved = [strided(a, strides) if isinstance(a, Tensor) else a for a in arguments]
@@ -158,9 +150,9 @@ def test_replicas_are_independent(operator: str) -> None:
         assert_same((single, dict(zip(leaves, found, strict=True))), expected)
 
 
-@pytest.mark.parametrize("strides", [0, 1])
+@pytest.mark.parametrize("strides", ["reversed", "gaps"])
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_non_contiguous_inputs_and_gradients(operator: str, strides: int) -> None:
+def test_non_contiguous_inputs_and_gradients(operator: str, strides: str) -> None:
     tensors = problem(operator, SIZE)
     expected = gradients(call(operator), tensors)
 

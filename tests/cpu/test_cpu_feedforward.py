@@ -17,6 +17,7 @@ from hetsyn_triton.kernels.cpu.spike_scan import spike_scan
 from hetsyn_triton.kernels.cpu.synaptic_current import synaptic_current
 from hetsyn_triton.reference import closed_form
 from problems import Size, problem
+from tensors import cut, same, strided
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 
@@ -69,10 +70,6 @@ def forced(given: Arguments, spikes: Tensor) -> tuple[Tensor, ...]:
 
 def roundings(size: Size) -> int:
     return 2 * size.T + min(size.I, 64) + -(-size.I // 64) + size.K + 6
-
-
-def same(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 @pytest.mark.parametrize("states", [True, False], ids=["states", "zero"])
@@ -159,15 +156,6 @@ def test_errors_are_those_of_float32(size: Size) -> None:
     assert error <= 2 * usual
 
 
-def strided(tensor: Tensor, kind: str) -> Tensor:
-    """The same values under other strides, NaN in between."""
-    if kind == "reversed":
-        axes = tuple(reversed(range(tensor.ndim)))
-        return tensor.permute(axes).contiguous().permute(axes)
-    wide = torch.full((*tensor.shape[:-1], 2 * tensor.shape[-1] + 1), torch.nan).to(tensor)
-    return wide[..., 1::2].copy_(tensor)
-
-
 @pytest.mark.parametrize("kind", ["reversed", "gaps"])
 def test_strides_change_nothing(kind: str) -> None:
     given = arguments(Size(R=2, T=6, B=3, I=67, J=18, K=2))
@@ -186,14 +174,6 @@ def test_repeats_and_threads_change_no_bit(
         for count in (1, 2, 3, 7, 7):
             on_threads(count)
             assert same(feedforward_scan(**given), wanted), count
-
-
-def cut(given: Arguments, axes: dict[str, int], start: int, length: int) -> Arguments:
-    """A piece of the arguments named in `axes`, along their axis."""
-    return {
-        n: t.narrow(axes[n], start, length) if n in axes and t is not None else t
-        for n, t in given.items()
-    }
 
 
 BATCH = {"z": 2, "trace": 1, "feedback": 2, "spike": 1}

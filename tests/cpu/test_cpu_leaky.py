@@ -10,87 +10,32 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from hetsyn_triton.kernels.cpu.leaky import leaky_current, leaky_current_backward
-from hetsyn_triton.kernels.cpu.leaky_recurrent import (
-    leaky_recurrent_scan,
-    leaky_recurrent_scan_backward,
-)
 from hetsyn_triton.kernels.cpu.weight_gradient import weight_gradient
-from hetsyn_triton.reference import closed_form
 from hetsyn_triton.reference.steps import previous_steps
 from neuron_cases import (
     DTYPES,
+    LEAKY_CURRENT,
+    LEAKY_CURRENT_BACKWARD,
+    LEAKY_GRADIENTS,
+    LEAKY_SCAN,
+    LEAKY_SCAN_BACKWARD,
     TIME,
     Operator,
     arguments,
-    assert_empty,
     assert_errors_are_those_of_float32,
-    assert_no_neuron_sees_another,
-    assert_no_sample_sees_its_batch,
-    assert_replicas_do_not_meet,
-    assert_samples_add_in_their_order,
-    assert_strides_change_nothing,
-    assert_threads_change_no_bit,
     check,
     cut,
-    same,
 )
 from problems import SIZES as SMALL
 from problems import Size
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 
-NEURON = ("feedback_decay", "feedback_strength", "feedback", "spike")
-GRADIENTS = ("g_spikes", "g_potential", "g_feedback", "g_currents")
-CURRENT = Operator(
-    leaky_current,
-    closed_form.leaky_current,
-    "leaky_current",
-    ("drive", "decay", "current"),
-    ("current",),
-    lambda size: size.T + 1,
-    samples=(2,),
-)
-CURRENT_BACKWARD = Operator(
-    leaky_current_backward,
-    closed_form.leaky_current_backward,
-    "leaky_current",
-    ("g", "result", "decay", "current"),
-    ("d_drive", "d_decay", "d_current"),
-    lambda size: 2 * size.T + size.B + 2,
-    samples=(2, None, 1),
-)
-SCAN = Operator(
-    leaky_recurrent_scan,
-    closed_form.leaky_recurrent_scan,
-    "leaky_recurrent_scan",
-    ("drive", "weight", "decay", "current", "threshold", *NEURON),
-    ("spikes", "V", "feedback", "currents"),
-    lambda size: 2 * size.T + size.J + size.K + 4,
-    samples=(2, 2, 2, 2),
-    spiking=True,
-)
-SCAN_BACKWARD = Operator(
-    leaky_recurrent_scan_backward,
-    closed_form.leaky_recurrent_scan_backward,
-    "leaky_recurrent_scan",
-    (
-        *GRADIENTS, "derivative", "spikes", "currents", "weight", "decay", "current", *NEURON,
-        "detach_reset",
-    ),
-    (
-        "d_drive", "d_weight", "d_decay", "d_current", "d_threshold", "d_feedback_decay",
-        "d_feedback_strength", "d_feedback", "d_spike",
-    ),
-    lambda size: (size.T + 1) * (size.J + size.K + 8) + 2 * size.T + size.B,
-    optional=GRADIENTS,
-    samples=(2, None, None, 1, None, None, None, 2, 1),
-)  # fmt: skip
 ALL = [
-    pytest.param(CURRENT, id="current"),
-    pytest.param(CURRENT_BACKWARD, id="current backward"),
-    pytest.param(SCAN, id="scan"),
-    pytest.param(SCAN_BACKWARD, id="scan backward"),
+    pytest.param(LEAKY_CURRENT, id="current"),
+    pytest.param(LEAKY_CURRENT_BACKWARD, id="current backward"),
+    pytest.param(LEAKY_SCAN, id="scan"),
+    pytest.param(LEAKY_SCAN_BACKWARD, id="scan backward"),
 ]
 FORWARDS, SUMMING = [ALL[0], ALL[2]], [ALL[1], ALL[3]]
 SIZES = [
@@ -105,7 +50,7 @@ SIZES = [
     Size(R=3, T=3, B=2, J=130, K=1),
     Size(R=1, T=4, B=7, J=7, K=0),
 ]
-GIVEN = [(), *((name,) for name in GRADIENTS), ("g_potential", "g_currents"), GRADIENTS]
+GIVEN = [(), *((name,) for name in LEAKY_GRADIENTS), ("g_potential", "g_currents"), LEAKY_GRADIENTS]
 
 
 @pytest.mark.parametrize("states", [True, False], ids=["states", "zero"])
@@ -125,19 +70,19 @@ def test_within_rounding_of_the_closed_form(
 def test_recurrent_reverse(size: Size, dtype: torch.dtype, detach_reset: bool) -> None:
     for given in GIVEN:
         made = arguments(
-            SCAN_BACKWARD,
+            LEAKY_SCAN_BACKWARD,
             size,
             dtype,
-            states=given != GRADIENTS[:1],
+            states=given != LEAKY_GRADIENTS[:1],
             given=given,
             detach_reset=detach_reset,
         )
-        check(SCAN_BACKWARD, size, made)
+        check(LEAKY_SCAN_BACKWARD, size, made)
 
 
 def test_no_gradient_at_all() -> None:
-    given = arguments(SCAN_BACKWARD, Size(R=2, T=5, B=3, J=18), given=())
-    assert not any(found.any() for found in SCAN_BACKWARD(given))
+    given = arguments(LEAKY_SCAN_BACKWARD, Size(R=2, T=5, B=3, J=18), given=())
+    assert not any(found.any() for found in LEAKY_SCAN_BACKWARD(given))
 
 
 @pytest.mark.parametrize("steps", [1, 31, 32, 33, 65])
@@ -166,65 +111,12 @@ def test_spikes_arrive_where_they_belong() -> None:
     """One weight and one spike before the first step: one current, that decays."""
     size = Size(R=2, T=4, B=3, J=83, K=1)
     for j, i in ((0, 0), (15, 16), (16, 15), (63, 64), (64, 82), (82, 1)):
-        given = {n: torch.zeros_like(t) for n, t in arguments(SCAN, size).items()}
+        given = {n: torch.zeros_like(t) for n, t in arguments(LEAKY_SCAN, size).items()}
         given["threshold"] += 100.0
         given["weight"][1, j, i], given["decay"][1, j], given["spike"][1, 2, i] = 3.0, 0.5, -2.0
-        currents = SCAN(given)[3]
+        currents = LEAKY_SCAN(given)[3]
         assert currents.count_nonzero() == 4
         assert torch.equal(currents[1, :, 2, j], -6 * 0.5 ** torch.arange(4.0))
-
-
-@pytest.mark.parametrize("empty", ["R", "T", "B", "J"])
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("operator", ALL)
-def test_empty_sizes(operator: Operator, dtype: torch.dtype, empty: str) -> None:
-    assert_empty(operator, Size(**{"R": 2, "T": 3, "B": 2, "J": 5, empty: 0}), dtype)
-
-
-@pytest.mark.parametrize("kind", ["reversed", "gaps", "offset"])
-@pytest.mark.parametrize("operator", ALL)
-def test_strides_change_nothing(operator: Operator, kind: str) -> None:
-    assert_strides_change_nothing(operator, kind)
-
-
-@pytest.mark.parametrize("operator", SUMMING)
-def test_expanded_gradient(operator: Operator) -> None:
-    """What autograd hands on for a sum: one number, seen everywhere."""
-    given = arguments(operator, Size(T=3, B=3, J=19))
-    one = torch.ones(()).expand(1, 3, 3, 19)
-    for name in {"g", "g_spikes", "g_currents"} & set(operator.arguments):
-        wanted = operator(given | {name: one.contiguous()})
-        assert same(operator(given | {name: one}), wanted)
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("operator", ALL)
-def test_repeats_and_threads_change_no_bit(
-    operator: Operator, dtype: torch.dtype, on_threads: Callable[[int], None]
-) -> None:
-    assert_threads_change_no_bit(operator, dtype, on_threads)
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("operator", ALL)
-def test_a_sample_does_not_depend_on_its_batch(operator: Operator, dtype: torch.dtype) -> None:
-    assert_no_sample_sees_its_batch(operator, dtype)
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("operator", SUMMING)
-def test_gradients_of_samples_add_in_their_order(operator: Operator, dtype: torch.dtype) -> None:
-    assert_samples_add_in_their_order(operator, dtype)
-
-
-@pytest.mark.parametrize("operator", ALL)
-def test_replicas_do_not_meet(operator: Operator) -> None:
-    assert_replicas_do_not_meet(operator)
-
-
-@pytest.mark.parametrize("operator", ALL[:2])
-def test_neurons_without_synapses_do_not_meet(operator: Operator) -> None:
-    assert_no_neuron_sees_another(operator)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -236,11 +128,11 @@ def test_a_sequence_in_pieces(operator: Operator, dtype: torch.dtype) -> None:
     for at in (0, 1, 4, 11):
         first = operator(cut(operator, given, TIME, 0, at))
         rest = cut(operator, given, TIME, at, 11 - at)
-        if operator is SCAN:
+        if operator is LEAKY_SCAN:
             rest["feedback"] = first[2]
         if at:
             rest["current"] = first[-1][:, -1]
-            if operator is SCAN:
+            if operator is LEAKY_SCAN:
                 rest["spike"] = first[0][:, -1]
         second = operator(rest)
         for k, all_of_it in enumerate(whole):

@@ -5,15 +5,12 @@ Drawn: sizes, states and arriving gradients that are there or not, dtype, stride
 operator and its backward are kernels, no bit may depend on the batch or the number of threads.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 import gate_checks as gate
 from hetsyn_triton.kernels.cpu import threads
@@ -21,7 +18,7 @@ from hetsyn_triton.ops import raw
 from hetsyn_triton.ops.backends import _NEEDED
 from hetsyn_triton.ops.library import has_kernel
 from problems import Size
-from test_operators import strided
+from tensors import LAYOUTS, poisoned_memory, strided
 
 FEATURES = st.one_of(
     st.integers(1, 40), st.sampled_from([1, 8, 16, 31, 32, 33, 48, 63, 64, 65, 127, 128, 129, 150])
@@ -41,7 +38,7 @@ class Case:
     kind: int
     without_first: bool
     detach_reset: bool
-    layout: int | None
+    layout: str | None
     threads: int
     sample: int
 
@@ -77,13 +74,13 @@ def cases(operator: str) -> st.SearchStrategy[Case]:
         kind=st.integers(0, 99),
         without_first=st.booleans(),
         detach_reset=st.booleans(),
-        layout=st.sampled_from([None, 0, 1]),
+        layout=st.sampled_from([None, *LAYOUTS[:2]]),
         threads=st.integers(1, 5),
         sample=st.integers(0, 8),
     )
 
 
-def laid(problem: gate.Problem, layout: int | None) -> gate.Problem:
+def laid(problem: gate.Problem, layout: str | None) -> gate.Problem:
     """Under other strides."""
     if layout is None:
         return problem
@@ -96,25 +93,11 @@ def laid(problem: gate.Problem, layout: int | None) -> gate.Problem:
     return replace(problem, arguments=moved(problem.arguments), g=moved(problem.g))
 
 
-@contextmanager
-def poisoned() -> Iterator[None]:
-    """Memory that a launcher allocates and does not write shows as NaN."""
-    plain = torch.empty
-
-    def filled(*arguments: object, **options: object) -> Tensor:
-        made = plain(*arguments, **options)
-        return made.fill_(torch.nan) if made.is_floating_point() else made
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch, "empty", filled)
-        yield
-
-
 def check(case: Case) -> None:
     plain = case.problem()
     problem = laid(plain, case.layout)
     before = [t.clone() for t in problem.arguments.values() if t is not None]
-    with pytest.MonkeyPatch.context() as patch, poisoned():
+    with pytest.MonkeyPatch.context() as patch, poisoned_memory():
         patch.setattr(threads, "GRAIN", 1)  # the smallest problem is worth a thread
         usual = torch.get_num_threads()
         torch.set_num_threads(case.threads)

@@ -7,34 +7,27 @@ import pytest
 import torch
 from torch import Tensor
 
-from bounds import assert_spikes_follow, assert_within
 from hetsyn_triton.kernels.cpu import recurrent_reverse
 from hetsyn_triton.kernels.cpu import recurrent_scan as forward_module
 from hetsyn_triton.kernels.cpu.recurrent_reverse import recurrent_scan_backward
 from hetsyn_triton.kernels.cpu.recurrent_scan import recurrent_scan
 from hetsyn_triton.kernels.cpu.synaptic_current import synaptic_current
-from hetsyn_triton.reference import closed_form
 from hetsyn_triton.reference.steps import previous_steps
-from problems import Size, problem
+from problems import Size
+from recurrent_cases import (
+    GIVEN,
+    OUTPUTS,
+    RESULTS,
+    Arguments,
+    assert_backward,
+    assert_forward,
+    backward_arguments,
+    forward_arguments,
+)
+from tensors import same
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 
-Arguments = dict[str, Tensor | None]
-
-FORWARD = (
-    "current", "weight", "decay", "trace", "threshold", "feedback_decay", "feedback_strength",
-    "feedback", "spike",
-)  # fmt: skip
-GIVEN = ("g_spikes", "g_potential", "g_feedback", "g_trace")
-BACKWARD = (
-    *GIVEN, "derivative", "spikes", "weight", "decay", "feedback_decay", "feedback_strength",
-    "feedback", "spike",
-)  # fmt: skip
-OUTPUTS = ("spikes", "V", "feedback", "trace")
-RESULTS = (
-    "d_current", "d_threshold", "d_feedback_decay", "d_feedback_strength", "d_feedback", "d_spike",
-    "d_trace",
-)  # fmt: skip
 # Where the samples stand in what has any.
 SAMPLES = {
     "current": 2, "trace": 1, "feedback": 2, "spike": 1, "g_spikes": 2, "g_potential": 2,
@@ -60,52 +53,6 @@ SIZES = [
 GROUPS = [1, 2, 4]
 
 
-def forward_arguments(
-    size: Size, dtype: torch.dtype = torch.float32, *, states: bool = True
-) -> Arguments:
-    made = problem("recurrent_scan", size, 0, states=states)
-    if states:  # The spike before the first step may be any number.
-        made["spike"] = made["spike"] * 0.75 - 0.25
-    return {n: made[n].to(dtype) if n in made else None for n in FORWARD}
-
-
-def backward_arguments(
-    size: Size, dtype: torch.dtype = torch.float32, *, given: tuple[str, ...] = GIVEN
-) -> Arguments:
-    generator = torch.Generator().manual_seed(1)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
-
-    R, T, B, J, K = size.R, size.T, size.B, size.J, size.K
-    shapes = {"g_feedback": (R, K, B, J), "g_trace": (R, B, J, J)}
-    made = forward_arguments(size, dtype)
-    made |= {n: normal(*shapes.get(n, (R, T, B, J))) for n in GIVEN}
-    made["derivative"] = normal(R, T, B, J).abs() * 0.5
-    made["spikes"] = (normal(R, T, B, J) > 0).to(dtype)
-    return {n: None if n in GIVEN and n not in given else made[n] for n in BACKWARD}
-
-
-def doubled(arguments: Arguments) -> Arguments:
-    return {n: None if t is None else t.double() for n, t in arguments.items()}
-
-
-def absolute(arguments: Arguments) -> Arguments:
-    """Absolute values with the signs under which every term of every result adds up: feedback
-    currents are subtracted, so they and their gradients are made negative."""
-    negative = ("feedback", "feedback_strength", "g_feedback")
-    return {
-        n: None if t is None else (-t.abs() if n in negative else t.abs())
-        for n, t in doubled(arguments).items()
-    }
-
-
-def forced(arguments: Arguments, spikes: Tensor) -> tuple[Tensor, ...]:
-    """The closed form in float64 with every spike given."""
-    given = iter(spikes.double().unbind(1))
-    return closed_form.recurrent_scan(**arguments, spike_function=lambda *_: next(given))
-
-
 def unchanged(call: Callable[..., tuple[Tensor, ...]], arguments: Arguments) -> tuple[Tensor, ...]:
     """`call(**arguments)`, which leaves them as they were and returns contiguous tensors."""
     before = {n: None if t is None else t.clone() for n, t in arguments.items()}
@@ -116,45 +63,16 @@ def unchanged(call: Callable[..., tuple[Tensor, ...]], arguments: Arguments) -> 
     return found
 
 
-def check_forward(arguments: Arguments) -> tuple[Tensor, ...]:
-    found = unchanged(recurrent_scan, arguments)
-    current = arguments["current"]
-    _, T, _, J = current.shape
-    K = arguments["feedback"].shape[1]
-    exact = forced(doubled(arguments), found[0])
-    magnitude = forced(absolute(arguments), found[0])
-    # Two for each step of a recurrence, the sum over neurons, the feedbacks, the ends.
-    roundings = 2 * T + J + K + 12
-    assert_spikes_follow(found[0], exact[1], magnitude[1], arguments["threshold"], roundings)
-    for what, *tensors in zip(OUTPUTS, found, exact, magnitude, strict=True):
-        assert tensors[0].dtype == current.dtype
-        assert_within(tensors[0], tensors[1], tensors[2].abs(), roundings, what)
-    return found
+def check_forward(arguments: Arguments) -> None:
+    assert_forward(arguments, unchanged(recurrent_scan, arguments))
 
 
-def check_backward(arguments: Arguments, detach_reset: bool = False) -> tuple[Tensor, ...]:
-    found = unchanged(
-        lambda **a: recurrent_scan_backward(**a, detach_reset=detach_reset), arguments
-    )
-    _, T, B, J = arguments["derivative"].shape
-    K = arguments["feedback"].shape[1]
-    exact = closed_form.recurrent_scan_backward(**doubled(arguments), detach_reset=detach_reset)
-    magnitude = closed_form.recurrent_scan_backward(
-        **absolute(arguments), detach_reset=detach_reset
-    )
-    # A term may go through the sum over neurons in every step, and once through time and batch.
-    roundings = (T + 1) * (J + K + 16) + T + B
-    for what, *tensors in zip(RESULTS, found, exact, magnitude, strict=True):
-        assert tensors[0].dtype == arguments["derivative"].dtype
-        assert_within(tensors[0], tensors[1], tensors[2].abs(), roundings, what)
-    return found
+def check_backward(arguments: Arguments, detach_reset: bool = False) -> None:
+    call = partial(recurrent_scan_backward, detach_reset=detach_reset)
+    assert_backward(arguments, unchanged(call, arguments), detach_reset)
 
 
 backward = partial(recurrent_scan_backward, detach_reset=False)
-
-
-def same(found: tuple[Tensor, ...], wanted: tuple[Tensor, ...]) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
 
 
 @pytest.fixture
@@ -171,18 +89,18 @@ def in_groups(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_forward(size: Size, dtype: torch.dtype) -> None:
-    check_forward(forward_arguments(size, dtype))
+    check_forward(forward_arguments(size, dtype=dtype))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_backward(size: Size, dtype: torch.dtype) -> None:
-    check_backward(backward_arguments(size, dtype))
+    check_backward(backward_arguments(size, dtype=dtype))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_without_states(dtype: torch.dtype) -> None:
-    check_forward(forward_arguments(Size(R=2, T=9, B=6, J=19, K=1), dtype, states=False))
+    check_forward(forward_arguments(Size(R=2, T=9, B=6, J=19, K=1), dtype=dtype, states=False))
 
 
 @pytest.mark.parametrize("detach_reset", [False, True])
@@ -190,7 +108,7 @@ def test_without_states(dtype: torch.dtype) -> None:
 def test_every_gradient_may_be_absent(given: tuple[str, ...], detach_reset: bool) -> None:
     size = Size(R=2, T=6, B=5, J=18, K=2)
     check_backward(backward_arguments(size, given=tuple(given)), detach_reset)
-    check_backward(backward_arguments(size, torch.float64, given=tuple(given)), detach_reset)
+    check_backward(backward_arguments(size, dtype=torch.float64, given=tuple(given)), detach_reset)
 
 
 @pytest.mark.parametrize("size", [Size(T=0), Size(B=0), Size(R=0)], ids=str)
@@ -243,7 +161,7 @@ def test_a_sample_does_not_see_its_batch(
 ) -> None:
     """Not in which group it stands, of which size, in what place of the batch."""
     size = Size(R=2, T=5, B=7, J=neurons, K=2)
-    ahead, back = forward_arguments(size, dtype), backward_arguments(size, dtype)
+    ahead, back = forward_arguments(size, dtype=dtype), backward_arguments(size, dtype=dtype)
     whole = dict(zip(OUTPUTS, recurrent_scan(**ahead), strict=True))
     reverse = dict(zip(RESULTS, backward(**back), strict=True))
     for group in GROUPS:
@@ -262,7 +180,7 @@ def test_a_sample_does_not_see_its_batch(
 @pytest.mark.parametrize("cut", [0, 1, 4, 9])
 def test_a_sequence_may_be_cut(cut: int, dtype: torch.dtype) -> None:
     size = Size(R=2, T=9, B=5, J=21, K=2)
-    arguments = forward_arguments(size, dtype)
+    arguments = forward_arguments(size, dtype=dtype)
     spikes, potential, feedback, trace = recurrent_scan(**arguments)
     current = arguments["current"]
     first = recurrent_scan(**arguments | {"current": current[:, :cut]})
@@ -279,7 +197,7 @@ def test_a_sequence_may_be_cut(cut: int, dtype: torch.dtype) -> None:
 def test_a_sequence_may_be_cut_in_reverse(dtype: torch.dtype) -> None:
     """The gradient of the trace between two parts is all that the earlier one needs."""
     size, cut = Size(R=2, T=9, B=5, J=21, K=2), 4
-    arguments = backward_arguments(size, dtype)
+    arguments = backward_arguments(size, dtype=dtype)
     whole = backward(**arguments)
     late = backward(**arguments | {n: arguments[n][:, cut:] for n in STEPS})
     early = {n: arguments[n][:, :cut].clone() for n in STEPS}

@@ -18,6 +18,7 @@ from hetsyn_triton.kernels.cpu.parameter_gradient import synaptic_parameter_grad
 from hetsyn_triton.kernels.cpu.synaptic_current import synaptic_current, synaptic_current_backward
 from hetsyn_triton.reference import closed_form
 from problems import Size, problem
+from tensors import LAYOUTS, cut, same, strided
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 
@@ -115,11 +116,6 @@ def check(name: str, size: Size, given: Arguments) -> tuple[Tensor, ...]:
     for n, t in given.items():
         assert t is None or torch.equal(t, before[n]), f"{n} was written to"
     return found
-
-
-def same(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> bool:
-    """Bit by bit, but for the sign of a zero."""
-    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 @pytest.mark.parametrize("states", STATES, ids=str)
@@ -222,18 +218,6 @@ def test_errors_are_those_of_float32(name: str, size: Size) -> None:
         assert error <= 2 * usual, f"{what}: {error / usual:.2f} times the closed form's"
 
 
-def strided(tensor: Tensor, kind: str) -> Tensor:
-    """The same values under other strides, NaN in between."""
-    if kind == "reversed":
-        axes = tuple(reversed(range(tensor.ndim)))
-        return tensor.permute(axes).contiguous().permute(axes)
-    if kind == "gaps":
-        wide = torch.full((*tensor.shape[:-1], 2 * tensor.shape[-1] + 1), torch.nan).to(tensor)
-        return wide[..., 1::2].copy_(tensor)
-    long = torch.full((tensor.numel() + 1,), torch.nan).to(tensor)
-    return long[1:].view(tensor.shape).copy_(tensor)
-
-
 CARRIED = pytest.mark.xfail(
     reason="PyTorch sums a carried gradient over neurons, in an order that follows its strides",
     strict=False,
@@ -245,7 +229,7 @@ CARRIED = pytest.mark.xfail(
     [
         pytest.param(n, k, marks=CARRIED if (n, k) == ("backward", "reversed") else ())
         for n in OPERATORS
-        for k in ("reversed", "gaps", "offset")
+        for k in LAYOUTS
     ],
 )
 def test_strides_change_nothing(name: str, kind: str) -> None:
@@ -276,14 +260,6 @@ def test_repeats_and_threads_change_no_bit(
         for count in (1, 2, 3, 7, 7):
             on_threads(count)
             assert same(OPERATORS[name][0](**given), wanted), count
-
-
-def cut(given: Arguments, axes: dict[str, int], start: int, length: int) -> Arguments:
-    """A piece of the arguments named in `axes`, along their axis."""
-    return {
-        n: t.narrow(axes[n], start, length) if n in axes and t is not None else t
-        for n, t in given.items()
-    }
 
 
 BATCH = {"z": 2, "g": 2, "trace": 1, "g_trace": 1}

@@ -5,12 +5,10 @@ set here, before any test runs. `TRITON_INTERPRET=1 pytest tests/gpu` interprets
 """
 
 import os
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 import torch
-from torch import Tensor
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
@@ -37,19 +35,3 @@ def on_kernels(device: torch.device) -> Iterator[torch.device]:
         for name in kernels.TRITON.files:
             library.impl(name, kernels.implementation(kernels.TRITON, name), "CPU")
         yield device
-
-
-@pytest.fixture
-def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory that a launcher allocates and does not write shows as NaN."""
-
-    def poisoning(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def filled(*arguments: Any, **options: Any) -> Tensor:
-            made = make(*arguments, **options)
-            real = made.is_floating_point() and not made.is_meta
-            return made.fill_(torch.nan) if real else made
-
-        return filled
-
-    for owner, name in ((torch, "empty"), (torch, "empty_like"), (Tensor, "new_empty")):
-        monkeypatch.setattr(owner, name, poisoning(getattr(owner, name)))

@@ -19,40 +19,53 @@ BACKWARD = (
     *GIVEN, "derivative", "spikes", "weight", "decay", "feedback_decay", "feedback_strength",
     "feedback", "spike",
 )  # fmt: skip
+OUTPUTS = ("spikes", "V", "feedback", "trace")
 RESULTS = (
     "d_current", "d_threshold", "d_feedback_decay", "d_feedback_strength", "d_feedback", "d_spike",
     "d_trace",
 )  # fmt: skip
 
 
+CPU = torch.device("cpu")
+
+
 def forward_arguments(
-    size: Size, device: torch.device, *, seed: int = 0, states: bool = True
+    size: Size,
+    device: torch.device = CPU,
+    dtype: torch.dtype = torch.float32,
+    *,
+    seed: int = 0,
+    states: bool = True,
 ) -> Arguments:
-    """float32 arguments of the forward by name."""
+    """Arguments of the forward by name."""
     made = problem("recurrent_scan", size, seed, states=states)
     if states:  # The spike before the first step may be any number.
         made["spike"] = made["spike"] * 0.75 - 0.25
-    return {n: made[n].to(device, torch.float32) if n in made else None for n in FORWARD}
+    return {n: made[n].to(device, dtype) if n in made else None for n in FORWARD}
 
 
 def backward_arguments(
-    size: Size, device: torch.device, *, seed: int = 0, given: tuple[str, ...] = GIVEN
+    size: Size,
+    device: torch.device = CPU,
+    dtype: torch.dtype = torch.float32,
+    *,
+    seed: int = 0,
+    given: tuple[str, ...] = GIVEN,
 ) -> Arguments:
-    """float32 arguments of the backward by name; `given` names the gradients that are present."""
+    """Arguments of the backward by name; `given` names the gradients that are present."""
     generator = torch.Generator().manual_seed(seed + 1)
 
     def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator).to(device)
+        made = torch.randn(shape, generator=generator, dtype=torch.float64)
+        return made.to(device, dtype)
 
     R, T, B, J, K = size.R, size.T, size.B, size.J, size.K
     shapes = {"g_feedback": (R, K, B, J), "g_trace": (R, B, J, J)}
-    gradients = {n: normal(*shapes.get(n, (R, T, B, J))) for n in GIVEN}
-    made = forward_arguments(size, device, seed=seed) | {
-        n: g if n in given else None for n, g in gradients.items()
-    }
+    made = forward_arguments(size, device, dtype, seed=seed)
+    made |= {n: normal(*shapes.get(n, (R, T, B, J))) for n in GIVEN}
     made["derivative"] = normal(R, T, B, J).abs() * 0.5
-    made["spikes"] = (normal(R, T, B, J) > 0).float()
-    return {n: made[n] for n in BACKWARD}
+    made["spikes"] = (normal(R, T, B, J) > 0).to(dtype)
+    return {n: None if n in GIVEN and n not in given else made[n] for n in BACKWARD}
 
 
 def doubled(given: Arguments) -> Arguments:
@@ -85,9 +98,8 @@ def assert_forward(arguments: Arguments, found: tuple[Tensor, ...]) -> None:
     # Two for each step of a recurrence, the sum over neurons, the feedbacks, the ends.
     roundings = 2 * T + J + K + 12
     assert_spikes_follow(spikes, exact[1], magnitude[1], arguments["threshold"], roundings)
-    names = ("spikes", "V", "feedback", "trace")
-    for what, *tensors in zip(names, found, exact, magnitude, strict=True):
-        assert tensors[0].dtype == torch.float32
+    for what, *tensors in zip(OUTPUTS, found, exact, magnitude, strict=True):
+        assert tensors[0].dtype == arguments["current"].dtype
         assert tensors[0].is_contiguous()
         assert_within(tensors[0], tensors[1], tensors[2].abs(), roundings, what)
 
@@ -103,5 +115,5 @@ def assert_backward(arguments: Arguments, found: tuple[Tensor, ...], detach_rese
     # A term may go through the sum over neurons in every step, and once through time and batch.
     roundings = (T + 1) * (J + K + 16) + T + B
     for what, *tensors in zip(RESULTS, found, exact, magnitude, strict=True):
-        assert tensors[0].dtype == torch.float32
+        assert tensors[0].dtype == arguments["derivative"].dtype
         assert_within(tensors[0], tensors[1], tensors[2].abs(), roundings, what)
