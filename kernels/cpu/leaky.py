@@ -16,7 +16,7 @@ from torch import Tensor
 from .arrays import blocks_of, flat, padded
 from .compiling import kernel
 from .rows import SPAN, load_row, store_row
-from .sums import sum_over_samples
+from .sums import sum_in_order
 from .threads import run
 from .vectors import fma, lanes, load, mul, store
 
@@ -106,4 +106,4 @@ def leaky_current_backward(
         flat(g), flat(result), padded(decay), flat(current), flat(d_drive), flat(d_decay),
         flat(d_current), T, B, J,
     )  # fmt: skip
-    return d_drive, sum_over_samples(d_decay), d_current
+    return d_drive, sum_in_order(d_decay), d_current

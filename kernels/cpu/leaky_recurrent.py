@@ -30,7 +30,7 @@ from .neurons import load_feedback, load_neurons, next_feedback, store_feedback
 from .neurons_reverse import feedback_gradients, reverse_step
 from .recurrent_scan import group, group_size, groups_of
 from .rows import load_row, store_row
-from .sums import sum_over_samples
+from .sums import sum_in_order
 from .threads import run
 from .vectors import above, add, fma, lanes, load, mul, spread, store, sub
 from .weight_gradient import weight_gradient
@@ -307,9 +307,9 @@ def leaky_recurrent_scan_backward(
     return (
         d_drive,
         weight_gradient(d_drive, spikes, spike),
-        sum_over_samples(d_decay),
+        sum_in_order(d_decay),
         d_current,
-        sum_over_samples(d_threshold),
+        sum_in_order(d_threshold),
         d_feedback_decay,
         d_feedback_strength,
         d_feedback,

@@ -21,7 +21,7 @@ from .neurons import load_feedback, store_feedback
 from .neurons_reverse import feedback_gradients, reverse_step
 from .recurrent_scan import add_synapses, aligned, group, group_size, groups_of
 from .rows import store_row
-from .sums import sum_over_samples
+from .sums import sum_in_order
 from .threads import run
 from .vectors import add, filled, fma, lanes, load, mul, store
 
@@ -141,5 +141,5 @@ def recurrent_scan_backward(
     d_decay, d_strength = feedback_gradients(
         d_current, g_feedback, spikes, feedback_decay, feedback_strength, feedback, spike
     )
-    d_threshold = sum_over_samples(to_threshold)
+    d_threshold = sum_in_order(to_threshold)
     return d_current, d_threshold, d_decay, d_strength, d_feedback, d_spike, d_trace

@@ -16,7 +16,7 @@ from .compiling import kernel
 from .neurons import load_feedback, load_neurons, neurons_tile, store_feedback, store_steps
 from .neurons_reverse import feedback_gradients, reverse_step
 from .rows import SPAN, load_row, store_row
-from .sums import sum_over_samples
+from .sums import sum_in_order
 from .threads import run
 from .vectors import lanes, load, store
 
@@ -140,4 +140,4 @@ def spike_scan_backward(
     d_decay, d_strength = feedback_gradients(
         d_current, g_feedback, spikes, feedback_decay, feedback_strength, feedback, spike
     )
-    return d_current, sum_over_samples(d_threshold), d_decay, d_strength, d_feedback, d_spike
+    return d_current, sum_in_order(d_threshold), d_decay, d_strength, d_feedback, d_spike

@@ -1,4 +1,4 @@
-"""Sums over samples, ascending: of parts that tasks left side by side."""
+"""Sums of parts that lie side by side, in their order."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from .threads import run
 
 
 @kernel
-def _sum_over_samples(begin, end, parts, total, B, J):
-    """Tasks: replicas."""
-    for replica in range(begin, end):
-        for j in range(J):
-            total[replica * J + j] = 0
-        for b in range(B):
-            for j in range(J):
-                total[replica * J + j] += parts[(replica * B + b) * J + j]
+def _sum(begin, end, parts, total, P, N):
+    """Tasks: rows."""
+    for row in range(begin, end):
+        for n in range(N):
+            total[row * N + n] = 0
+        for p in range(P):
+            for n in range(N):
+                total[row * N + n] += parts[(row * P + p) * N + n]
 
 
-def sum_over_samples(parts: Tensor) -> Tensor:
-    """[R, B, J] -> [R, J], samples ascending."""
-    R, B, J = parts.shape
-    total = torch.empty((R, J), dtype=parts.dtype)
-    run(_sum_over_samples, R, R * B * J, flat(parts), flat(total), B, J)
+def sum_in_order(parts: Tensor) -> Tensor:
+    """[rows, parts, N] -> [rows, N], parts ascending."""
+    rows, P, N = parts.shape
+    total = torch.empty((rows, N), dtype=parts.dtype)
+    run(_sum, rows, rows * P * N, flat(parts), flat(total), P, N)
     return total

@@ -25,6 +25,7 @@ from torch import Tensor
 from .arrays import blocks_of, flat, optional, packed, steps_like
 from .compiling import inlined, kernel
 from .rows import store_row
+from .sums import sum_in_order
 from .threads import grouped, run
 from .vectors import add, filled, fma, lanes, load, mul, spread, store
 
@@ -208,6 +209,6 @@ def _add_carried(dz: Tensor, d_trace: Tensor, g_trace: Tensor, decay: Tensor) ->
         flat(g_trace), True, flat(carried), True, flat(earlier), steps, B, J, I, group,
     )  # fmt: skip
     if T:
-        dz[:, -1] += g_trace.sum(2)
+        dz[:, -1] += sum_in_order(g_trace.flatten(0, 1)).view(R, B, I)
         dz[:, :-1] += earlier
     d_trace += carried if T else g_trace

@@ -86,9 +86,7 @@ def laid(problem: gate.Problem, layout: str | None) -> gate.Problem:
         return problem
 
     def moved(named: gate.Named) -> gate.Named:
-        # PyTorch sums a carried gradient over neurons, in an order that follows its strides.
-        fixed = ("g_trace",)
-        return {n: t if t is None or n in fixed else strided(t, layout) for n, t in named.items()}
+        return {n: None if t is None else strided(t, layout) for n, t in named.items()}
 
     return replace(problem, arguments=moved(problem.arguments), g=moved(problem.g))
 

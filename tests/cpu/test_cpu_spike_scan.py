@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hetsyn_triton.kernels.cpu.neurons_reverse import feedback_gradients
 from hetsyn_triton.kernels.cpu.spike_scan import spike_scan
-from hetsyn_triton.kernels.cpu.sums import sum_over_samples
+from hetsyn_triton.kernels.cpu.sums import sum_in_order
 from neuron_cases import (
     DTYPES,
     GRADIENTS,
@@ -150,15 +150,15 @@ def test_errors_are_those_of_float32() -> None:
     assert_errors_are_those_of_float32(SPIKE_SCAN_BACKWARD, given)
 
 
-def test_a_sum_over_samples_ascends() -> None:
+def test_a_sum_ascends() -> None:
     parts = torch.tensor([1.0, 2.0**24, 1.0, -(2.0**24)]).view(1, 4, 1)
-    assert sum_over_samples(parts).item() == 0.0  # 2 descending, 1 in pairs
-    assert torch.equal(sum_over_samples(torch.ones(3, 0, 5)), torch.zeros(3, 5))
+    assert sum_in_order(parts).item() == 0.0  # 2 descending, 1 in pairs
+    assert torch.equal(sum_in_order(torch.ones(3, 0, 5)), torch.zeros(3, 5))
     wide = torch.randn(2, 9, 33, generator=torch.Generator().manual_seed(0))
     total = torch.zeros(2, 33)
     for part in wide.unbind(1):
         total = total + part
-    assert torch.equal(sum_over_samples(wide.mT.contiguous().mT), total)
+    assert torch.equal(sum_in_order(wide.mT.contiguous().mT), total)
 
 
 def test_gradients_of_the_feedback_on_paper() -> None:
