@@ -34,6 +34,7 @@ class Kernels:
     dtypes: frozenset[torch.dtype]
     """What they compute in. Other dtypes run in the closed forms there too."""
 
+    @cache  # noqa: B019 - there are two tables, and they stay
     def launcher(self, operator: str) -> Callable[..., Any]:
         """The function that runs an operator."""
         file = f"hetsyn_triton.kernels.{self.folder}.{self.files[operator]}"
@@ -91,7 +92,7 @@ def unusable(kernels: Kernels) -> str | None:
         return f"the package {package} is not installed"
     try:
         importlib.import_module(package)
-    except ImportError as error:
+    except (ImportError, OSError) as error:  # OSError: a library of its own that does not load
         return f"the package {package} cannot be imported: {error}"
     return None
 
