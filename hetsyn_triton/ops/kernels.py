@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hetsyn_triton.reference import closed_form
 
-from .library import contiguous, full_precision, implement
+from .library import contiguous, implement, in_closed_form
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,16 +109,14 @@ def _usable(kernels: Kernels) -> bool:
 def implementation(kernels: Kernels, operator: str) -> Callable[..., Any]:
     """What the dispatcher calls for `operator` on the kernels' device: the kernel where all tensors
     are of one of its dtypes, else the closed form."""
-    closed = getattr(closed_form, operator)
+    otherwise = in_closed_form(getattr(closed_form, operator))
 
     def run(*args: Any) -> Any:
         # `functional` brings inputs to the parameters' dtype: it is one dtype for all.
         dtypes = {a.dtype for a in args if isinstance(a, Tensor)}
         if len(dtypes) == 1 and dtypes <= kernels.dtypes and _usable(kernels):
             return contiguous(kernels.launcher(operator)(*args))
-        device = next(a.device for a in args if isinstance(a, Tensor))
-        with full_precision(device):
-            return contiguous(closed(*args))
+        return otherwise(*args)
 
     return run
 

@@ -28,6 +28,17 @@ def contiguous(outputs: Any) -> Any:
     return tuple(output.contiguous() for output in outputs)
 
 
+def in_closed_form(closed_form: Callable[..., Any]) -> Callable[..., Any]:
+    """What serves an operator where it has no kernel."""
+
+    def implementation(*args: Any) -> Any:
+        device = next(a.device for a in args if isinstance(a, Tensor))
+        with full_precision(device):  # a backward may be called where autocast is on
+            return contiguous(closed_form(*args))
+
+    return implementation
+
+
 def define(
     schema: str, closed_form: Callable[..., Any], fake: Callable[..., Any]
 ) -> Callable[..., Any]:
@@ -39,14 +50,8 @@ def define(
     """
     name = schema.partition("(")[0]
     qualified = f"{NAMESPACE}::{name}"
-
-    def implementation(*args: Any) -> Any:
-        device = next(a.device for a in args if isinstance(a, Tensor))
-        with full_precision(device):  # a backward may be called where autocast is on
-            return contiguous(closed_form(*args))
-
     _LIBRARY.define(schema)
-    _LIBRARY.impl(name, implementation, "CompositeExplicitAutograd")
+    _LIBRARY.impl(name, in_closed_form(closed_form), "CompositeExplicitAutograd")
     torch.library.register_fake(qualified, fake, lib=_LIBRARY)
     operator: Callable[..., Any] = getattr(getattr(torch.ops, NAMESPACE), name).default
     torch.library.register_vmap(qualified, replica_vmap(operator), lib=_LIBRARY)
