@@ -17,7 +17,6 @@ import datetime
 import json
 import multiprocessing
 import os
-import subprocess
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -33,9 +32,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 import triton
 
-from bench import model
+from bench import model, provenance, report
 from bench.aot import TARGETS, compile_launch
 from bench.cases import Case
+from bench.provenance import said
 from bench.variants import SETS
 from hetsyn_triton.kernels.gpu.launch import Launch
 
@@ -156,26 +156,14 @@ def predicted(case: Case, records: dict[str, Record]) -> Record | None:
 
 
 def commit() -> str:
-    """Of the checkout, `-dirty` where its GPU kernels hold changes; unknown without git."""
-
-    def git(*arguments: str) -> str:
-        ask = ["git", "-C", str(ROOT), *arguments]
-        return subprocess.run(ask, capture_output=True, text=True, check=False).stdout.strip()
-
-    changed = "-dirty" if git("status", "--porcelain", "kernels/gpu") else ""
-    return (git("rev-parse", "HEAD") or "unknown") + changed
+    """Of the checkout, `-dirty` where its GPU kernels hold changes."""
+    changed = "-dirty" if said("git", "status", "--porcelain", "kernels/gpu") else ""
+    return provenance.commit() + changed
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their contents; the first row is the head."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        first, *others = (
-            cell.ljust(w) if i == 0 else cell.rjust(w)
-            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
-        lines.append("  ".join((first, *others)).rstrip())
+    """`report.aligned`, with a line under the head."""
+    lines = report.aligned(rows)
     lines.insert(1, "-" * max(map(len, lines)))
     return "\n".join(lines)
 

@@ -21,7 +21,6 @@ hundreds of megabytes is mapped once. Writes `cpu-<device>-<threads>-threads.jso
 from __future__ import annotations
 
 import argparse
-import datetime
 import importlib.metadata
 import json
 import os
@@ -64,6 +63,7 @@ import torch
 
 from bench import cpu_rivals, cpu_rows, cpu_table, gate, growth, report, timing
 from bench.cpu_rows import OURS, Contest
+from bench.provenance import provenance, said
 from bench.report import NOT_MEASURED, Record
 from hetsyn_triton import ops
 
@@ -76,14 +76,6 @@ RESULTS = ROOT / "bench" / "results"
 
 
 # -- the machine -----------------------------------------------------------------------------------
-
-
-def _said(*command: str) -> str:
-    try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def _cpu_name() -> str:
@@ -105,21 +97,17 @@ def _version(package: str) -> str | None:
 def machine(commit: str) -> Record:
     """All that a figure depends on."""
     capability = torch.backends.cpu.get_cpu_capability()
-    compiler = (_said(os.environ.get("CXX", "g++"), "--version").splitlines() or [None])[0]
-    packages = ("torch", "numba", "llvmlite", "numpy", "spikingjelly")
+    compiler = (said(os.environ.get("CXX", "g++"), "--version") or "").splitlines() or [None]
+    packages = ("numba", "llvmlite", "numpy", "spikingjelly")
     return {
         "device": _cpu_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
-        "threads": torch.get_num_threads(),
         "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
         "instructions": capability,
         "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
         **{name: _version(name) for name in packages},
-        "compiler": compiler,
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "commit": commit or _said("git", "rev-parse", "HEAD") or "unknown",
-        "changed": bool(_said("git", "status", "--porcelain", "--untracked-files=no")),
+        "compiler": compiler[0],
+        **provenance(commit),
         "load_average": os.getloadavg()[0],
         "operators": {i.operator: i.chosen for i in ops.backend_info("cpu").operators},
     }
@@ -276,7 +264,7 @@ def measure_all(options: argparse.Namespace) -> Record:
     def run(contests: Sequence[Contest], seconds: float, least: int) -> None:
         for row in contests:
             rows.append(contest(row, seconds, least))
-            print(f"{row.name} {row.part}: {_said_of(rows[-1])}", flush=True)
+            print(f"{row.name} {row.part}: {_outcome(rows[-1])}", flush=True)
 
     if "layers" in options.parts:
         run(cpu_rows.layer_contests(sizes["T"], sizes["layers"], backend), seconds, least)
@@ -302,7 +290,7 @@ def measure_all(options: argparse.Namespace) -> Record:
     return result
 
 
-def _said_of(record: Record) -> str:
+def _outcome(record: Record) -> str:
     if record["status"] != "measured":
         return str(record["reason"])
     others = [

@@ -31,28 +31,29 @@ sys.path.insert(0, str(ROOT))
 import torch
 from torch import Tensor
 
-from bench import cpu_rows, rivals, timing
+from bench import cpu_rows, rivals, timing, workloads
 
 
 def _layer(who: str, recurrent: bool, T: int, B: int, I: int, J: int) -> tuple[Any, Any, Any]:  # noqa: E741
     """The call, its forward alone, its parameters and input."""
     make = cpu_rows.our_layer if who == "ours" else cpu_rows.layer_loop
-    x, module = cpu_rows.spikes(T, B, I).requires_grad_(), cpu_rows.layer(I, J, recurrent)
+    x, module = workloads.spikes(T, B, I).requires_grad_(), cpu_rows.layer(I, J, recurrent)
     given: list[Tensor] = [x, *module.parameters()]
     if who == "ours":
         return make(T, B, I, J, recurrent), lambda: module(x)[0], given
-    weights = cpu_rows.weights_of(module)
+    weights = workloads.weights_of(module)
     given += weights.tensors
     return make(T, B, I, J, recurrent), lambda: rivals.layer_loop(x, weights), given
 
 
 def _network(who: str, T: int, B: int, sizes: Sequence[int]) -> tuple[Any, Any, Any]:
-    x, made = cpu_rows.spikes(T, B, sizes[0]), cpu_rows.network(sizes)
+    x, made, classes = workloads.spikes(T, B, sizes[0]), workloads.network(sizes), sizes[-1]
     if who == "ours":
-        return cpu_rows.our_network(T, B, sizes)[0], lambda: made(x)[0], [x, *made.parameters()]
-    weights = [cpu_rows.weights_of(m) for m in [*made.layers, made.readout]]
-    given = [x, *(t for w in weights for t in w.tensors)]
-    step = cpu_rows.loop_network(T, B, sizes)[0]
+        step, parameters = workloads.our_network(made, x, classes)
+        return step, lambda: made(x)[0], [x, *parameters]
+    step, parameters = workloads.loop_network(made, x, classes)
+    weights = [workloads.weights_of(m) for m in [*made.layers, made.readout]]
+    given = [x, *parameters, *(t for w in weights for t in w.tensors)]
     return step, lambda: rivals.network_loop(x, weights), given
 
 

@@ -8,25 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bench import cpu_rivals, rivals
-from bench.rivals import Compile, Weights
-from hetsyn_triton import (
-    HetSynLIF,
-    HetSynReadout,
-    SpikingNetwork,
-    clamp_decays_,
-    ops,
-    parameter_groups,
-)
+from bench import cpu_rivals, rivals, workloads
+from bench.rivals import Compile
+from bench.timing import size_of
+from bench.workloads import Run, spikes, weights_of
+from hetsyn_triton import HetSynLIF, ops
 from hetsyn_triton.ops import raw
 
-Run = Callable[[], Any]
 Make = Callable[[], Run]
 
 STEPS = 250
@@ -61,12 +54,6 @@ class Contest:
 # -- layers ----------------------------------------------------------------------------------------
 
 
-def spikes(T: int, B: int, I: int, dtype: torch.dtype = torch.float32) -> Tensor:  # noqa: E741
-    """A tenth of all places."""
-    generator = torch.Generator().manual_seed(0)
-    return (torch.rand(T, B, I, generator=generator) < 0.1).to(dtype)
-
-
 def layer(
     I: int,  # noqa: E741
     J: int,
@@ -76,19 +63,6 @@ def layer(
 ) -> HetSynLIF:
     generator = torch.Generator().manual_seed(0)
     return HetSynLIF(I, J, recurrent=recurrent, generator=generator, dtype=dtype, **options)
-
-
-def weights_of(module: HetSynLIF | HetSynReadout) -> Weights:
-    """Copies of a layer's weights and decays, for a loop to learn."""
-
-    def leaf(t: Tensor) -> Tensor:
-        return t.detach().clone().requires_grad_()
-
-    recurrent = None
-    if getattr(module, "recurrent", False):
-        recurrent = (leaf(module.recurrent_weight), leaf(module.recurrent_decay()))
-    spiking = isinstance(module, HetSynLIF)
-    return Weights(leaf(module.weight), leaf(module.decay()), recurrent, spiking)
 
 
 def _call(
@@ -175,81 +149,20 @@ def _layer_contest(
 # -- a training step -------------------------------------------------------------------------------
 
 
-def network(sizes: Sequence[int], dtype: torch.dtype = torch.float32) -> SpikingNetwork:
-    """Recurrent layers of sizes[1:-1] and a readout."""
-    inputs, *hidden, classes = sizes
-    generator = torch.Generator().manual_seed(0)
-    layers = [
-        HetSynLIF(a, b, recurrent=True, generator=generator, dtype=dtype)
-        for a, b in pairwise([inputs, *hidden])
-    ]
-    readout = HetSynReadout(hidden[-1], classes, generator=generator, dtype=dtype)
-    return SpikingNetwork(layers, readout)
-
-
-def _step(
-    output: Callable[[], Tensor], y: Tensor, optimizer: torch.optim.Optimizer, clamp: Run
-) -> Run:
-    def run() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        torch.nn.functional.cross_entropy(output().mean(0), y).backward()
-        optimizer.step()
-        clamp()
-
-    return run
-
-
-def our_network(
-    T: int, B: int, sizes: Sequence[int], dtype: torch.dtype = torch.float32
-) -> tuple[Run, list[Tensor]]:
-    """A training step (cross-entropy of the mean output, AdamW, clamp), and its parameters."""
-    made, x, y = network(sizes, dtype), spikes(T, B, sizes[0], dtype), torch.arange(B) % sizes[-1]
-    optimizer = torch.optim.AdamW(parameter_groups(made, lr=1e-3))
-    step = _step(lambda: made(x)[0], y, optimizer, lambda: clamp_decays_(made))
-    return step, list(made.parameters())
-
-
-def loop_network(
-    T: int, B: int, sizes: Sequence[int], dtype: torch.dtype = torch.float32,
-    compile: Compile = rivals.as_it_is,
-) -> tuple[Run, list[Tensor]]:  # fmt: skip
-    """The same step with the loop, and its parameters: of each layer w, r, recurrent w and r."""
-    made, x, y = network(sizes, dtype), spikes(T, B, sizes[0], dtype), torch.arange(B) % sizes[-1]
-    weights = [weights_of(module) for module in [*made.layers, made.readout]]
-    pairs = [pair for w in weights for pair in ((w.w, w.r), w.recurrent) if pair]
-    decays = [r for _, r in pairs]
-    groups = [
-        {"params": [w for w, _ in pairs], "lr": 1e-3, "weight_decay": 0.0},
-        {"params": decays, "lr": 2e-3, "weight_decay": 0.0},
-    ]
-
-    def clamp() -> None:
-        with torch.no_grad():
-            for decay in decays:
-                decay.clamp_(0, 1)
-
-    def output() -> Tensor:
-        return rivals.network_loop(x, weights, compile)
-
-    return _step(output, y, torch.optim.AdamW(groups), clamp), [
-        t for w in weights for t in w.tensors
-    ]
-
-
 def network_contest(
     T: int = STEPS, B: int = SHD[0], sizes: Sequence[int] = SHD[1], backend: str = "inductor"
 ) -> Contest:
-    inputs, *hidden, classes = sizes
-    synapses = sum(a * b for a, b in pairwise(sizes)) + sum(h * h for h in hidden)
-    name = "-".join([str(inputs), *(f"{h}r" for h in hidden), str(classes)])
-    # Nobody asks for the gradient of the input.
-    fma = T * B * (8 * synapses - 2 * inputs * hidden[0])
+    def step(of: Callable[..., tuple[Run, list[Tensor]]], *compile: Compile) -> Run:
+        given = (workloads.network(sizes), spikes(T, B, sizes[0]), sizes[-1])
+        return of(*given, *compile)[0]
+
     runs: dict[str, Make] = {
-        OURS: lambda: our_network(T, B, sizes)[0],
-        LOOP: lambda: loop_network(T, B, sizes)[0],
-        COMPILED: lambda: loop_network(T, B, sizes, compile=rivals.compiler(backend))[0],
+        OURS: lambda: step(workloads.our_network),
+        LOOP: lambda: step(workloads.loop_network),
+        COMPILED: lambda: step(workloads.loop_network, rivals.compiler(backend)),
     }
-    return Contest(f"{name}, B {B}", "step", T, B, inputs, classes, True, fma, runs=runs)
+    name, fma = workloads.network_name(sizes), workloads.network_fma(T, B, sizes)
+    return Contest(f"{name}, B {B}", "step", T, B, sizes[0], sizes[-1], True, fma, runs=runs)
 
 
 # -- the operators ---------------------------------------------------------------------------------
@@ -311,10 +224,6 @@ def operator_arguments(operator: str, T: int, B: int, I: int, J: int) -> tuple[A
     }[operator]()  # fmt: skip
 
 
-def _bytes_of(*values: Any) -> int:
-    return sum(v.numel() * v.element_size() for v in values if isinstance(v, Tensor))
-
-
 def operator_contests(
     T: int = STEPS, sizes: Sequence[tuple[int, int, int]] = LAYERS
 ) -> list[Contest]:
@@ -332,7 +241,7 @@ def _operator_contest(operator: str, T: int, B: int, I: int, J: int) -> Contest:
     inputs = J if "recurrent" in operator else I
     fma = FMA.get(operator, 0) * T * B * inputs * J
     found = run()
-    moved = _bytes_of(*arguments, *(found if isinstance(found, tuple) else (found,)))
+    moved = size_of(*arguments, *(found if isinstance(found, tuple) else (found,)))
     recurrent = "recurrent" in operator
     synaptic = operator in FMA
     name = f"{operator} {f'{inputs}->' if synaptic else ''}{J}, B {B}"

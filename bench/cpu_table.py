@@ -118,15 +118,6 @@ def write_readme(root: Path) -> None:
 # -- on the screen ---------------------------------------------------------------------------------
 
 
-def _aligned(rows: list[list[str]]) -> list[str]:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = []
-    for first, *rest in rows:
-        cells = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
-        lines.append("  ".join([first.ljust(widths[0]), *cells]))
-    return lines
-
-
 def text(result: Record) -> str:
     """All of it."""
     m, rates, gate = result["machine"], result["rates"], result["gate"]
@@ -175,7 +166,7 @@ def _layers(rows: list[Record]) -> list[str]:
         ]
         for row in rows
     ]
-    return _aligned([head, *cells])
+    return report.aligned([head, *cells])
 
 
 def _operators(rows: list[Record]) -> list[str]:
@@ -191,7 +182,7 @@ def _operators(rows: list[Record]) -> list[str]:
         ]
         for row in rows
     ]
-    return _aligned([head, *cells])
+    return report.aligned([head, *cells])
 
 
 def _memory(rows: list[Record]) -> list[str]:
@@ -213,4 +204,4 @@ def _memory(rows: list[Record]) -> list[str]:
         ]
         for row in rows
     ]
-    return _aligned([head, *cells])
+    return report.aligned([head, *cells])

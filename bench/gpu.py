@@ -17,7 +17,6 @@ goes the same way on a CPU, interpreted, with tiny sizes.
 from __future__ import annotations
 
 import argparse
-import datetime
 import gc
 import json
 import os
@@ -41,6 +40,7 @@ import torch
 import triton
 
 from bench import gate, model, report, rivals, tuning
+from bench.provenance import provenance, said
 from bench.report import NOT_MEASURED, Record
 from bench.rows import Row, kernel_rows, layer_rows, tiny_rows
 from bench.timing import Call, Timing, measure, rotating
@@ -82,34 +82,21 @@ class Clock:
 # -- the machine -----------------------------------------------------------------------------------
 
 
-def _said(*command: str) -> str | None:
-    try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
 def machine(device: torch.device, commit: str) -> Record:
     """All that a figure depends on. `fma_rate`: multiply-adds a second at the highest clock."""
     found: Record = {
         "device": platform.processor() or platform.machine(),
-        "torch": torch.__version__,
         "cuda": torch.version.cuda,
         "triton": triton.__version__,
-        "python": platform.python_version(),
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "commit": commit or _said("git", "rev-parse", "HEAD") or "unknown",
-        "changed": bool(_said("git", "status", "--porcelain", "--untracked-files=no")),
-        "threads": torch.get_num_threads(),
+        **provenance(commit),
         "fma_rate": None,
     }
     if device.type != "cuda":
         return found
     properties = torch.cuda.get_device_properties(device)
     query = "--query-gpu=clocks.max.sm,driver_version,power.limit"
-    said = (_said("nvidia-smi", query, "--format=csv,noheader,nounits") or "").splitlines()
-    megahertz, driver, power = (said[0].split(", ") if said else ["", "", ""])[:3]
+    answer = (said("nvidia-smi", query, "--format=csv,noheader,nounits") or "").splitlines()
+    megahertz, driver, power = (answer[0].split(", ") if answer else ["", "", ""])[:3]
     clock = float(megahertz) * 1e6 if re.fullmatch(r"\d+", megahertz) else model.CLOCK
     # GA100 has 64 lanes a multiprocessor; what came after has 128.
     lanes = 64 if (properties.major, properties.minor) == (8, 0) else 128

@@ -32,6 +32,17 @@ def derive(record: Record, fma_rate: float | None) -> Record:
     }
 
 
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of columns as wide as their contents, the first to the left, the others to the
+    right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for first, *rest in rows:
+        cells = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
+        lines.append("  ".join([first.ljust(widths[0]), *cells]).rstrip())
+    return lines
+
+
 def table(result: Record) -> str:
     """The result as text."""
     machine, gate = result["machine"], result["gate"]
@@ -45,12 +56,7 @@ def table(result: Record) -> str:
     if result["rehearsal"]:
         lines.insert(0, "REHEARSAL on a CPU, tiny sizes: no figure here means anything")
     rows = [_header(), *(_cells(r) for r in result["rows"])]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        first = row[0].ljust(widths[0])
-        lines.append(
-            "  ".join([first, *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
-        )
+    lines += aligned(rows)
     notes = [f"{r['name']} {r['part']}: {r['reason']}" for r in result["rows"] if r.get("reason")]
     notes += [
         f"{r['name']} {r['part']}, {name}: {rival['reason']}"

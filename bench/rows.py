@@ -11,24 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bench import rivals
+from bench import rivals, workloads
 from bench.cases import BENCHMARK, Case
 from bench.rivals import Weights
 from bench.timing import Call, size_of
-from hetsyn_triton import (
-    HetSynLIF,
-    HetSynReadout,
-    SpikingNetwork,
-    clamp_decays_,
-    ops,
-    parameter_groups,
-)
+from bench.workloads import spikes, weights_of
+from hetsyn_triton import HetSynLIF, ops
 from hetsyn_triton.surrogates import Triangular
 
 Make = Callable[[torch.device, int], Call]
@@ -164,29 +157,13 @@ def _kernel_row(case: Case) -> Row:
 # -- layers through the public API -----------------------------------------------------------------
 
 
-def _weights_of(layer: HetSynLIF | HetSynReadout, learn: bool) -> Weights:
-    def leaf(t: Tensor) -> Tensor:
-        return t.detach().clone().requires_grad_(learn)
-
-    recurrent = None
-    if getattr(layer, "recurrent", False):
-        recurrent = (leaf(layer.recurrent_weight), leaf(layer.recurrent_decay()))
-    spiking = isinstance(layer, HetSynLIF)
-    return Weights(leaf(layer.weight), leaf(layer.decay()), recurrent, spiking)
-
-
-def _input(T: int, B: int, I: int, device: torch.device, seed: int) -> Tensor:  # noqa: E741
-    generator = torch.Generator(device).manual_seed(seed)
-    return (torch.rand(T, B, I, device=device, generator=generator) < 0.1).float()
-
-
 def _layer_row(T: int, B: int, I: int, J: int, part: str, recurrent: bool = False) -> Row:  # noqa: E741
     def layer(device: torch.device) -> HetSynLIF:
         generator = torch.Generator().manual_seed(0)
         return HetSynLIF(I, J, recurrent=recurrent, generator=generator, device=device)
 
     def ours(device: torch.device, seed: int) -> Call:
-        module, x = layer(device), _input(T, B, I, device, seed)
+        module, x = layer(device), spikes(T, B, I, device=device, seed=seed)
         if part == "forward":
             return Call(_without_tape(lambda: module(x)[0]), size_of(x))
         leaves = [x.requires_grad_(), *module.parameters()]
@@ -195,8 +172,8 @@ def _layer_row(T: int, B: int, I: int, J: int, part: str, recurrent: bool = Fals
         return Call(_both(lambda: module(x)[0], leaves), size_of(x))
 
     def rival(device: torch.device, compile: rivals.Compile) -> Call:
-        weights = _weights_of(layer(device), learn=part != "forward")
-        x = _input(T, B, I, device, 0)
+        weights = weights_of(layer(device), learn=part != "forward")
+        x = spikes(T, B, I, device=device)
         if part == "forward":
             return Call(_without_tape(lambda: rivals.layer_loop(x, weights, compile)))
         leaves = [x.requires_grad_(), *weights.tensors]
@@ -252,71 +229,24 @@ def _recurrent_row(T: int, B: int, J: int) -> Row:
 
 
 def _network_row(T: int, B: int, sizes: Sequence[int]) -> Row:
-    """Recurrent layers of sizes[1:-1], a readout, cross-entropy of its mean, AdamW, clamp."""
-    inputs, *hidden, classes = sizes
-
-    def network(device: torch.device) -> SpikingNetwork:
-        generator = torch.Generator().manual_seed(0)
-        layers = [
-            HetSynLIF(a, b, recurrent=True, generator=generator)
-            for a, b in zip(sizes[:-2], hidden, strict=True)
-        ]
-        return SpikingNetwork(layers, HetSynReadout(hidden[-1], classes, generator=generator)).to(
-            device
-        )
-
-    def target(device: torch.device) -> Tensor:
-        return torch.arange(B, device=device) % classes
-
-    def step(
-        output: Callable[[], Tensor], y: Tensor, optimizer: torch.optim.Optimizer
-    ) -> Callable[[], Any]:
-        def run() -> None:
-            optimizer.zero_grad(set_to_none=True)
-            torch.nn.functional.cross_entropy(output().mean(0), y).backward()
-            optimizer.step()
-
-        return run
-
-    def adamw(parameters: Any, device: torch.device) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(parameters, lr=1e-3, capturable=device.type == "cuda")
+    """The whole network's step."""
+    inputs, classes = sizes[0], sizes[-1]
 
     def ours(device: torch.device, seed: int) -> Call:
-        made, x = network(device), _input(T, B, inputs, device, seed)
-        optimizer = adamw(parameter_groups(made, lr=1e-3), device)
-        train = step(lambda: made(x)[0], target(device), optimizer)
-
-        def run() -> None:
-            train()
-            clamp_decays_(made)
-
-        return Call(run, size_of(x))
+        made, x = (
+            workloads.network(sizes).to(device),
+            spikes(T, B, inputs, device=device, seed=seed),
+        )
+        return Call(workloads.our_network(made, x, classes)[0], size_of(x))
 
     def rival(device: torch.device, compile: rivals.Compile) -> Call:
-        made = network(device)
-        weights = [_weights_of(m, learn=True) for m in [*made.layers, made.readout]]
-        leaves = [t for w in weights for t in w.tensors]
-        x, optimizer = _input(T, B, inputs, device, 0), adamw(leaves, device)
-        train = step(lambda: rivals.network_loop(x, weights, compile), target(device), optimizer)
-        decays = [t for w in weights for t in (w.r, *(w.recurrent or ())[1:])]
+        made, x = workloads.network(sizes).to(device), spikes(T, B, inputs, device=device)
+        return Call(workloads.loop_network(made, x, classes, compile)[0])
 
-        def run() -> None:
-            train()
-            with torch.no_grad():
-                for decay in decays:
-                    decay.clamp_(0, 1)
-
-        return Call(run)
-
-    pairs = list(pairwise(sizes))
-    synapses = sum(a * b for a, b in pairs) + sum(h * h for h in hidden)
-    # Nobody asks for the gradient of the input.
-    fma = T * B * (8 * synapses - 2 * inputs * hidden[0])
-    name = "network " + "-".join([str(inputs), *(f"{h}r" for h in hidden), str(classes)])
-    tape = rivals.tape_bytes(T, B, synapses)
-    return Row(
-        f"{name} T{T} B{B}", "step", T, B, inputs, classes, fma, ours, rival, rivals.RIVALS, tape
-    )
+    name = f"network {workloads.network_name(sizes)} T{T} B{B}"
+    fma = workloads.network_fma(T, B, sizes)
+    tape = rivals.tape_bytes(T, B, workloads.network_synapses(sizes))
+    return Row(name, "step", T, B, inputs, classes, fma, ours, rival, rivals.RIVALS, tape)
 
 
 SHD = (700, 128, 64, 20)
