@@ -9,6 +9,7 @@ pickle.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ Surrogate = Callable[[Tensor, Tensor], Tensor]
 
 class _Positive:
     """All parameters of a surrogate are positive and finite."""
+
+    elementwise: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for field in fields(self):  # type: ignore[arg-type]

@@ -99,8 +99,8 @@ def readable(value: Tensor) -> bool:
 
 def _extent(value: Tensor) -> tuple[float, float]:
     """Smallest and largest value; NaN anywhere makes both NaN."""
-    low, high = torch.aminmax(value.detach())
-    return low.item(), high.item()
+    values = value.detach().numpy()  # PyTorch would wake its threads for a large matrix
+    return float(values.min()), float(values.max())
 
 
 def check_finite(name: str, value: Tensor) -> None:

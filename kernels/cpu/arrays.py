@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .vectors import lanes_of
+from .vectors import BYTES, lanes_of
 
 Array = NDArray[Any]
 
@@ -41,14 +41,23 @@ def _padded(tensor: Tensor) -> Array:
     return filled.reshape(*given.shape[:-1], blocks, lanes)
 
 
+def _aligned(values: Array) -> Array:
+    """A flat copy that begins with a cache line."""
+    room = np.empty(values.size + BYTES // values.itemsize, values.dtype)
+    first = -room.ctypes.data % BYTES // values.itemsize
+    copy = room[first : first + values.size]
+    copy.reshape(values.shape)[:] = values
+    return copy
+
+
 def padded(tensor: Tensor) -> Array:
     """[..., N] -> [..., blocks, L], zeros after N, flat."""
-    return _padded(tensor).reshape(-1)
+    return _aligned(_padded(tensor))
 
 
 def packed(matrix: Tensor) -> Array:
     """A matrix [R, S, O] with its outputs last -> [R, blocks, S, L], flat."""
-    return np.ascontiguousarray(_padded(matrix).swapaxes(1, 2)).reshape(-1)
+    return _aligned(_padded(matrix).swapaxes(1, 2))
 
 
 def steps_like(steps: Tensor, features: int) -> Tensor:

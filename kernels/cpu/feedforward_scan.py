@@ -7,13 +7,13 @@ in `synaptic_current.py` and `neurons.py`.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from .arrays import blocks_of, flat, optional, packed, padded, steps_like
 from .compiling import kernel
 from .neurons import load_neurons, neurons_tile, store_feedback, store_steps
+from .rows import aligned
 from .synaptic_current import CHUNK, currents
 from .threads import grouped, run
 from .vectors import lanes
@@ -28,11 +28,12 @@ def _layer(
     L = lanes(z)
     blocks = (J + L - 1) // L
     groups = (blocks + group - 1) // group
-    x = np.empty(CHUNK * L, z.dtype)
-    tile = np.empty(CHUNK * T, z.dtype)
-    c = np.empty(group * T * L, z.dtype)
-    f = np.empty(K * L, z.dtype)
-    s, room = np.empty((2, L), z.dtype)
+    x = aligned(CHUNK * L, z)
+    tile = aligned(CHUNK * T, z)
+    c = aligned(group * T * L, z)
+    f = aligned(K * L, z)
+    s = aligned(L, z)
+    room = aligned(L, z)
     for task in range(begin, end):
         b, first = task // groups, task % groups * group
         replica, sample = divmod(b, B)

@@ -9,13 +9,12 @@ Order of the sum for drho: all steps of a sample descending, then samples ascend
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from .arrays import blocks_of, flat, padded
 from .compiling import kernel
-from .rows import SPAN, load_row, store_row
+from .rows import SPAN, aligned, load_row, store_row
 from .sums import sum_in_order
 from .threads import run
 from .vectors import fma, lanes, load, mul, store
@@ -27,8 +26,8 @@ def _current(begin, end, drive, decay, current, result, T, B, J):
     L = lanes(drive)
     blocks = (J + L - 1) // L
     spans = (blocks + SPAN - 1) // SPAN
-    room = np.empty(L, drive.dtype)
-    state = np.empty(SPAN * L, drive.dtype)
+    room = aligned(L, drive)
+    state = aligned(SPAN * L, drive)
     for task in range(begin, end):
         b, span = divmod(task, spans)
         replica, sample = divmod(b, B)
@@ -54,9 +53,9 @@ def _reverse(begin, end, g, result, decay, current, d_drive, d_decay, d_current,
     L = lanes(g)
     blocks = (J + L - 1) // L
     spans = (blocks + SPAN - 1) // SPAN
-    room = np.empty(L, g.dtype)
-    after = np.empty(SPAN * L, g.dtype)  # du(t+1)
-    to_decay = np.empty(SPAN * L, g.dtype)
+    room = aligned(L, g)
+    after = aligned(SPAN * L, g)  # du(t+1)
+    to_decay = aligned(SPAN * L, g)
     for task in range(begin, end):
         b, span = divmod(task, spans)
         replica, sample = divmod(b, B)

@@ -29,7 +29,7 @@ from .compiling import borrowing, kernel
 from .neurons import load_feedback, load_neurons, next_feedback, store_feedback
 from .neurons_reverse import feedback_gradients, reverse_step
 from .recurrent_scan import group, group_size, groups_of
-from .rows import load_row, store_row
+from .rows import aligned, load_row, store_row
 from .sums import sum_in_order
 from .threads import run
 from .vectors import above, add, fma, lanes, load, mul, spread, store, sub
@@ -133,9 +133,11 @@ def _scan(
     L = lanes(drive)
     blocks = (J + L - 1) // L
     W = blocks * L
-    room = np.empty(L, drive.dtype)
-    u, c, s = np.empty((3, W), drive.dtype)
-    f = np.empty(W * K, drive.dtype)
+    room = aligned(L, drive)
+    u = aligned(W, drive)
+    c = aligned(W, drive)
+    s = aligned(W, drive)
+    f = aligned(W * K, drive)
     chosen = np.empty(J + 1, np.int64)
     for b in range(begin, end):
         replica, sample = divmod(b, B)
@@ -197,9 +199,12 @@ def _reverse(
     L = lanes(derivative)
     blocks = (J + L - 1) // L
     W = blocks * L
-    room = np.empty(L, derivative.dtype)
-    s, theta, du, to_rho = np.empty((4, size * W), derivative.dtype)
-    f = np.empty(size * W * K, derivative.dtype)
+    room = aligned(L, derivative)
+    s = aligned(size * W, derivative)
+    theta = aligned(size * W, derivative)
+    du = aligned(size * W, derivative)
+    to_rho = aligned(size * W, derivative)
+    f = aligned(size * W * K, derivative)
     every = np.arange(J)
     for task in range(begin, end):
         replica, number = divmod(task, groups)

@@ -18,14 +18,13 @@ ascending make a partial sum, samples are added ascending.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from .arrays import blocks_of, flat, optional, padded
 from .compiling import borrowing, kernel
 from .neurons import load_feedback, load_neurons
-from .rows import load_row
+from .rows import aligned, load_row
 from .threads import run
 from .vectors import add, filled, fma, lanes, load, mul, store, sub
 
@@ -66,8 +65,15 @@ def _feedback_gradients(
     """Tasks (replica, block)."""
     L = lanes(g)
     blocks = (J + L - 1) // L
-    room = np.empty(L, g.dtype)
-    f, x, y, gx, gy, last, to_decay, to_strength = np.empty((8, K * L), g.dtype)
+    room = aligned(L, g)
+    f = aligned(K * L, g)
+    x = aligned(K * L, g)
+    y = aligned(K * L, g)
+    gx = aligned(K * L, g)
+    gy = aligned(K * L, g)
+    last = aligned(K * L, g)
+    to_decay = aligned(K * L, g)
+    to_strength = aligned(K * L, g)
     for task in range(begin, end):
         replica, block = divmod(task, blocks)
         used = min(L, J - block * L)

@@ -13,13 +13,12 @@ sample ascending make a partial sum, samples are added ascending.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from .arrays import blocks_of, flat, optional, packed
 from .compiling import borrowing, inlined, kernel
-from .rows import load_row
+from .rows import aligned, load_row
 from .threads import grouped, run
 from .vectors import add, fma, lanes, load, spread, store
 
@@ -77,11 +76,11 @@ def _gradient(
     blocks, parts = (N + L - 1) // L, (M + OTHERS - 1) // OTHERS
     groups = (blocks + group - 1) // group
     steps_of_lanes, steps_of_others = (z, g) if along_inputs else (g, z)
-    room = np.empty(L, z.dtype)
-    lane_tiles = np.empty(group * SPAN * L, z.dtype)
-    other_tile = np.empty(SPAN * L, z.dtype)
-    states = np.empty(group * OTHERS * 4 * L, z.dtype)
-    sums = np.empty(group * OTHERS * 3 * L, z.dtype)  # of g x, g y and g_trace y
+    room = aligned(L, z)
+    lane_tiles = aligned(group * SPAN * L, z)
+    other_tile = aligned(SPAN * L, z)
+    states = aligned(group * OTHERS * 4 * L, z)
+    sums = aligned(group * OTHERS * 3 * L, z)  # of g x, g y and g_trace y
     for task in range(begin, end):
         row, part = divmod(task, parts)
         replica, first_block = row // groups, row % groups * group

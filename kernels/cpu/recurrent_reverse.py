@@ -19,8 +19,8 @@ from .arrays import flat, optional, packed, padded
 from .compiling import inlined, kernel
 from .neurons import load_feedback, store_feedback
 from .neurons_reverse import feedback_gradients, reverse_step
-from .recurrent_scan import add_synapses, aligned, group, group_size, groups_of
-from .rows import store_row
+from .recurrent_scan import add_synapses, group, group_size, groups_of
+from .rows import aligned, store_row
 from .sums import sum_in_order
 from .threads import run
 from .vectors import add, filled, fma, lanes, load, mul, store

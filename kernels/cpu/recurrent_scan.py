@@ -19,16 +19,15 @@ what they make is added to the given current.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from .arrays import flat, optional, packed, padded
 from .compiling import inlined, kernel
 from .neurons import load_neurons, next_feedback, store_feedback
-from .rows import load_row, store_row
+from .rows import aligned, load_row, store_row
 from .threads import run
-from .vectors import BYTES, above, add, filled, fma, lanes, load, mul, spread, store, sub
+from .vectors import above, add, filled, fma, lanes, load, mul, spread, store, sub
 
 CHUNK = 64
 GROUPS = (4, 2, 1)
@@ -55,14 +54,6 @@ def group(number, batch, size):
         return number * size, size
     left = batch - whole * size
     return (whole * size, 2) if number == whole and left > 1 else (batch - 1, 1)
-
-
-@inlined
-def aligned(count, like):
-    """Room for `count` elements that begins with a cache line."""
-    L = lanes(like)
-    room = np.empty(count + L, like.dtype)
-    return room[(-room.ctypes.data % BYTES) // room.itemsize :]
 
 
 @inlined

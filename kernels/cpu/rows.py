@@ -1,9 +1,11 @@
-"""Rows of neurons or inputs as vectors, the last one of them not full."""
+"""Rows of neurons or inputs as vectors, the last one of them not full, and room for vectors."""
 
 from __future__ import annotations
 
-from .compiling import borrowing
-from .vectors import lanes, load, store
+import numpy as np
+
+from .compiling import borrowing, inlined
+from .vectors import BYTES, lanes, load, store
 
 SPAN = 8
 """Blocks of a task that goes step by step: what lies together is read together."""
@@ -29,3 +31,12 @@ def store_row(target, place, used, room, vector):
         store(room, 0, vector)
         for l in range(used):
             target[place + l] = room[l]
+
+
+@inlined
+def aligned(count, like):
+    """Room for `count` elements that begins with a cache line: a vector across two of them takes
+    twice as long, and where NumPy begins is chance."""
+    L = lanes(like)
+    room = np.empty(count + L, like.dtype)
+    return room[(-room.ctypes.data % BYTES) // room.itemsize :]

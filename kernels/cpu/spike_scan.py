@@ -7,7 +7,6 @@ read together.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +14,7 @@ from .arrays import blocks_of, flat, optional, padded
 from .compiling import kernel
 from .neurons import load_feedback, load_neurons, neurons_tile, store_feedback, store_steps
 from .neurons_reverse import feedback_gradients, reverse_step
-from .rows import SPAN, load_row, store_row
+from .rows import SPAN, aligned, load_row, store_row
 from .sums import sum_in_order
 from .threads import run
 from .vectors import lanes, load, store
@@ -29,10 +28,10 @@ def _scan(
     """Tasks (replica, sample, block)."""
     L = lanes(current)
     blocks = (J + L - 1) // L
-    room = np.empty(L, current.dtype)
-    c = np.empty(T * L, current.dtype)
-    f = np.empty(K * L, current.dtype)
-    s = np.empty(L, current.dtype)
+    room = aligned(L, current)
+    c = aligned(T * L, current)
+    f = aligned(K * L, current)
+    s = aligned(L, current)
     for task in range(begin, end):
         b, block = divmod(task, blocks)
         replica, sample = divmod(b, B)
@@ -77,10 +76,10 @@ def _reverse(
     L = lanes(derivative)
     blocks = (J + L - 1) // L
     spans = (blocks + SPAN - 1) // SPAN
-    room = np.empty(L, derivative.dtype)
-    s = np.empty(SPAN * L, derivative.dtype)
-    theta = np.empty(SPAN * L, derivative.dtype)
-    f = np.empty(SPAN * K * L, derivative.dtype)
+    room = aligned(L, derivative)
+    s = aligned(SPAN * L, derivative)
+    theta = aligned(SPAN * L, derivative)
+    f = aligned(SPAN * K * L, derivative)
     for task in range(begin, end):
         b, span = divmod(task, spans)
         replica, sample = divmod(b, B)

@@ -18,18 +18,19 @@ are added ascending.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from .arrays import blocks_of, flat, optional, packed, steps_like
 from .compiling import inlined, kernel
-from .rows import store_row
+from .rows import aligned, store_row
 from .sums import sum_in_order
 from .threads import grouped, run
-from .vectors import add, filled, fma, lanes, load, mul, spread, store
+from .vectors import add, filled, fma, lanes, load, mul, prefetch, spread, store
 
 CHUNK = 64
+AHEAD = 8
+"""Steps by which reading goes ahead of copying."""
 
 
 @inlined
@@ -37,6 +38,8 @@ def _copy_chunk(z, first, step, n, tile, T):
     """z[first + t step + s], s < n -> tile [T, n]; returns the first step that is not all zero."""
     begin = T
     for t in range(T):
+        for s in range(0, n, lanes(z)):  # rows of a sample lie far apart
+            prefetch(z, first + (t + AHEAD) * step + s)
         for s in range(n):
             tile[t * n + s] = z[first + t * step + s]
         if begin == T:
@@ -135,10 +138,10 @@ def _current(begin, end, z, weight, decay, trace, given, last, adjoint, out, T, 
     L = lanes(z)
     blocks = (O + L - 1) // L
     groups = (blocks + group - 1) // group
-    x = np.empty(CHUNK * L, z.dtype)
-    tile = np.empty(CHUNK * T, z.dtype)
-    c = np.empty(group * T * L, z.dtype)
-    room = np.empty(L, z.dtype)
+    x = aligned(CHUNK * L, z)
+    tile = aligned(CHUNK * T, z)
+    c = aligned(group * T * L, z)
+    room = aligned(L, z)
     for task in range(begin, end):
         b, block = task // groups, task % groups * group
         replica, sample = divmod(b, B)

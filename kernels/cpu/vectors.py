@@ -92,6 +92,22 @@ def store(_typing: Any, array: Any, index: Any, vector: Any) -> Any:
 
 
 @intrinsic
+def prefetch(_typing: Any, array: Any, index: Any) -> Any:
+    """Asks for the cache line of `array[index]`, which need not exist, to be read soon."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        operation = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, operation, "llvm.prefetch.p0i8")
+        address = _address(context, builder, signature.args[0], *arguments)
+        read, keep, data = (ir.Constant(number, n) for n in (0, 3, 1))
+        builder.call(function, [builder.bitcast(address, byte), read, keep, data])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), generate
+
+
+@intrinsic
 def spread(_typing: Any, array: Any, index: Any) -> Any:
     """A vector of which every lane is `array[index]`."""
     vector = Vector(array.dtype)

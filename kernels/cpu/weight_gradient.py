@@ -9,13 +9,12 @@ Order of a sum: all steps of a sample ascending make a partial sum, samples are 
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from .arrays import blocks_of, flat
 from .compiling import borrowing, kernel
-from .rows import load_row, store_row
+from .rows import aligned, load_row, store_row
 from .threads import run
 from .vectors import add, fma, lanes, load, spread, store
 
@@ -57,10 +56,11 @@ def _weight_gradient(begin, end, d_drive, spikes, spike, dw, T, B, J, shared):
     L = lanes(d_drive)
     parts = (J + PART - 1) // PART
     groups = (J + shared * L - 1) // (shared * L)
-    room = np.empty(L, d_drive.dtype)
-    du = np.empty(SPAN * PART, d_drive.dtype)
-    s = np.empty(SPAN * shared * L, d_drive.dtype)
-    of_sample, total = np.empty((2, PART * shared * L), d_drive.dtype)
+    room = aligned(L, d_drive)
+    du = aligned(SPAN * PART, d_drive)
+    s = aligned(SPAN * shared * L, d_drive)
+    of_sample = aligned(PART * shared * L, d_drive)
+    total = aligned(PART * shared * L, d_drive)
     for task in range(begin, end):
         row, number = divmod(task, groups)
         replica, part = divmod(row, parts)
