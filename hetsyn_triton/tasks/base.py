@@ -7,7 +7,10 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
+from hetsyn_triton.validation import check_choice
+
 from .options import Option
+from .readouts import READOUTS
 
 SPLITS = ("train", "validation", "test")
 
@@ -39,7 +42,7 @@ class Task(ABC):
     """
 
     name: ClassVar[str]
-    readout: ClassVar[bool] = True  # False: the output is the spikes of a last spiking layer
+    scores_classes: ClassVar[bool] = False  # whether the setting `readout` means anything to it
     score: ClassVar[str | None] = None  # the metric shown beside the loss
     drawn_metrics: ClassVar[tuple[str, ...]] = ()  # metrics drawn over epochs beside the loss
     defaults: ClassVar[Mapping[str, Any]] = {}
@@ -54,9 +57,14 @@ class Task(ABC):
         seed: int = 0,
         batch_size: int = 32,
         data_dir: str | Path | None = None,
+        readout: str | None = None,
         **options: Any,
     ) -> None:
         self.check(options, data_dir)
+        if readout is None:
+            readout = self.defaults.get("readout", "mean")
+        check_choice("readout", readout, tuple(READOUTS))
+        self.readout: str = readout
         self.seed = seed
         self.batch_size = batch_size
         self.data_dir = None if data_dir is None else Path(data_dir)
@@ -82,6 +90,11 @@ class Task(ABC):
             raise ValueError(
                 f"data_dir: expected none, for {cls.name} reads no files, got {str(data_dir)!r}"
             )
+
+    @property
+    def spiking_output(self) -> bool:
+        """Whether the output is the spikes of a last spiking layer; else a leaky readout."""
+        return False
 
     @property
     @abstractmethod
@@ -118,7 +131,7 @@ class Task(ABC):
         """The curves drawn for `output` [T, 1, out], as [T, out]."""
         return output[:, 0]
 
-    trace_label: ClassVar[str] = "readout"
+    trace_label: str = "readout"
     input_label: ClassVar[str] = "input"
     time_unit: ClassVar[str] = "steps"
 

@@ -3,12 +3,13 @@
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .base import Batch, Task
+from .readouts import READOUTS, SPIKING
 from .seeds import seeded_generator
 
 
@@ -22,14 +23,27 @@ class Samples(NamedTuple):
 class Classification(Task):
     """Cross-entropy on `logits(output)`, and accuracy.
 
-    A subclass gives `load`, once, and `encode`; it may give `logits` and `augment`. Training
-    batches are a fresh permutation each epoch; the last may be smaller.
+    A subclass gives `load`, once, and `encode`; it may give `augment`. How class scores are made
+    is the setting `readout`, one of `READOUTS`, with a default in `defaults` (else "mean");
+    "spike-count" makes the output spiking. Training batches are a fresh permutation each epoch;
+    the last may be smaller.
     """
 
+    scores_classes = True
+    first_step: ClassVar[int] = 0  # steps before it do not count in the class scores
     score: ClassVar[str | None] = "accuracy"
     drawn_metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
     evaluation_batch_size: ClassVar[int] = 256
     _splits: dict[str, Samples] | None = None
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        if self.spiking_output:
+            self.trace_label = "spike count"
+
+    @property
+    def spiking_output(self) -> bool:
+        return self.readout in SPIKING
 
     @abstractmethod
     def load(self) -> dict[str, Samples]:
@@ -44,8 +58,13 @@ class Classification(Task):
         return values
 
     def logits(self, output: Tensor) -> Tensor:
-        """Class scores [B, classes] of `output` [T, B, classes]: the mean over steps."""
-        return output.mean(0)
+        """Class scores [B, classes] of `output` [T, B, classes], as `readout` says."""
+        if len(output) <= self.first_step:
+            raise ValueError(
+                f"output: expected more than {self.first_step} steps, for those before do not "
+                f"count in {self.name}, got {len(output)}"
+            )
+        return READOUTS[self.readout](output[self.first_step :])
 
     @property
     def splits(self) -> dict[str, Samples]:
@@ -92,6 +111,9 @@ class Classification(Task):
     def caption(self, output: Tensor, target: Tensor) -> str:
         found = int(self.logits(output).argmax(1))
         return f"{self.name}: class {int(target)}, read as {found}"
+
+    def trace(self, output: Tensor) -> Tensor:
+        return output[:, 0].cumsum(0) if self.spiking_output else output[:, 0]
 
     def highlight(self, target: Tensor) -> int | None:
         return int(target)

@@ -41,6 +41,7 @@ class Digits(Classification):
         "batch_size": 32,
         "lr": 1e-2,
         "tau": "uniform(2,10)",
+        "readout": "last",
         "threads": 1,  # tensors this small gain nothing from more, and lose much on a busy machine
     }
     options: ClassVar[Mapping[str, Option]] = {
@@ -69,9 +70,6 @@ class Digits(Classification):
 
     def encode(self, values: Tensor) -> Tensor:
         return values.transpose(0, 1).repeat_interleave(self.option["hold"], dim=0)
-
-    def logits(self, output: Tensor) -> Tensor:
-        return output[-1]
 
 
 def shifted(images: Tensor, part: float, generator: torch.Generator) -> Tensor:

@@ -26,16 +26,15 @@ FILES = {
 class SequentialMNIST(Classification):
     """60,000 + 10,000 handwritten digits as 784 steps of one analog input in [0, 1].
 
-    The class is the spike count of ten spiking outputs. `validation` is how many of the last
-    training images are held out; `limit` keeps only that many of each split, 0 all of them.
+    The class is the spike count of ten spiking outputs unless `readout` says else. `validation` is
+    how many of the last training images are held out; `limit` keeps only that many of each split,
+    0 all of them.
     """
 
     name = "smnist"
-    readout = False
     reads_files = True
     in_features = 1
     out_features = 10
-    trace_label = "spike count"
     defaults: ClassVar[Mapping[str, Any]] = {
         "hidden": (64, 64),
         "epochs": 150,
@@ -46,6 +45,7 @@ class SequentialMNIST(Classification):
         "weight_decay": 0.0,
         "schedule": "cosine",
         "warmup": 0.05,
+        "readout": "spike-count",
         "surrogate": "multi-gaussian",
         "tau": "uniform(5,20)",
         "tau_reset": 20.0,
@@ -99,12 +99,6 @@ class SequentialMNIST(Classification):
 
     def encode(self, values: Tensor) -> Tensor:
         return (values.flatten(1).float() / 255).t().unsqueeze(2).contiguous()
-
-    def logits(self, output: Tensor) -> Tensor:
-        return output.sum(0)
-
-    def trace(self, output: Tensor) -> Tensor:
-        return output[:, 0].cumsum(0)
 
 
 def _help() -> str:

@@ -20,6 +20,7 @@ def build_task(config: TrainConfig) -> Task:
         seed=config.seed,
         batch_size=config.batch_size,
         data_dir=config.data_dir,
+        readout=config.readout,
         **config.options,
     )
 
@@ -37,7 +38,7 @@ def build_network(config: TrainConfig, task: Task) -> SpikingNetwork:
             config.hidden,
             task.out_features,
             recurrent=config.recurrent,
-            readout=task.readout,
+            readout=not task.spiking_output,
             dropout=config.dropout,
             tau=parse_distribution(config.tau),
             tau_readout=None if readout is None else parse_distribution(readout),

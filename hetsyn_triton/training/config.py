@@ -15,6 +15,7 @@ from hetsyn_triton.ops.backends import BACKENDS
 from hetsyn_triton.surrogates import SURROGATES
 from hetsyn_triton.tasks import TASKS, task_class
 from hetsyn_triton.tasks.options import is_real
+from hetsyn_triton.tasks.readouts import READOUTS
 
 from .distributions import EXPECTED as DISTRIBUTION
 from .distributions import parse_distribution, smallest
@@ -40,6 +41,7 @@ COMMON: dict[str, Any] = {
     "threshold": 1.0,
     "dt": 1.0,
     "surrogate": "multi-gaussian",
+    "readout": "mean",
     "learn_decay": True,
     "frozen_fraction": 0.0,
     "decay_parametrization": "clamp",
@@ -87,6 +89,7 @@ class TrainConfig:
     threshold: float
     dt: float
     surrogate: str
+    readout: str
     learn_decay: bool
     frozen_fraction: float
     decay_parametrization: str
@@ -200,6 +203,7 @@ def _rules() -> dict[str, _Rule]:
         "threshold": positive,
         "dt": positive,
         "surrogate": _one_of(SURROGATES),
+        "readout": _one_of(READOUTS),
         "learn_decay": flag,
         "frozen_fraction": (lambda v: is_real(v) and 0 <= v <= 1, "a number from 0 to 1"),
         "decay_parametrization": _one_of(PARAMETRIZATIONS),

@@ -3,6 +3,8 @@
 They are allowed, so that one set of settings serves all four models, and told to whoever gives one.
 """
 
+from hetsyn_triton.tasks import task_class
+
 from .config import TrainConfig
 
 OF_LEARNING_DECAYS = ("frozen_fraction", "decay_parametrization", "decay_lr", "decay_weight_decay")
@@ -22,4 +24,6 @@ def without_effect(config: TrainConfig) -> dict[str, str]:
     if config.schedule != "step":
         reason = f"the schedule is {config.schedule}"
         reasons |= dict.fromkeys(("step_every", "step_factor"), reason)
+    if not task_class(config.task).scores_classes:
+        reasons["readout"] = f"{config.task} makes no class scores with it"
     return reasons

@@ -118,6 +118,7 @@ ELSEWHERE = {
     "task": "test_task_and_data",
     "data_dir": "test_task_and_data",
     "device": "test_device",
+    "readout": "test_training_readouts.py",
     **dict.fromkeys(("epochs", "schedule", "warmup", "step_every", "step_factor"), "the rate"),
     "threads": "the run",
 }

@@ -158,11 +158,18 @@ def test_hidden_sizes_in_both_forms(hidden: str) -> None:
         ),
         (["step_every=5"], ["step_every has no effect: the schedule is cosine"]),
         (["step_every=5", "schedule=step"], []),
+        (["readout=mean"], []),
     ],
 )
 def test_settings_without_effect_are_told(more: list[str], expected: list[str]) -> None:
     """One set of settings serves all models; what changes nothing is named, not refused."""
     assert list(notes(*configured("digits", {}, tuple(more)))) == expected
+
+
+def test_readout_without_classes_is_told() -> None:
+    assert list(notes(*configured("pattern-generation", {}, ("readout=last",)))) == [
+        "readout has no effect: pattern-generation makes no class scores with it"
+    ]
 
 
 def test_a_note_does_not_stop_the_run(

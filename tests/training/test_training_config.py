@@ -46,6 +46,7 @@ def test_protocol_defaults() -> None:
         ("model", "lstm", "hetsyn, homneu, homneu-adaptive, hetneu"),
         ("backend", "fast", "auto, triton, cpu, reference"),
         ("surrogate", "step", "triangular, multi-gaussian"),
+        ("readout", "first", "mean, last, summed-softmax, spike-count"),
         ("optimizer", "sgd", "adam, adamw"),
         ("schedule", "linear", "constant, cosine, step"),
         ("decay_parametrization", "exp", "clamp, sigmoid"),
