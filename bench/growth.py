@@ -1,8 +1,9 @@
 """How time and memory grow with the sizes: the slope of log time over log size, which for a cost in
 proportion is 1.
 
-Sizes double four times, all else fixed, from where a call takes milliseconds: what a call costs
-before it computes does not count there. The values of one axis take turns.
+Sizes double four times, all else fixed, from where the part that grows is most of a call: what does
+not grow with an axis (of I the scan of neurons, of T the states, of all the call itself) is some
+milliseconds. The values of one axis take turns.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from bench.timing import interleaved
 
 BASE = {"T": 256, "B": 8, "I": 128, "J": 128}
 AXES = {
-    "T": (128, 256, 512, 1024, 2048),
-    "B": (4, 8, 16, 32, 64),
-    "I": (64, 128, 256, 512, 1024),
-    "J": (64, 128, 256, 512, 1024),
+    "T": (512, 1024, 2048, 4096, 8192),
+    "B": (16, 32, 64, 128, 256),
+    "I": (512, 1024, 2048, 4096, 8192),
+    "J": (256, 512, 1024, 2048, 4096),
 }
-RECURRENT = {"T": AXES["T"], "B": AXES["B"], "J": (64, 96, 128, 256, 512)}
+RECURRENT = {"T": AXES["T"], "B": AXES["B"], "J": (256, 384, 512, 768, 1024)}
 NEURONS = (128, 256, 512, 1024)
 """Inputs and neurons of the layers whose memory per step is compared."""
 

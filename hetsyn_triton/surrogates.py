@@ -2,8 +2,9 @@
 
 A surrogate is any function of (u, threshold), u = V - threshold, that returns the derivative in the
 shape of u. Every one runs at full speed, because the operators take its result as data. `threshold`
-broadcasts against u. Those here are small frozen dataclasses, so that they compare, print and
-pickle.
+broadcasts against u. One that has `elementwise = True` promises that an element follows from its
+own u and threshold alone; on a CPU several threads may then share it out. Those here do, and are
+small frozen dataclasses, so that they compare, print and pickle.
 """
 
 import math

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hetsyn_triton.surrogates import Surrogate
 
-from . import pieces, raw
+from . import between, raw
 from .library import vmap_over_replicas
 
 
@@ -153,7 +153,7 @@ class SpikeScan(torch.autograd.Function):
     @_once
     def backward(ctx: Any, *g: Tensor | None) -> Any:
         spikes, potential, threshold, decay, strength, feedback, spike = ctx.saved_tensors
-        derivative = pieces.derivative(ctx.surrogate, potential, threshold)
+        derivative = between.derivative(ctx.surrogate, potential, threshold)
         gradients = raw.spike_scan_backward(
             *g, derivative, spikes, decay, strength, feedback, spike, ctx.detach_reset
         )
@@ -197,7 +197,7 @@ class FeedforwardScan(torch.autograd.Function):
             ctx.saved_tensors
         )
         *g_neuron, g_trace = g
-        derivative = pieces.derivative(ctx.surrogate, potential, threshold)
+        derivative = between.derivative(ctx.surrogate, potential, threshold)
         d_current, *d_neuron = raw.spike_scan_backward(
             *g_neuron, derivative, spikes, decay, strength, feedback, spike, ctx.detach_reset
         )
@@ -237,7 +237,7 @@ class RecurrentScan(torch.autograd.Function):
     @_once
     def backward(ctx: Any, *g: Tensor | None) -> Any:
         spikes, potential, weight, decay, trace, threshold, *neuron = ctx.saved_tensors
-        derivative = pieces.derivative(ctx.surrogate, potential, threshold)
+        derivative = between.derivative(ctx.surrogate, potential, threshold)
         d_current, *d_neuron, d_trace = raw.recurrent_scan_backward(
             *g, derivative, spikes, weight, decay, *neuron, ctx.detach_reset
         )
@@ -246,7 +246,7 @@ class RecurrentScan(torch.autograd.Function):
             *_, spike = neuron
             *_, g_trace = g
             dw, dr = raw.synaptic_parameter_gradient(
-                pieces.previous(spikes, spike), d_current, g_trace, weight, decay, trace
+                between.previous(spikes, spike), d_current, g_trace, weight, decay, trace
             )
         return d_current, dw, dr, None if trace is None else d_trace, *d_neuron, None, None
 
@@ -286,7 +286,7 @@ class LeakyRecurrentScan(torch.autograd.Function):
     @_once
     def backward(ctx: Any, *g: Tensor | None) -> Any:
         spikes, potential, currents, weight, decay, current, threshold, *neuron = ctx.saved_tensors
-        derivative = pieces.derivative(ctx.surrogate, potential, threshold)
+        derivative = between.derivative(ctx.surrogate, potential, threshold)
         gradients = raw.leaky_recurrent_scan_backward(
             *g, derivative, spikes, currents, weight, decay, current, *neuron, ctx.detach_reset
         )

@@ -6,7 +6,10 @@ from typing import Any
 import numba
 import numpy as np
 import pytest
+import torch
 
+from hetsyn_triton.kernels.cpu.arrays import packed, padded
+from hetsyn_triton.kernels.cpu.rows import aligned
 from hetsyn_triton.kernels.cpu.vectors import (
     BYTES,
     above,
@@ -17,6 +20,7 @@ from hetsyn_triton.kernels.cpu.vectors import (
     lanes_of,
     load,
     mul,
+    prefetch,
     spread,
     store,
     sub,
@@ -181,3 +185,32 @@ def test_small_numbers_are_not_flushed(dtype: Any) -> None:
     _fma(*(np.full(count, x, dtype) for x in (small, 3.0, small)), out)
     assert (out == 4 * small).all()
     assert (out > 0).all()
+
+
+@numba.njit
+def _address_of_room(count, like):
+    return aligned(count, like).ctypes.data
+
+
+@numba.njit
+def _sum_reading_ahead(values):
+    total = 0.0
+    for i in range(values.size):
+        prefetch(values, i + (1 << 40))  # far outside the array
+        total += values[i]
+    return total
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_room_begins_with_a_cache_line(dtype: Any) -> None:
+    """Whatever lies before it; of matrices and neurons' parameters too."""
+    for count in range(1, 40):
+        kept = np.empty(count, dtype)  # moves what is given next
+        assert _address_of_room(count, kept) % BYTES == 0
+        made = torch.from_numpy(kept).view(1, 1, count)
+        assert packed(made).ctypes.data % BYTES == 0
+        assert padded(made).ctypes.data % BYTES == 0
+
+
+def test_what_is_asked_for_need_not_exist() -> None:
+    assert _sum_reading_ahead(np.ones(100)) == 100

@@ -7,7 +7,7 @@ kernels' threads need next: layers took up to twice as long.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -20,6 +20,9 @@ from hetsyn_triton.kernels.cpu import threads
 from hetsyn_triton.reference.steps import SpikeFunction, previous_steps, spike_derivative
 from hetsyn_triton.validation import readable
 
+ROWS = 64
+"""Rows that one thread does together: whole vectors, for PyTorch rounds the last few elements of a
+call, which fill none, in another way. So the number of threads changes no bit."""
 WORK = 20
 """What an element of a surrogate costs, in multiply-adds of a kernel."""
 
@@ -35,15 +38,16 @@ def derivative(surrogate: SpikeFunction, potential: Tensor, threshold: Tensor) -
         with _on_this_thread():
             return spike_derivative(surrogate, potential - theta, theta)
     R, T, B, J = potential.shape
-    rows, thresholds = potential.detach().reshape(R, T * B, J), theta.detach()[:, 0]
-    found = torch.empty_like(rows)
+    steps, thresholds = potential.detach().reshape(R, T * B, J), threshold.detach()
+    found = torch.empty_like(steps)
 
     def run(begin: int, end: int) -> None:
+        rows = slice(ROWS * begin, ROWS * end)
         with _on_this_thread(), torch.no_grad():
-            distance = rows[:, begin:end] - thresholds
-            found[:, begin:end] = spike_derivative(surrogate, distance, thresholds)
+            for given, made, own in zip(steps, found, thresholds, strict=True):
+                made[rows] = spike_derivative(surrogate, given[rows] - own, own)
 
-    threads.run(run, T * B, WORK * rows.numel())
+    threads.run(run, -(-T * B // ROWS), WORK * steps.numel())
     return found.view(R, T, B, J)
 
 
@@ -61,21 +65,34 @@ def _on_this_thread() -> Iterator[None]:
 
     `torch.set_num_threads` would change other threads' number too.
     """
-    library = _openmp()
-    if library is None:
-        yield
-        return
-    count = library.omp_get_max_threads()
-    library.omp_set_num_threads(1)
+    torch.get_num_threads()  # the first question of a thread sets its number
+    setters = [(set_count, set_count(1)) for set_count in _setters()]
     try:
         yield
     finally:
-        library.omp_set_num_threads(count)
+        for set_count, before in setters:
+            set_count(before)
 
 
 @cache
-def _openmp() -> Any:
-    """The OpenMP library that PyTorch computes with; None where it is not found."""
+def _setters() -> tuple[Callable[[int], int], ...]:
+    """Functions that set this thread's number of threads and return what it was: of OpenMP, and of
+    MKL, which computes exponentials, where PyTorch has it."""
+    library = _library()
+    if library is None:
+        return ()
+
+    def set_count(new: int) -> int:
+        before = int(library.omp_get_max_threads())
+        library.omp_set_num_threads(new)
+        return before
+
+    of_mkl = getattr(library, "MKL_Set_Num_Threads_Local", None)
+    return (set_count,) if of_mkl is None else (set_count, of_mkl)
+
+
+def _library() -> Any:
+    """PyTorch's, through which OpenMP's functions are found; None where it is built without."""
     for name in ("libtorch_cpu.so", "libtorch_cpu.dylib"):
         with suppress(OSError, AttributeError):
             library = ctypes.CDLL(str(Path(torch.__file__).with_name("lib") / name))
