@@ -17,6 +17,8 @@ RANK = {
     "kernels": 0,
     "reference": 0,
     "extras": 1,
+    "files": 1,
+    "sealed": 1,
     "validation": 1,
     "states": 2,
     "surrogates": 2,

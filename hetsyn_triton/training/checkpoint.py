@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hetsyn_triton.files import write_atomically
+from hetsyn_triton.sealed import seal, unseal
+
 from .errors import CheckpointError
-from .files import write_atomically
-from .sealed import seal, unseal
 
 FORMAT = 2
 

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from hetsyn_triton.files import partials
+
 from .config import TrainConfig
 from .errors import RunFolderError
-from .files import partials
 from .folder import check_empty, folder_names, not_writable
 from .lock import LockedError, locked
 

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
+from hetsyn_triton.files import is_partial
+
 from .config import TrainConfig
 from .errors import RunFolderError
-from .files import is_partial
 from .lock import LOCK
 
 CONFIG = "config.json"

@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
 from torch import Tensor
 
+from hetsyn_triton.files import write_atomically
 from hetsyn_triton.modules import SpikingNetwork
 from hetsyn_triton.tasks import Task
 
-from .files import write_atomically
 from .measure import format_metric, run_network
 from .timeconstants import quartiles
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hetsyn_triton.extras import require_extra
+from hetsyn_triton.files import write_json
 from hetsyn_triton.modules import SpikingNetwork
 from hetsyn_triton.tasks import SPLITS, Task
 
@@ -22,7 +23,6 @@ from .checkpoint import read_checkpoint
 from .claim import claim_new_folder, claim_run_folder
 from .config import TrainConfig, default_config
 from .errors import CheckpointError, ConfigError
-from .files import write_json
 from .folder import (
     CHECKPOINT,
     CONFIG,

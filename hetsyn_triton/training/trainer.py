@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from hetsyn_triton.files import append_json_line, write_json_lines
 from hetsyn_triton.optim import clamp_decays_
 from hetsyn_triton.tasks import Batch
 from hetsyn_triton.tasks.seeds import derived_seed
@@ -13,7 +14,6 @@ from hetsyn_triton.tasks.seeds import derived_seed
 from .build import build_network, build_optimizer, build_task
 from .checkpoint import Checkpoint, save_checkpoint
 from .config import TrainConfig
-from .files import append_json_line, write_json_lines
 from .finite import check_gradients, step_checked
 from .folder import CHECKPOINT, METRICS
 from .measure import Means, measure, measure_split

@@ -12,9 +12,9 @@ from typing import Any, BinaryIO
 
 import pytest
 
+from hetsyn_triton.files import partials, write_atomically
 from hetsyn_triton.training import RunFolderError, TrainConfig, load_run, resume, train
 from hetsyn_triton.training.claim import claim_new_folder
-from hetsyn_triton.training.files import partials, write_atomically
 from hetsyn_triton.training.lock import LOCK, LockedError, locked
 
 Louder = Callable[..., TrainConfig]
@@ -166,7 +166,7 @@ def test_a_writer_that_dies_halfway(louder: Louder, tmp_path: Path) -> None:
     program = """
 import os, sys
 from pathlib import Path
-from hetsyn_triton.training.files import write_atomically
+from hetsyn_triton.files import write_atomically
 def die(file):
     file.write(b"half")
     file.flush()
