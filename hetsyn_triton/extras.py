@@ -1,22 +1,25 @@
-"""What the `train` extra brings, and the error that says how to get it."""
+"""What the optional extras bring, and the error that says how to get them."""
 
 from importlib.util import find_spec
 
-INSTALL = "pip install 'hetsyn-triton[train]'"
+INSTALL = "pip install 'hetsyn-triton[{extra}]'"
 
 
 class MissingExtraError(ImportError):
-    """A package of the `train` extra is asked for and not installed."""
+    """A package of an optional extra is asked for and not installed."""
 
 
-def require_extra(purpose: str, *modules: str) -> None:
+def require_extra(purpose: str, *modules: str, extra: str = "train") -> None:
     """Raise MissingExtraError unless every one of `modules` can be imported.
 
-    `purpose` is what needs them, as it begins the error's sentence: "the digits data set".
+    `purpose` is what needs them, as it begins the error's sentence: "the digits data set";
+    `extra` is the one that brings them.
     """
     missing = [name for name in modules if not _importable(name)]
     if missing:
-        raise MissingExtraError(f"{purpose} needs {', '.join(missing)}: {INSTALL}")
+        raise MissingExtraError(
+            f"{purpose} needs {', '.join(missing)}: {INSTALL.format(extra=extra)}"
+        )
 
 
 def _importable(name: str) -> bool:

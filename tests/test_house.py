@@ -106,7 +106,8 @@ def fresh(code: str) -> str:
 
 
 def test_importing_the_package_is_light() -> None:
-    heavy = ("triton", "numba", "click", "rich", "matplotlib", "sklearn", "soundfile", "h5py")
+    extras = ("click", "rich", "matplotlib", "sklearn", "soundfile", "h5py", "tonic")
+    heavy = ("triton", "numba", *extras)
     loaded = f"print([m for m in {('torch', *heavy)} if m in sys.modules])"
     assert fresh(f"import sys, hetsyn_triton; {loaded}") == "[]"
     # Every public name in use: PyTorch, and nothing that only some users have.
