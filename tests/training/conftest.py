@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from idx_files import idx_bytes
 from torch import Tensor
 
 from hetsyn_triton.tasks import TASKS, Batch, Option, Task, register
 from hetsyn_triton.tasks.options import integer
 from hetsyn_triton.tasks.seeds import seeded_generator
 from hetsyn_triton.training import TrainConfig, default_config
+from idx_files import idx_bytes
 
 
 class Louder(Task):

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from idx_files import idx_bytes
 
 from hetsyn_triton.tasks import DataError, SequentialMNIST
 from hetsyn_triton.tasks.idx import read_idx
+from idx_files import idx_bytes
 
 VALUES = torch.arange(24).view(2, 3, 4)
 

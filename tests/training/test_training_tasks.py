@@ -13,26 +13,7 @@ from hetsyn_triton.tasks.digits import shifted
 from hetsyn_triton.tasks.pattern_generation import STARTS, normalised_distance
 from hetsyn_triton.tasks.rates import firing_rates, rate_penalty
 from hetsyn_triton.training import TrainConfig, default_config
-from hetsyn_triton.training.trainer import Trainer
-
-
-def losses(config: TrainConfig, steps: int) -> list[float]:
-    """Training losses of the first steps."""
-    trainer = Trainer(config)
-    values = []
-    while len(values) < steps:
-        for batch in trainer.task.batches("train", trainer.epoch):
-            before = trainer.means.sums.get("loss", 0.0)
-            trainer._train_on(batch)
-            values.append((trainer.means.sums["loss"] - before) / batch.input.shape[1])
-            trainer.batch += 1
-        trainer.epoch, trainer.batch = trainer.epoch + 1, 0
-    return values[:steps]
-
-
-def assert_falls(values: list[float]) -> None:
-    third = len(values) // 3
-    assert sum(values[-third:]) < 0.9 * sum(values[:third]), values
+from learning import assert_falls, losses
 
 
 @pytest.mark.parametrize("model", ["hetsyn", "homneu", "homneu-adaptive", "hetneu"])
