@@ -26,10 +26,12 @@ def run(arguments: list[str]) -> int:
         if interrupts.is_interrupt(error) or isinstance(error, click.Abort):
             interrupts.tell()
             return interrupts.INTERRUPTED
-        from .problems import USER_ERRORS
+        from .problems import USER_ERRORS, told_by_another
 
         if not isinstance(error, USER_ERRORS):
             raise
+        if told_by_another(error):
+            return 2
         click.echo(f"hetsyn: {error}", err=True)
         return 2
 
@@ -117,9 +119,23 @@ def train_command(**given: Any) -> Callable[[], int]:
     "--data-dir", metavar="DIR", callback=_folder, help="Where the data is now, if it was moved."
 )
 @click.option("--device", help="Where to compute, if not where the run was trained.")
+@click.option(
+    "--weights",
+    metavar="last|validation",
+    default="last",
+    show_default=True,
+    help="Of the last checkpoint, or of the best epoch on held-out samples.",
+)
+@click.option(
+    "--set",
+    "more",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="Another value of one of the task's own settings, such as the noise; may be repeated.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def eval_command(**given: Any) -> Callable[[], int]:
-    """Evaluate the last checkpoint of the run in folder RUN."""
+    """Evaluate the run in folder RUN, with its last weights unless --weights says else."""
     return _later("evaluate", **given)
 
 

@@ -1,24 +1,40 @@
 """`hetsyn eval`: loss and metrics of a run."""
 
 import json
+from typing import Any
 
 import click
 from rich.console import Console
 
-from hetsyn_triton.training import evaluate, load_run
+from hetsyn_triton.training import ConfigError, evaluate, load_run
 
 from .progress import metrics_table
+from .settings import named_value
 
 
 def run(
-    run_folder: str, split: str, data_dir: str | None, device: str | None, as_json: bool
+    run_folder: str,
+    split: str,
+    data_dir: str | None,
+    device: str | None,
+    weights: str,
+    more: tuple[str, ...],
+    as_json: bool,
 ) -> int:
-    """Print the measures of the last checkpoint in `run_folder` on `split`."""
-    found = load_run(run_folder, data_dir=data_dir, device=device)
+    """Print the measures of the run in `run_folder` on `split`."""
+    options = dict[str, Any]()
+    for text in more:
+        name, value = named_value(text)
+        if name in options:
+            raise ConfigError(f"set: expected {name} once, got another value in {text!r}")
+        options[name] = value
+    found = load_run(run_folder, data_dir=data_dir, device=device, options=options, weights=weights)
     values = evaluate(found, split)
     if as_json:
-        click.echo(json.dumps({"split": split, "epoch": found.epoch, **values}))
+        about = {"split": split, "epoch": found.epoch, "options": found.config.options}
+        click.echo(json.dumps({**about, **values}))
         return 0
     title = f"{found.config.task}, {found.config.model}, {split}, after epoch {found.epoch}"
+    title += "".join(f", {text}" for text in more)
     Console().print(metrics_table(title, values))
     return 0

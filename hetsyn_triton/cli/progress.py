@@ -15,6 +15,12 @@ from hetsyn_triton.training.folder import CHECKPOINT
 
 from . import interrupts
 
+SELECTIONS = {
+    "last": "last",
+    "validation": "validation-selected",
+    "test": "test-selected: the best of {of} test measurements, not a held-out result",
+}
+
 
 class RichReporter(Reporter):
     """A bar with loss, score and time left on a terminal; a line per epoch elsewhere."""
@@ -67,12 +73,14 @@ class RichReporter(Reporter):
             self.bar.update(self.bar.task_ids[0], completed=done, epoch=epoch + 1, means=shown)
 
     def epoch_ended(self, record: dict[str, Any]) -> None:
-        part = "validation" if "validation_loss" in record else "test"
+        measured = [part for part in ("validation", "test") if f"{part}_loss" in record]
         shown = self.score or "loss"  # a bar has room for one number
-        self.held_out = f", {part} {_short(shown, record[f'{part}_{shown}'])}"
+        for part in measured[:1]:
+            self.held_out = f", {part} {_short(shown, record[f'{part}_{shown}'])}"
         if self.bar is None:
             parts = [f"epoch {record['epoch']}/{self.epochs}: {self._line(record, 'train_')}"]
-            parts += [f"{part} {self._line(record, f'{part}_')}", f"{record['seconds']:.1f} s"]
+            parts += [f"{part} {self._line(record, f'{part}_')}" for part in measured]
+            parts += [f"{record['seconds']:.1f} s"]
             self.console.print(Text(", ".join(parts)), soft_wrap=True)
 
     def finishing(self) -> None:
@@ -80,8 +88,8 @@ class RichReporter(Reporter):
         self.console.print("Testing, and drawing the pictures")
 
     def finished(self, summary: dict[str, Any], folder: Path) -> None:
-        title = f"{summary['task']}, {summary['model']}: test"
-        self.console.print(metrics_table(title, summary["test"]))
+        title = f"{summary['task']}, {summary['model']}: test, by how the epoch was chosen"
+        self.console.print(selection_table(title, summary["selection"]))
         unit = task_class(summary["task"]).time_unit
         table = Table(title=f"time constants ({unit}): the three quartiles")
         for heading in ("synapses", "before training", "after training"):
@@ -95,6 +103,8 @@ class RichReporter(Reporter):
 
     def note(self, line: str) -> None:
         """A line for the user, beside the results."""
+        if self.console.quiet:
+            return
         Console(stderr=True).print(Text(f"hetsyn: {line}"), soft_wrap=True)
 
     def kept(self) -> str:
@@ -123,6 +133,21 @@ class RichReporter(Reporter):
     def _line(self, means: dict[str, Any], prefix: str) -> str:
         names = ["loss"] if self.score is None else ["loss", self.score]
         return ", ".join(f"{name} {_short(name, means[prefix + name])}" for name in names)
+
+
+def selection_table(title: str, chosen: dict[str, Any]) -> Table:
+    """The test measures of the last, the best validation and the best test epoch, as there are."""
+    table = Table(title=title)
+    table.add_column("epoch")
+    names = list(chosen["last"]["test"])
+    for name in ("", *names):
+        table.add_column(name, justify="right")
+    for kind, label in SELECTIONS.items():
+        result = chosen[kind]
+        if result is not None:
+            values = [format_metric(name, result["test"][name]) for name in names]
+            table.add_row(label.format(**result), str(result["epoch"]), *values)
+    return table
 
 
 def metrics_table(title: str, values: dict[str, float]) -> Table:

@@ -19,9 +19,7 @@ def configured(
     known = task_class(task).options if task in TASKS else {}
     fields, options = dict(given), dict[str, Any]()
     for text in more:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise ConfigError(f"set: expected NAME=VALUE, got {text!r}")
+        name, value = _parts(text)
         if name == "task":
             raise ConfigError(f"set: expected the task as in hetsyn train smnist, got {text!r}")
         if name == "options":
@@ -36,12 +34,25 @@ def configured(
     return default_config(task, **fields, options=options), [*fields, *options]
 
 
+def named_value(text: str) -> tuple[str, Any]:
+    """The name and the value in NAME=VALUE; ConfigError where it is something else."""
+    name, value = _parts(text)
+    return name, _value(value)
+
+
 def notes(config: TrainConfig, names: Iterable[str]) -> Iterator[str]:
     """A line for each setting in `names` that changes nothing in `config`, with the reason."""
     reasons = without_effect(config)
     for name in names:
         if name in reasons:
             yield f"{name} has no effect: {reasons[name]}"
+
+
+def _parts(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"set: expected NAME=VALUE, got {text!r}")
+    return name, value
 
 
 def _value(text: str) -> Any:

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from hetsyn_triton.training import ConfigError, NonFiniteError, resume, train
 from hetsyn_triton.training.folder import check_new_folder, free_folder
+from hetsyn_triton.training.parallel import Ranks, joined_ranks
 
 from . import interrupts
 from .progress import RichReporter
@@ -21,15 +22,31 @@ def run(
     **options: Any,
 ) -> int:
     """Train; `options` are those of the command line, None where not given."""
+    with joined_ranks() as ranks:
+        console = Console(quiet=not ranks.first)  # the first speaks for all
+        reporter = RichReporter(console, None if resumed is None else Path(resumed))
+        return _run(task, more, out, resumed, options, reporter, ranks)
+
+
+def _run(
+    task: str | None,
+    more: tuple[str, ...],
+    out: str | None,
+    resumed: str | None,
+    options: dict[str, Any],
+    reporter: RichReporter,
+    ranks: Ranks,
+) -> int:
     given = {name: value for name, value in options.items() if value is not None}
-    reporter = RichReporter(Console(), None if resumed is None else Path(resumed))
     try:
         if resumed is None:
-            config, named = configured(task or "digits", given, more)
+            with ranks.together():
+                config, named = configured(task or "digits", given, more)
+                folder = free_folder(config) if out is None else Path(out)
+                if ranks.first:
+                    check_new_folder(folder)
             for note in notes(config, named):
                 reporter.note(note)
-            folder = free_folder(config) if out is None else Path(out)
-            check_new_folder(folder)
             reporter.announce(config, folder)
             train(config, out, reporter=reporter)
         else:
@@ -43,12 +60,14 @@ def run(
     except NonFiniteError as error:
         reporter.close()
         reporter.note(f"{error}; training cannot go on.{reporter.kept()}")
+        ranks.let_the_first_speak()
         return 1
     except (Exception, KeyboardInterrupt) as error:
         if not interrupts.is_interrupt(error):
             raise
         reporter.close()
-        interrupts.tell(f"Stopped.{reporter.way_on()}")
+        if ranks.first:
+            interrupts.tell(f"Stopped.{reporter.way_on()}")
         return interrupts.INTERRUPTED
     finally:
         reporter.close()

@@ -44,6 +44,7 @@ class Task(ABC):
     name: ClassVar[str]
     scores_classes: ClassVar[bool] = False  # whether the setting `readout` means anything to it
     score: ClassVar[str | None] = None  # the metric shown beside the loss
+    score_falls: ClassVar[bool] = False  # whether a smaller score is a better one
     drawn_metrics: ClassVar[tuple[str, ...]] = ()  # metrics drawn over epochs beside the loss
     defaults: ClassVar[Mapping[str, Any]] = {}
     options: ClassVar[Mapping[str, Option]] = {}

@@ -39,6 +39,7 @@ class PatternGeneration(Task):
     name = "pattern-generation"
     in_features = 100
     score: ClassVar[str | None] = "mse"
+    score_falls = True
     drawn_metrics: ClassVar[tuple[str, ...]] = ("mse", "distance")
     time_unit = "ms"
     defaults: ClassVar[Mapping[str, Any]] = {

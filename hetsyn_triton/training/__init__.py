@@ -1,7 +1,7 @@
 """Training a network on a task, in a run folder that can be resumed and evaluated."""
 
 from .config import TrainConfig, default_config
-from .errors import CheckpointError, ConfigError, NonFiniteError, RunFolderError
+from .errors import CheckpointError, ConfigError, NonFiniteError, RanksError, RunFolderError
 from .measure import format_metric
 from .reporting import Reporter
 from .runs import Run, environment, evaluate, load_run, resume, train
@@ -10,6 +10,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "NonFiniteError",
+    "RanksError",
     "Reporter",
     "Run",
     "RunFolderError",

@@ -15,7 +15,7 @@ from hetsyn_triton.sealed import seal, unseal
 
 from .errors import CheckpointError
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass
@@ -23,8 +23,10 @@ class Checkpoint:
     """All that a run needs to go on as if it had never stopped.
 
     `epoch` whole epochs are done, and `batch` batches of the next; `sums` are that epoch's running
-    totals, `history` the metrics lines of the whole epochs. The learning rate is a function of the
-    number of steps and random numbers of the seed, so neither has a state of its own.
+    totals, `history` the metrics lines of the whole epochs. `best` has the "epoch" and the "model"
+    of the best validation epoch, None where nothing is held out or no epoch is whole. The learning
+    rate is a function of the number of steps and random numbers of the seed, so neither has a state
+    of its own.
     """
 
     config: dict[str, Any]
@@ -34,6 +36,7 @@ class Checkpoint:
     batch: int
     sums: dict[str, float]
     history: list[dict[str, Any]]
+    best: dict[str, Any] | None
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -95,14 +98,19 @@ def _check_content(path: Path, checkpoint: Checkpoint) -> None:
             and len(checkpoint.history) == checkpoint.epoch,
             "a line of finite numbers for each of its epochs",
         ),
+        ("best", _best(checkpoint.best), "nothing, or the epoch and the model of the best one"),
     ):
         if not right:
             got = repr(getattr(checkpoint, name))
             got = got if len(got) < 60 else f"{got[:60]}..."
             raise CheckpointError(f"{path}: {name}: expected {expected}, got {got}")
-    for name, value in model.items():
-        if value.is_floating_point() and not bool(value.isfinite().all()):
-            raise CheckpointError(f"{path}: model: expected finite values, got others in {name}")
+    best_model = {} if checkpoint.best is None else checkpoint.best["model"]
+    for part, tensors in (("model", model), ("best", best_model)):
+        for name, value in tensors.items():
+            if value.is_floating_point() and not bool(value.isfinite().all()):
+                raise CheckpointError(
+                    f"{path}: {part}: expected finite values, got others in {name}"
+                )
 
 
 def _named(value: object) -> bool:
@@ -123,6 +131,16 @@ def _tensors(values: dict[str, Any]) -> bool:
 
 def _numbers(values: dict[str, Any]) -> bool:
     return all(type(v) in (int, float) and math.isfinite(v) for v in values.values())
+
+
+def _best(value: Any) -> bool:
+    return value is None or (
+        _named(value)
+        and value.keys() == {"epoch", "model"}
+        and _count(value["epoch"])
+        and _named(value["model"])
+        and _tensors(value["model"])
+    )
 
 
 def _record(value: Any, epoch: int) -> bool:

@@ -26,6 +26,7 @@ OPTIMIZERS: dict[str, type[torch.optim.Adam] | type[torch.optim.AdamW]] = {
     "adamw": torch.optim.AdamW,
 }
 SCHEDULES = ("constant", "cosine", "step")
+SCHEDULE_UNITS = ("batch", "epoch")
 MOST_THREADS = 1024  # of a run from any machine; far more end the process in PyTorch
 
 COMMON: dict[str, Any] = {
@@ -55,8 +56,12 @@ COMMON: dict[str, Any] = {
     "decay_weight_decay": None,
     "schedule": "cosine",
     "warmup": 0.05,
+    "schedule_unit": "batch",
+    "horizon": None,
     "step_every": 100,
     "step_factor": 0.8,
+    "clip": None,
+    "test_every": 1,
     "backend": "auto",
     "device": "cpu",
     "threads": None,
@@ -71,9 +76,9 @@ class TrainConfig:
 
     No field has a default of its own, so that none of a task's settings is forgotten. Times (`tau`,
     `dt` and the like) share the task's unit, as a rule time steps. `decay_lr` and
-    `decay_weight_decay` of None mean twice `lr` and the same as `weight_decay`; `threads` of None
-    leaves PyTorch's choice. Every field is checked: ConfigError names it, its value and what is
-    allowed.
+    `decay_weight_decay` of None mean twice `lr` and the same as `weight_decay`; `horizon` of None
+    is the run's end, `clip` of None does not clip, `threads` of None leaves PyTorch's choice. Every
+    field is checked: ConfigError names it, its value and what is allowed.
     """
 
     task: str
@@ -103,8 +108,12 @@ class TrainConfig:
     decay_weight_decay: float | None
     schedule: str
     warmup: float
+    schedule_unit: str
+    horizon: int | None
     step_every: int
     step_factor: float
+    clip: float | None
+    test_every: int
     backend: str
     device: str
     threads: int | None
@@ -217,8 +226,12 @@ def _rules() -> dict[str, _Rule]:
         "decay_weight_decay": _or_none(not_negative),
         "schedule": _one_of(SCHEDULES),
         "warmup": (lambda v: is_real(v) and 0 <= v < 1, "a number from 0 to below 1"),
+        "schedule_unit": _one_of(SCHEDULE_UNITS),
+        "horizon": _or_none(count),
         "step_every": count,
         "step_factor": (lambda v: is_real(v) and 0 < v <= 1, "a number above 0, at most 1"),
+        "clip": _or_none(positive),
+        "test_every": (lambda v: _integer(v) and 0 <= v < 2**31, "an integer from 0 to below 2^31"),
         "backend": _one_of(BACKENDS),
         "device": (_device_is_here, "a device of this machine, such as cpu or cuda"),
         "threads": _or_none(

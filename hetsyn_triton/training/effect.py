@@ -24,6 +24,9 @@ def without_effect(config: TrainConfig) -> dict[str, str]:
     if config.schedule != "step":
         reason = f"the schedule is {config.schedule}"
         reasons |= dict.fromkeys(("step_every", "step_factor"), reason)
+    if config.schedule == "constant" and config.warmup == 0:
+        reason = "the schedule is constant without warm-up"
+        reasons |= dict.fromkeys(("schedule_unit", "horizon"), reason)
     if not task_class(config.task).scores_classes:
         reasons["readout"] = f"{config.task} makes no class scores with it"
     return reasons

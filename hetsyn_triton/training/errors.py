@@ -15,3 +15,14 @@ class CheckpointError(RuntimeError):
 
 class NonFiniteError(ArithmeticError):
     """The loss, a gradient, or what an optimizer step made of them is NaN or infinite."""
+
+
+class RanksError(RuntimeError):
+    """Another process of a data-parallel run failed, or its parameters are other ones.
+
+    `first` says whether this is raised on the first rank, which is the one to say so.
+    """
+
+    def __init__(self, message: str, first: bool) -> None:
+        super().__init__(message)
+        self.first = first

@@ -19,6 +19,16 @@ def check_gradients(loss: Tensor, network: nn.Module, where: str) -> None:
         raise NonFiniteError(f"the gradient of {name} is not finite {where}")
 
 
+def clip_gradients(network: nn.Module, most: float, where: str) -> None:
+    """Scale all gradients so that their common norm is at most `most`.
+
+    NonFiniteError, naming `where`, where the norm itself overflows.
+    """
+    norm = torch.nn.utils.clip_grad_norm_(network.parameters(), most)
+    if not math.isfinite(norm.item()):
+        raise NonFiniteError(f"the norm of all gradients is {norm.item()} {where}")
+
+
 def step_checked(optimizer: torch.optim.Optimizer, network: nn.Module, where: str) -> None:
     """One step of `optimizer`; NonFiniteError, naming the tensor and `where`, if it overflows."""
     try:

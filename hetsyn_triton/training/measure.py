@@ -1,7 +1,8 @@
 """Loss and metrics of a batch, and their means over a split."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from hetsyn_triton.modules import SpikingNetwork
 from hetsyn_triton.tasks import Batch, Task
 
 from .errors import NonFiniteError
+from .parallel import ALONE, Ranks
 
 
 class Means:
@@ -18,11 +20,12 @@ class Means:
     def __init__(self, sums: Mapping[str, float] | None = None) -> None:
         self.sums: dict[str, float] = dict(sums or {})
 
-    def add(self, values: Mapping[str, float], samples: int) -> None:
-        """Count the means of one batch; NonFiniteError, naming it, for one that is not finite."""
+    def add(self, values: Mapping[str, float], samples: int, where: str = "") -> None:
+        """Count the means of one batch; NonFiniteError, naming it and `where`, for one that is not
+        finite."""
         for name, value in {**values, "samples": 1.0}.items():
             if not math.isfinite(value):
-                raise NonFiniteError(f"the mean of {name} over a batch is {value}")
+                raise NonFiniteError(f"the mean of {name} over a batch is {value} {where}".strip())
             self.sums[name] = self.sums.get(name, 0.0) + float(value) * samples
 
     def values(self) -> dict[str, float]:
@@ -39,35 +42,62 @@ def run_network(network: SpikingNetwork, values: Tensor) -> tuple[Tensor, list[T
     return output, spikes if network.readout is not None else spikes[:-1]
 
 
-def measure(task: Task, network: SpikingNetwork, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-    """Loss and metrics of `batch`, among them "rate", the spikes per hidden neuron and step."""
-    output, spikes = run_network(network, batch.input)
-    loss = task.loss(output, spikes, batch.target)
+def measure(
+    task: Task, network: SpikingNetwork, batch: Batch, ranks: Ranks = ALONE
+) -> tuple[Tensor, dict[str, float]]:
+    """Loss and metrics of `batch`, among them "rate", the spikes per hidden neuron and step.
+
+    Each of `ranks` computes its own samples; loss and metrics are those of the whole batch.
+    """
+    samples = batch.input.shape[1]
+    output, spikes = run_network(network, batch.input[:, ranks.own(samples)])
+    output = ranks.whole(output, samples)
+    spikes = [ranks.whole(layer, samples, spikes=True) for layer in spikes]
+    return measured(task, output, spikes, batch.target)
+
+
+def measured(
+    task: Task, output: Tensor, spikes: Sequence[Tensor], target: Tensor
+) -> tuple[Tensor, dict[str, float]]:
+    """Loss and metrics, "rate" among them, of an output [T, B, out] and the hidden spikes."""
+    loss = task.loss(output, spikes, target)
     with torch.no_grad():
         quiet = [layer.detach() for layer in spikes]
-        metrics = task.metrics(output.detach(), quiet, batch.target)
+        metrics = task.metrics(output.detach(), quiet, target)
         neurons = sum(layer.shape[-1] for layer in quiet)
         rate = sum(layer.mean().item() * layer.shape[-1] for layer in quiet) / max(1, neurons)
     return loss, {**metrics, "rate": rate}
 
 
 def measure_split(
-    task: Task, network: SpikingNetwork, split: str, device: torch.device | str
+    task: Task,
+    network: SpikingNetwork,
+    split: str,
+    device: torch.device | str,
+    ranks: Ranks = ALONE,
+    where: str = "",
 ) -> dict[str, float]:
-    """Means over a whole split in evaluation mode; empty where the task has no such split."""
-    means = Means()
+    """Means over a whole split in evaluation mode; empty where the task has no such split.
+
+    `ranks` share the batches; the means are those of one process, bit for bit. NonFiniteError names
+    what is not finite, and `where`.
+    """
+    results: list[tuple[int, int, dict[str, float]]] = []  # number, samples, means
     training = network.training
     network.eval()
     try:
         with torch.no_grad():
-            for batch in task.batches(split):
-                moved = Batch(batch.input.to(device), batch.target.to(device))
-                loss, metrics = measure(task, network, moved)
-                if not math.isfinite(loss.item()):
-                    raise NonFiniteError(f"the {split} loss is {loss.item()}")
-                means.add({"loss": loss.item(), **metrics}, moved.input.shape[1])
+            for number, batch in enumerate(task.batches(split)):
+                if number % ranks.size == ranks.rank:
+                    moved = Batch(batch.input.to(device), batch.target.to(device))
+                    loss, metrics = measure(task, network, moved)
+                    values = {"loss": loss.item(), **metrics}
+                    results.append((number, moved.input.shape[1], values))
     finally:
         network.train(training)
+    means = Means()
+    for _, samples, values in sorted(chain.from_iterable(ranks.gather(results))):
+        means.add(values, samples, f"of {split} {where}")
     return means.values()
 
 

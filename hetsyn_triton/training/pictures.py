@@ -31,17 +31,22 @@ TAU_RANGE = (0.5, 1000.0)  # in steps; what lies outside is counted in the outer
 def draw_learning_curve(
     task: Task, history: list[dict[str, Any]], test: dict[str, float], path: Path
 ) -> None:
-    """Loss and the task's metrics over epochs, with the test result after the last one."""
+    """Loss and the task's metrics over epochs, with the test result after the last one.
+
+    Validation and test are drawn where they were measured.
+    """
     names = ["loss", *task.drawn_metrics]
     figure = Figure(figsize=(4.6 * len(names), 3.6), layout="constrained")
-    watched = "validation" if "validation_loss" in history[-1] else "test"
     epochs = [record["epoch"] for record in history]
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         _clean(axes)
-        for part, colour in (("train", GREY), (watched, BLUE)):
-            values = [record[f"{part}_{name}"] for record in history]
-            marker = "o" if len(epochs) < 3 else None
-            axes.plot(epochs, values, color=colour, lw=1.8, marker=marker, label=part)
+        for part, colour in (("train", GREY), ("validation", BLUE), ("test", ORANGE)):
+            lines = [record for record in history if f"{part}_{name}" in record]
+            if lines:
+                values = [record[f"{part}_{name}"] for record in lines]
+                marker = "o" if len(lines) < 3 else None
+                at = [record["epoch"] for record in lines]
+                axes.plot(at, values, color=colour, lw=1.8, marker=marker, label=part)
         label = f"test, last epoch: {format_metric(name, test[name])}"
         axes.plot(epochs[-1:], [test[name]], "D", color=ORANGE, ms=6, label=label, zorder=3)
         if name.endswith("accuracy"):

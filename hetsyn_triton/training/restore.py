@@ -6,9 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hetsyn_triton.tasks import Task
+
 from .checkpoint import Checkpoint
 from .config import TrainConfig
 from .errors import CheckpointError
+from .selection import best_epoch
 
 _MOVABLE = ("data_dir", "device", "threads")  # where a run is computed, not what is computed
 
@@ -44,13 +47,32 @@ def check_place(path: Path, checkpoint: Checkpoint, epochs: int, steps_per_epoch
         )
 
 
-def load_weights(path: Path, checkpoint: Checkpoint, network: nn.Module) -> None:
-    """Put the checkpoint's weights into `network`.
+def check_best(path: Path, checkpoint: Checkpoint, task: Task, network: nn.Module) -> None:
+    """CheckpointError unless the best validation epoch is that of the checkpoint's history, and
+    its weights are of the architecture of `network`."""
+    best, expected = checkpoint.best, best_epoch(task, checkpoint.history, "validation")
+    found = None if best is None else best["epoch"]
+    if found != expected:
+        raise CheckpointError(f"{path}: best: expected epoch {expected}, got {found}")
+    if best is not None:
+        _check_architecture(path, best["model"], network)
 
-    CheckpointError, naming tensors, shapes and values, where it is of another architecture or holds
-    values that no network can have.
+
+def load_weights(path: Path, weights: dict[str, Tensor], network: nn.Module) -> None:
+    """Put `weights`, of the checkpoint in `path`, into `network`.
+
+    CheckpointError, naming tensors, shapes and values, where they are of another architecture or
+    hold values that no network can have.
     """
-    have = {name: _kind(value) for name, value in checkpoint.model.items()}
+    _check_architecture(path, weights, network)
+    try:
+        network.load_state_dict(weights)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise CheckpointError(f"{path} holds weights that cannot be: {error}") from error
+
+
+def _check_architecture(path: Path, weights: dict[str, Tensor], network: nn.Module) -> None:
+    have = {name: _kind(value) for name, value in weights.items()}
     want = {name: _kind(value) for name, value in network.state_dict().items()}
     different = [
         f"{name} is {have.get(name, 'missing')} in the checkpoint "
@@ -62,10 +84,6 @@ def load_weights(path: Path, checkpoint: Checkpoint, network: nn.Module) -> None
         if len(different) > 3:
             different[3:] = [f"and {len(different) - 3} more"]
         raise CheckpointError(f"{path} is of another architecture: {'; '.join(different)}")
-    try:
-        network.load_state_dict(checkpoint.model)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise CheckpointError(f"{path} holds weights that cannot be: {error}") from error
 
 
 def load_optimizer(path: Path, checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) -> None:

@@ -3,9 +3,9 @@
 import os
 import platform
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -37,17 +37,22 @@ from .folder import (
     free_folder,
 )
 from .measure import measure_split
+from .parallel import Ranks, joined_ranks
 from .reporting import Reporter
-from .restore import check_same_run, load_weights
+from .restore import check_best, check_same_run, load_weights
+from .selection import selection
 from .timeconstants import quartiles, time_constants
 from .trainer import Trainer
+
+WEIGHTS = ("last", "validation")
 
 
 @dataclass
 class Run:
-    """A run read from its folder, with the weights of its last checkpoint.
+    """A run read from its folder, with the weights of its last checkpoint or of its best epoch.
 
-    `epoch` whole epochs are trained, of `config.epochs`; `history` has one record for each.
+    The weights are those after `epoch` whole epochs, of `config.epochs`; `history` has one record
+    for each epoch trained.
     """
 
     path: Path
@@ -70,16 +75,23 @@ def train(
     `config` may be the name of a task, for its default settings; `out` of None is the first free
     name in runs/. Every setting, the folder and the data are checked before anything is created;
     then the folder is this run's alone: RunFolderError where another process has it.
+
+    Under `torchrun` its processes share the work of each batch; the first one writes the folder.
     """
     config = default_config(config) if isinstance(config, str) else config
-    _require_pictures(pictures)
     wanted = None if out is None else Path(out)
-    check_new_folder(wanted or free_folder(config))
-    with _threads(config.threads):
-        trainer = Trainer(config)
-        with claim_new_folder(wanted, config) as folder:
-            write_json(folder / CONFIG, config.to_json())
-            return _complete(trainer, folder, reporter or Reporter(), pictures)
+    with joined_ranks() as ranks, _threads(config.threads), ExitStack() as held:
+        with ranks.together():
+            if ranks.first:
+                _require_pictures(pictures)
+                check_new_folder(wanted or free_folder(config))
+            trainer = Trainer(config, ranks)
+        with ranks.together():
+            folder = None
+            if ranks.first:
+                folder = held.enter_context(claim_new_folder(wanted, config))
+                write_json(folder / CONFIG, config.to_json())
+        return _complete(trainer, _shared(ranks, folder), reporter or Reporter(), pictures)
 
 
 def resume(
@@ -93,33 +105,66 @@ def resume(
 
     A run that is complete is only tested and drawn again. `data_dir` says where the data is now,
     if not where the run read it before. RunFolderError where another process works on the run.
+    Under `torchrun` as in `train`; the number of processes need not be that of before.
     """
-    _require_pictures(pictures)
     folder = Path(path)
-    config = _read_config(folder, data_dir, None)
-    check_writable(folder)
-    with claim_run_folder(folder), _threads(config.threads):
-        trainer = Trainer(config)
-        checkpoint = folder / CHECKPOINT
-        if checkpoint.exists():
-            trainer.restore(checkpoint, read_checkpoint(checkpoint, trainer.device))
-        elif (folder / METRICS).exists():
-            raise CheckpointError(f"there is no checkpoint {checkpoint}")
+    with joined_ranks() as ranks, ExitStack() as held:
+        with ranks.together():
+            if ranks.first:
+                _require_pictures(pictures)
+            config = _read_config(folder, data_dir, None)
+            held.enter_context(_threads(config.threads))
+            if ranks.first:
+                check_writable(folder)
+                held.enter_context(claim_run_folder(folder))
+        with ranks.together():  # what a killed writer left is gone
+            trainer = Trainer(config, ranks)
+            checkpoint = folder / CHECKPOINT
+            if checkpoint.exists():
+                trainer.restore(checkpoint, read_checkpoint(checkpoint, trainer.device))
+            elif (folder / METRICS).exists():
+                raise CheckpointError(f"there is no checkpoint {checkpoint}")
         return _complete(trainer, folder, reporter or Reporter(), pictures)
 
 
-def load_run(path: str | Path, *, data_dir: str | None = None, device: str | None = None) -> Run:
-    """The run in folder `path`: configuration, task, and network with its last weights."""
+def load_run(
+    path: str | Path,
+    *,
+    data_dir: str | None = None,
+    device: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    weights: str = "last",
+) -> Run:
+    """The run in folder `path`: configuration, task, and network with its weights.
+
+    `weights` are those of the "last" checkpoint or of the best "validation" epoch. `options`
+    change settings of the task's own, as for a test with other noise; ConfigError names one that is
+    unknown, not allowed, or asks for another network than the one trained.
+    """
+    if weights not in WEIGHTS:
+        raise ConfigError(f"weights: expected one of {', '.join(WEIGHTS)}, got {weights!r}")
     folder = Path(path)
-    config = _read_config(folder, data_dir, device)
+    stored = _read_config(folder, data_dir, device)
+    config = replace(stored, options={**stored.options, **(options or {})})
     task = build_task(config)
+    if options:
+        _check_sizes(task, build_task(stored))
     network = build_network(config, task)
     file = folder / CHECKPOINT
     checkpoint = read_checkpoint(file, torch.device(config.device))
-    check_same_run(file, checkpoint, config)
-    load_weights(file, checkpoint, network)
+    check_same_run(file, checkpoint, stored)
+    check_best(file, checkpoint, task, network)
+    epoch, chosen = checkpoint.epoch, checkpoint.model
+    if weights == "validation":
+        if checkpoint.best is None:
+            raise ConfigError(
+                "weights: expected last, for no epoch of this run was measured on held-out "
+                "samples, got 'validation'"
+            )
+        epoch, chosen = checkpoint.best["epoch"], checkpoint.best["model"]
+    load_weights(file, chosen, network)
     network.eval()
-    return Run(folder, config, task, network, checkpoint.epoch, checkpoint.history)
+    return Run(folder, config, task, network, epoch, checkpoint.history)
 
 
 def evaluate(run: Run | str | Path, split: str = "test") -> dict[str, float]:
@@ -136,16 +181,22 @@ def evaluate(run: Run | str | Path, split: str = "test") -> dict[str, float]:
 
 def _complete(trainer: Trainer, folder: Path, reporter: Reporter, pictures: bool) -> Run:
     began = time.monotonic()
+    ranks = trainer.ranks
     trainer.fit(folder, reporter)
     reporter.finishing()
     trainer.network.eval()
     run = Run(folder, trainer.config, trainer.task, trainer.network, trainer.epoch, trainer.history)
-    test = measure_split(run.task, run.network, "test", run.config.device)
+    where = f"after the last step ({trainer.step})"
+    test = measure_split(run.task, run.network, "test", run.config.device, ranks, where)
+    chosen = selection(run.task, run.network, run.history, trainer.best, test, ranks)
+    if not ranks.first:
+        return run
     before = time_constants(build_network(run.config, run.task), run.config.dt)
     after = time_constants(run.network, run.config.dt)
     if pictures:
         _draw(run, test, before, after)
     summary = _summary(run, test, before, after, time.monotonic() - began)
+    summary |= {"selection": chosen, "processes": ranks.size}
     write_json(folder / SUMMARY, summary)
     reporter.finished(summary, folder)
     return run
@@ -208,6 +259,23 @@ def _read_config(folder: Path, data_dir: str | None, device: str | None) -> Trai
     moved = {"data_dir": data_dir, "device": device}
     changes = {name: value for name, value in moved.items() if value is not None}
     return TrainConfig.load(folder / CONFIG, **changes)
+
+
+def _check_sizes(task: Task, trained: Task) -> None:
+    """ConfigError where `task` needs a network of other sizes than the `trained` one."""
+    for what in ("in_features", "out_features"):
+        wanted, have = getattr(task, what), getattr(trained, what)
+        if wanted != have:
+            raise ConfigError(
+                f"options: expected such that {what} is {have}, as trained, got {wanted}"
+            )
+
+
+def _shared(ranks: Ranks, folder: Path | None) -> Path:
+    """The folder that the first rank has."""
+    shared = ranks.share(folder)
+    assert shared is not None
+    return shared
 
 
 def _json_number(value: float) -> float | str:

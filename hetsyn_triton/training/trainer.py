@@ -1,10 +1,12 @@
 """The training loop."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from hetsyn_triton.files import append_json_line, write_json_lines
 from hetsyn_triton.optim import clamp_decays_
@@ -14,21 +16,27 @@ from hetsyn_triton.tasks.seeds import derived_seed
 from .build import build_network, build_optimizer, build_task
 from .checkpoint import Checkpoint, save_checkpoint
 from .config import TrainConfig
-from .finite import check_gradients, step_checked
+from .finite import check_gradients, clip_gradients, step_checked
 from .folder import CHECKPOINT, METRICS
 from .measure import Means, measure, measure_split
+from .parallel import ALONE, Ranks
 from .reporting import Reporter
-from .restore import check_place, check_same_run, load_optimizer, load_weights
-from .schedule import lr_scale
+from .restore import check_best, check_place, check_same_run, load_optimizer, load_weights
+from .schedule import lr_scale, scale_rates
+from .selection import best_epoch
 
 CHECKPOINT_SECONDS = 60.0  # inside an epoch; there is one after every epoch too
 
 
 class Trainer:
-    """A run under way: task, network, optimizer, and how far they are."""
+    """A run under way: task, network, optimizer, and how far they are.
 
-    def __init__(self, config: TrainConfig) -> None:
-        self.config = config
+    Of several `ranks` each has a trainer; the first one writes and reports.
+    """
+
+    def __init__(self, config: TrainConfig, ranks: Ranks = ALONE) -> None:
+        self.config = config = replace(config, device=ranks.device(config.device))
+        self.ranks = ranks
         self.device = torch.device(config.device)
         self.task = build_task(config)
         self.steps_per_epoch = self.task.steps_per_epoch  # reads the data: errors come here
@@ -39,6 +47,7 @@ class Trainer:
         self.batch = 0
         self.means = Means()
         self.history: list[dict[str, Any]] = []
+        self.best: dict[str, Any] | None = None  # epoch and model of the best validation epoch
 
     @property
     def step(self) -> int:
@@ -54,14 +63,18 @@ class Trainer:
         """Go on from `checkpoint`, read from `path`; CheckpointError where it does not fit."""
         check_same_run(path, checkpoint, self.config)
         check_place(path, checkpoint, self.config.epochs, self.steps_per_epoch)
-        load_weights(path, checkpoint, self.network)
+        check_best(path, checkpoint, self.task, self.network)
+        load_weights(path, checkpoint.model, self.network)
         load_optimizer(path, checkpoint, self.optimizer)
         self.epoch, self.batch = checkpoint.epoch, checkpoint.batch
         self.means = Means(checkpoint.sums)
         self.history = checkpoint.history
+        self.best = checkpoint.best
 
     def save(self, folder: Path) -> None:
-        """Write the checkpoint."""
+        """Write the checkpoint, on the first rank."""
+        if not self.ranks.first:
+            return
         checkpoint = Checkpoint(
             config=self.config.to_json(),
             model=self.network.state_dict(),
@@ -70,20 +83,23 @@ class Trainer:
             batch=self.batch,
             sums=self.means.sums,
             history=self.history,
+            best=self.best,
         )
         save_checkpoint(folder / CHECKPOINT, checkpoint)
 
     def fit(self, folder: Path, reporter: Reporter) -> None:
         """Train to the last epoch, writing checkpoints and metrics into `folder`."""
         self.save(folder)
-        write_json_lines(folder / METRICS, self.history)
+        if self.ranks.first:
+            write_json_lines(folder / METRICS, self.history)
         reporter.started(self.config, folder, self.steps, self.step)
         cuda = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(cuda):  # dropout draws from PyTorch's own generators
             while self.epoch < self.config.epochs:
                 record = self._epoch(folder, reporter)
                 self.save(folder)
-                append_json_line(folder / METRICS, record)
+                if self.ranks.first:
+                    append_json_line(folder / METRICS, record)
                 reporter.epoch_ended(record)
 
     def _epoch(self, folder: Path, reporter: Reporter) -> dict[str, Any]:
@@ -102,27 +118,40 @@ class Trainer:
             "lr": self.optimizer.param_groups[0]["lr"],
         }
         record.update({f"train_{name}": value for name, value in self.means.values().items()})
-        for split in ("validation", "test"):  # the test only where nothing else is held out
-            values = measure_split(self.task, self.network, split, self.device)
+        where = f"after step {self.step} (epoch {self.epoch + 1})"
+        self.ranks.check_alike(self.network, where)
+        every = self.config.test_every
+        tested = ("test",) if every and (self.epoch + 1) % every == 0 else ()
+        for split in ("validation", *tested):
+            values = measure_split(self.task, self.network, split, self.device, self.ranks, where)
             record.update({f"{split}_{name}": value for name, value in values.items()})
-            if values:
-                break
         record["seconds"] = round(time.monotonic() - began, 3)
         self.epoch, self.batch, self.means = self.epoch + 1, 0, Means()
         self.history.append(record)
+        if best_epoch(self.task, self.history, "validation") == self.epoch:
+            weights = {n: value.detach().clone() for n, value in self.network.state_dict().items()}
+            self.best = {"epoch": self.epoch, "model": weights}
         return record
 
     def _train_on(self, batch: Batch) -> None:
-        scale = lr_scale(self.config, self.step, self.steps)
-        for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
-            group["lr"] = base * scale
+        scale = lr_scale(self.config, self.step, self.steps_per_epoch)
+        scale_rates(self.optimizer, self.base_lrs, scale)
         if self.config.dropout:
-            torch.manual_seed(derived_seed(self.config.seed, "dropout", self.step))
-        self.optimizer.zero_grad(set_to_none=True)
-        loss, metrics = measure(self.task, self.network, batch)
-        loss.backward()
+            other = () if self.ranks.first else (self.ranks.rank,)  # the first as if it were alone
+            torch.manual_seed(derived_seed(self.config.seed, "dropout", self.step, *other))
         where = f"at step {self.step + 1} (epoch {self.epoch + 1}, batch {self.batch + 1})"
+        loss, metrics = self.gradients(batch)
         check_gradients(loss, self.network, where)
+        if self.config.clip is not None:
+            clip_gradients(self.network, self.config.clip, where)
         step_checked(self.optimizer, self.network, where)  # before anything of it is saved
         clamp_decays_(self.network)
-        self.means.add({"loss": loss.item(), **metrics}, batch.input.shape[1])
+        self.means.add({"loss": loss.item(), **metrics}, batch.input.shape[1], where)
+
+    def gradients(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """Loss and metrics of the whole `batch`, with its gradients in the parameters."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss, metrics = measure(self.task, self.network, batch, self.ranks)
+        loss.backward()
+        self.ranks.sum_gradients(self.network)
+        return loss, metrics

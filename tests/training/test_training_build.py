@@ -120,7 +120,8 @@ ELSEWHERE = {
     "device": "test_device",
     "readout": "test_training_readouts.py",
     **dict.fromkeys(("epochs", "schedule", "warmup", "step_every", "step_factor"), "the rate"),
-    "threads": "the run",
+    **dict.fromkeys(("schedule_unit", "horizon"), "the rate"),
+    **dict.fromkeys(("threads", "clip", "test_every"), "the run"),
 }
 
 

@@ -161,9 +161,9 @@ def lines(change: Callable[[list[Content]], Any]) -> Callable[[Content], Content
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda content: [1], "expected a checkpoint of format 2, got None"),
-        (changed(format=1), "expected a checkpoint of format 2, got 1"),
-        (changed(format=torch.ones(2)), "expected a checkpoint of format 2"),
+        (lambda content: [1], "expected a checkpoint of format 3, got None"),
+        (changed(format=1), "expected a checkpoint of format 3, got 1"),
+        (changed(format=torch.ones(2)), "expected a checkpoint of format 3"),
         (without("model"), "model"),
         (without("optimizer"), "optimizer"),
         (changed(more=1), "more"),

@@ -1,6 +1,7 @@
 """Configurations: protocol defaults, JSON there and back, every bad field named."""
 
 import json
+import math
 import os
 import re
 from dataclasses import replace
@@ -74,6 +75,10 @@ def test_protocol_defaults() -> None:
         ("weight_decay", -1e-3, "at least 0"),
         ("decay_weight_decay", True, "at least 0, or nothing"),
         ("warmup", 1, "from 0 to below 1"),
+        ("schedule_unit", "step", "batch, epoch"),
+        ("horizon", 0, "a positive integer below 2^31, or nothing"),
+        ("clip", 0.0, "a positive number, or nothing"),
+        ("test_every", -1, "an integer from 0 to below 2^31"),
         ("step_every", 0, "a positive integer"),
         ("step_factor", 0, "above 0, at most 1"),
         ("device", "abacus", "cpu or cuda"),
@@ -202,8 +207,8 @@ def test_distributions() -> None:
 
 
 def test_learning_rate_by_step() -> None:
-    cosine = default_config("digits", schedule="cosine", warmup=0.1)
-    scales = [lr_scale(cosine, step, 100) for step in range(100)]
+    cosine = default_config("digits", schedule="cosine", warmup=0.1, epochs=5)
+    scales = [lr_scale(cosine, step, 20) for step in range(100)]
     assert scales[0] == pytest.approx(0.1)
     assert scales[9] == scales[10] == pytest.approx(1)
     assert scales[55] == pytest.approx(0.5)
@@ -214,3 +219,27 @@ def test_learning_rate_by_step() -> None:
     )
     constant = default_config("digits", schedule="constant", warmup=0.0)
     assert lr_scale(constant, 99, 100) == 1
+
+
+def test_learning_rate_past_the_horizon() -> None:
+    """A cosine of 40 epochs in a run of 100, as in the paper's SHD: the last rate stays."""
+    short = default_config("digits", epochs=100, horizon=40, warmup=0.05)
+    whole = default_config("digits", epochs=40, warmup=0.05)
+    steps = 7
+    for step in range(40 * steps):
+        assert lr_scale(short, step, steps) == lr_scale(whole, step, steps)
+    stays = lr_scale(whole, 40 * steps - 1, steps)
+    assert {lr_scale(short, step, steps) for step in range(40 * steps, 100 * steps)} == {stays}
+    longer = default_config("digits", epochs=10, horizon=40, warmup=0.05)
+    assert lr_scale(longer, 69, steps) == lr_scale(whole, 69, steps)
+
+
+def test_learning_rate_by_epoch() -> None:
+    config = default_config("digits", epochs=100, horizon=40, warmup=0.05, schedule_unit="epoch")
+    scales = [lr_scale(config, step, 7) for step in range(700)]
+    assert scales[:7] == [0.5] * 7
+    assert scales[7:21] == [1.0] * 14
+    assert scales[-1] == scales[39 * 7] == pytest.approx(0.5 * (1 + math.cos(math.pi * 37 / 38)))
+    assert scales[21:] == sorted(scales[21:], reverse=True)
+    steps = default_config("digits", schedule="step", warmup=0.0, schedule_unit="epoch")
+    assert lr_scale(steps, 29 * 7, 7) == 1  # the 30th epoch, of steps of 100 epochs

@@ -25,8 +25,8 @@ import sys
 import hetsyn_triton.training.runs as runs
 from hetsyn_triton.cli import main
 class Trainer(runs.Trainer):
-    def __init__(self, config):
-        super().__init__(config)
+    def __init__(self, config, ranks):
+        super().__init__(config, ranks)
         print("built", flush=True)
         sys.stdin.readline()
 runs.Trainer = Trainer
