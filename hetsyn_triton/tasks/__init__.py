@@ -4,11 +4,14 @@ from hetsyn_triton.validation import check_choice
 
 from .base import SPLITS, Batch, Span, Task
 from .classification import Classification, Samples
+from .delayed_match import DelayedMatch
 from .digits import Digits
 from .errors import DataError
+from .idx_images import IdxImages
 from .options import Option
 from .pattern_generation import PatternGeneration
-from .smnist import SequentialMNIST
+from .shd import SpikingHeidelbergDigits
+from .smnist import PermutedMNIST, SequentialMNIST
 
 __all__ = [
     "SPLITS",
@@ -16,19 +19,32 @@ __all__ = [
     "Batch",
     "Classification",
     "DataError",
+    "DelayedMatch",
     "Digits",
+    "IdxImages",
     "Option",
     "PatternGeneration",
+    "PermutedMNIST",
     "Samples",
     "SequentialMNIST",
     "Span",
+    "SpikingHeidelbergDigits",
     "Task",
     "register",
     "task_class",
 ]
 
 TASKS: dict[str, type[Task]] = {
-    task.name: task for task in (Digits, SequentialMNIST, PatternGeneration)
+    task.name: task
+    for task in (
+        Digits,
+        SequentialMNIST,
+        PermutedMNIST,
+        IdxImages,
+        PatternGeneration,
+        DelayedMatch,
+        SpikingHeidelbergDigits,
+    )
 }
 
 

@@ -134,7 +134,8 @@ class Task(ABC):
 
     trace_label: str = "readout"
     input_label: ClassVar[str] = "input"
-    time_unit: ClassVar[str] = "steps"
+    time_unit: ClassVar[str] = "steps"  # of time constants, and of a step's length
+    step_label: ClassVar[str | None] = None  # what a step is, where it is not one such unit
 
     def wanted(self, target: Tensor) -> Tensor | None:
         """The curves the output should follow [T, out], where there are any."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .base import Batch, Span, Task
 from .options import Option, integer, number
-from .rates import firing_rates, rate_penalty
+from .rates import firing_rates, poisson_spikes, rate_penalty
 from .seeds import seeded_generator
 
 DT_MS = 1.0
@@ -68,7 +68,7 @@ class PatternGeneration(Task):
         super().__init__(**settings)
         self.out_features = self.option["curves"]
         generator = seeded_generator(self.seed, "pattern")
-        self.segment = _poisson((SEGMENT, self.in_features), SEGMENT_HZ, generator)
+        self.segment = poisson_spikes((SEGMENT, self.in_features), SEGMENT_HZ, DT_MS, generator)
         self.curve = torch.stack([_curve(generator) for _ in range(self.out_features)], dim=1)
 
     @property
@@ -84,7 +84,8 @@ class PatternGeneration(Task):
             yield self._batch(TEST_DRAWS, seeded_generator(self.seed, "noise", split))
 
     def _batch(self, size: int, generator: torch.Generator) -> Batch:
-        spikes = _poisson((STEPS, size, self.in_features), self.option["noise_hz"], generator)
+        noise_hz = self.option["noise_hz"]
+        spikes = poisson_spikes((STEPS, size, self.in_features), noise_hz, DT_MS, generator)
         for first in STARTS:
             shown = spikes[first : first + SEGMENT]
             torch.maximum(shown, self.segment.unsqueeze(1), out=shown)
@@ -124,10 +125,6 @@ def normalised_distance(output: Tensor, target: Tensor) -> Tensor:
         moved = [curve[a : a + SEGMENT] - curve[b : b + SEGMENT] for curve in (output, target)]
         ratios.append(moved[0].square().mean() / moved[1].square().mean())
     return torch.stack(ratios).mean()
-
-
-def _poisson(shape: tuple[int, ...], rate_hz: float, generator: torch.Generator) -> Tensor:
-    return (torch.rand(shape, generator=generator) < rate_hz * DT_MS / 1000).float()
 
 
 def _curve(generator: torch.Generator) -> Tensor:

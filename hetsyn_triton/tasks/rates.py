@@ -1,9 +1,16 @@
-"""Firing rates and the penalty that holds them near a wanted rate."""
+"""Spikes drawn at a rate, firing rates, and the penalty that holds them near a wanted rate."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+
+def poisson_spikes(
+    shape: tuple[int, ...], rate_hz: float, dt_ms: float, generator: torch.Generator
+) -> Tensor:
+    """A spike (1.0) in each step with probability `rate_hz * dt_ms / 1000`, which is at most 1."""
+    return (torch.rand(shape, generator=generator) < rate_hz * dt_ms / 1000).float()
 
 
 def firing_rates(spikes: Sequence[Tensor], dt_ms: float) -> Tensor:

@@ -119,6 +119,33 @@ BAD_OPTIONS: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {
     ),
     ("smnist", "validation"): ("an integer from 0 to 59999", (-1, 60_000, 0.1, True, None)),
     ("smnist", "limit"): ("an integer from 0 to 60000", (-5, 60_001, 1.0, False, "all", None)),
+    ("psmnist", "validation"): ("an integer from 0 to 59999", (-1, 60_000, 0.1, True, None)),
+    ("psmnist", "limit"): ("an integer from 0 to 60000", (-5, 60_001, 1.0, False, "all", None)),
+    ("idx", "classes"): ("an integer from 2 to 256", (1, 257, 10.0, True, "10", None)),
+    ("idx", "permuted"): ("true or false", (1, 0.0, "true", None)),
+    ("idx", "validation"): ("an integer from 0 to 100000000", (-1, 10**9, 0.1, True, None)),
+    ("idx", "limit"): ("an integer from 0 to 100000000", (-5, 10**9, 1.0, False, "all", None)),
+    ("delayed-match", "delay"): (
+        "a multiple of 5 from 0 to 20000",
+        (-5, 3, 20_005, 800.0, float("nan"), True, "800", None),
+    ),
+    ("delayed-match", "noise_hz"): (
+        "a number from 0 to 200",
+        (-1, 200.5, 10**400, float("nan"), True, "10", None),
+    ),
+    ("delayed-match", "cue_hz"): (
+        "a number from 0 to 200",
+        (-1, 200.5, 10**400, float("nan"), True, "40", None),
+    ),
+    ("delayed-match", "iterations"): (
+        "an integer from 1 to 1000000",
+        (0, -1, 10**7, 2.0, True, None),
+    ),
+    ("shd", "binning"): ("one of plain, official", ("counts", 1, True, None, ["plain"])),
+    ("shd", "validation"): (
+        '0 or a number from 0.01 to 0.7, or "speakers"',
+        (0.8, 1, -0.1, float("inf"), False, "speaker", ["speakers"], None),
+    ),
     ("pattern-generation", "noise_hz"): (
         "a number from 0 to 1000",
         (-3, 1000.5, 10**400, float("nan"), True, "2", None),
@@ -160,11 +187,13 @@ def test_bad_option(task: str, option: str) -> None:
         ("digits", {"hold": 1, "validation": 0.01}),
         ("pattern-generation", {"noise_hz": 0, "iterations": 1, "curves": 1}),
         ("pattern-generation", {"noise_hz": 1000.0, "iterations": 1, "curves": 2}),
+        ("delayed-match", {"delay": 0, "noise_hz": 0, "cue_hz": 0, "iterations": 1}),
+        ("delayed-match", {"delay": 5, "noise_hz": 200.0, "cue_hz": 200, "iterations": 1}),
     ],
 )
 def test_allowed_limits_give_batches(task: str, options: dict[str, Any]) -> None:
     built = build_task(default_config(task, options=options))
-    classes = built.out_features if task == "digits" else 1
+    classes = 1 if task == "pattern-generation" else built.out_features
     for split in ("train", "validation", "test"):
         targets = [batch.target.flatten() for batch in built.batches(split)]
         assert bool(targets) == (split != "validation" or options.get("validation") != 0)

@@ -1,0 +1,135 @@
+"""Delayed match-to-sample: were two cues, a long silence apart, the same?
+
+The task of the HetSyn paper's second experiment (arXiv 2508.11644). The paper does not say where
+the cross-entropy is taken; here it is at the last step, where the two readouts are compared.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from .base import Batch, Span
+from .classification import Classification, Samples
+from .options import Option, integer, number
+from .rates import firing_rates, poisson_spikes, rate_penalty
+from .seeds import seeded_generator
+
+DT_MS = 5
+SILENCE = 50 // DT_MS  # steps before the first cue
+CUE = 100 // DT_MS  # steps of each cue
+GROUP = 10  # channels that fire for left, for right, and throughout
+LONGEST_MS = 20_000
+RATE_HZ = 10.0
+RATE_WEIGHT = 0.01
+TRIALS = {"validation": 500, "test": 2000}  # a quarter of each pair of cues
+WORDS = ("mismatch", "match")
+DELAY = Option(
+    800,
+    lambda v: type(v) is int and 0 <= v <= LONGEST_MS and v % DT_MS == 0,
+    f"a multiple of {DT_MS} from 0 to {LONGEST_MS}",
+)
+
+
+class DelayedMatch(Classification):
+    """30 Poisson channels in, "mismatch" (0) or "match" (1) out, in steps of 5 ms.
+
+    After 50 ms of silence the ten channels of the left or of the right cue fire at `cue_hz` for
+    100 ms, and once more after `delay` ms; the four pairs are equally likely, and equal cues are a
+    match. Ten further channels fire at `noise_hz` throughout, the rest is silent. The trial ends
+    with the second cue, after 210 steps as a rule. Training trials are drawn anew for every batch,
+    an epoch is `iterations` of them; 500 validation and 2,000 test trials come from streams of
+    their own.
+    """
+
+    name = "delayed-match"
+    in_features = 3 * GROUP
+    out_features = 2
+    input_label = "channel"
+    time_unit = "ms"
+    step_label = f"steps of {DT_MS} ms"
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "hidden": (100,),
+        "epochs": 20,
+        "batch_size": 32,
+        "optimizer": "adam",
+        "lr": 5e-3,
+        "decay_lr": 5e-3,
+        "schedule": "step",
+        "step_every": 100,
+        "step_factor": 0.8,
+        "warmup": 0.0,
+        "readout": "last",
+        "surrogate": "triangular",
+        "dt": float(DT_MS),
+        "tau": "normal(40,4)",
+        "tau_reset": 40.0,
+        "tau_adaptation": 800.0,
+        "adaptation": 0.15,
+    }
+    options: ClassVar[Mapping[str, Option]] = {
+        "delay": DELAY,
+        "noise_hz": number(10.0, 0, 1000 / DT_MS),  # at most a spike in every step
+        "cue_hz": number(40.0, 0, 1000 / DT_MS),
+        "iterations": integer(50, 1, 1_000_000),
+    }
+
+    @property
+    def second_cue(self) -> int:
+        """The step the second cue begins at."""
+        return SILENCE + CUE + int(self.option["delay"]) // DT_MS
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return int(self.option["iterations"])
+
+    def load(self) -> dict[str, Samples]:
+        return {
+            split: self._trials(torch.arange(count) % 4, seeded_generator(self.seed, split))
+            for split, count in TRIALS.items()
+        }
+
+    def batches(self, split: str, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
+        if split != "train":
+            yield from super().batches(split, epoch, start)
+            return
+        for index in range(start, self.steps_per_epoch):
+            generator = seeded_generator(self.seed, "trials", epoch, index)
+            pairs = torch.randint(0, 4, (self.batch_size,), generator=generator)
+            values, labels = self._trials(pairs, generator)
+            yield Batch(self.encode(values), labels)
+
+    def _trials(self, pairs: Tensor, generator: torch.Generator) -> Samples:
+        """Spikes [n, T, 30], as booleans, of trials whose cues are `pairs` [n]: left-left,
+        left-right, right-left or right-right; and whether they match."""
+        count, first, second = len(pairs), pairs // 2, pairs % 2
+        spikes = torch.zeros(count, self.second_cue + CUE, self.in_features, dtype=torch.bool)
+        for start, side in ((SILENCE, first), (self.second_cue, second)):
+            shape = (count, CUE, GROUP)
+            cue = poisson_spikes(shape, self.option["cue_hz"], DT_MS, generator).bool()
+            shown = spikes[:, start : start + CUE, : 2 * GROUP].unflatten(2, (2, GROUP))
+            shown[torch.arange(count), :, side] = cue
+        shape = (count, spikes.shape[1], GROUP)
+        noise = poisson_spikes(shape, self.option["noise_hz"], DT_MS, generator)
+        spikes[:, :, 2 * GROUP :] = noise.bool()
+        return Samples(spikes, (first == second).long())
+
+    def encode(self, values: Tensor) -> Tensor:
+        return values.transpose(0, 1).float()
+
+    def loss(self, output: Tensor, spikes: Sequence[Tensor], target: Tensor) -> Tensor:
+        penalty = rate_penalty(spikes, DT_MS, RATE_HZ)
+        return super().loss(output, spikes, target) + RATE_WEIGHT * penalty
+
+    def metrics(self, output: Tensor, spikes: Sequence[Tensor], target: Tensor) -> dict[str, float]:
+        accuracy = super().metrics(output, spikes, target)
+        return {**accuracy, "rate_hz": firing_rates(spikes, DT_MS).mean().item()}
+
+    def caption(self, output: Tensor, target: Tensor) -> str:
+        found = int(self.logits(output).argmax(1))
+        return f"{self.name}: {WORDS[int(target)]}, read as {WORDS[found]}"
+
+    def spans(self) -> list[Span]:
+        starts = (SILENCE, self.second_cue)
+        return [Span(start, start + CUE, f"cue {n}") for n, start in enumerate(starts, 1)]

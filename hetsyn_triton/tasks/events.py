@@ -1,0 +1,62 @@
+"""Spikes kept as events, and binned into a network's input when a batch is asked for."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+BINNINGS = ("plain", "official")
+
+
+class Events(NamedTuple):
+    """The spikes of n samples, one sample after the other.
+
+    `times` [m] in whole microseconds (int32), `channels` [m] (int16); sample k has those from
+    `starts[k]` up to `starts[k + 1]`, `starts` [n + 1] (int64).
+    """
+
+    times: Tensor
+    channels: Tensor
+    starts: Tensor
+
+    def take(self, rows: Tensor) -> "Events":
+        """The samples `rows` [k], in that order."""
+        first = self.starts[rows]
+        counts = self.starts[rows + 1] - first
+        starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        places = torch.arange(int(starts[-1])) + (first - starts[:-1]).repeat_interleave(counts)
+        return Events(self.times[places], self.channels[places], starts)
+
+
+def joined(parts: list[Events]) -> Events:
+    """All samples of `parts`, in their order."""
+    ends = torch.tensor([0] + [len(part.times) for part in parts]).cumsum(0)
+    return Events(
+        torch.cat([part.times for part in parts]),
+        torch.cat([part.channels for part in parts]),
+        torch.cat(
+            [part.starts[:-1] + end for part, end in zip(parts, ends[:-1], strict=True)]
+            + [ends[-1:]]
+        ),
+    )
+
+
+def bin_events(events: Events, steps: int, channels: int, width_us: int, binning: str) -> Tensor:
+    """Input [steps, samples, channels]: 1 where a channel has one or more events in a step, else 0.
+
+    By "plain" binning step k holds the times [k, k + 1) * `width_us`; by "official" binning it
+    holds ((k - 1) * `width_us`, k * `width_us`], so step 0 the time 0 alone, and the order of the
+    channels is reversed. Events of later steps are not shown.
+    """
+    count = len(events.starts) - 1
+    sample = torch.arange(count).repeat_interleave(events.starts.diff())
+    channel = events.channels.long()
+    if binning == "official":
+        step = (events.times + (width_us - 1)).div(width_us, rounding_mode="floor")
+        channel = channels - 1 - channel
+    else:
+        step = events.times.div(width_us, rounding_mode="floor")
+    places = (step * count + sample) * channels + channel
+    shown = torch.zeros(steps * count * channels)
+    shown[places[step < steps]] = 1
+    return shown.view(steps, count, channels)

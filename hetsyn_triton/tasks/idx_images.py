@@ -1,0 +1,65 @@
+"""Any data set of grey images in idx files, one pixel per time step."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from .errors import DataError
+from .options import Option, integer
+from .pixels import PixelByPixel
+
+WORDS = {"train": ("train",), "test": ("test", "t10k")}  # of which a file's name has one
+KINDS = ("images", "labels")
+MOST = 100_000_000
+HELP = (
+    "The task idx reads four idx files of unsigned bytes, gzipped or not, from --data-dir, named "
+    "as those of MNIST are: train and test (or t10k), then images and labels, as in "
+    "train-images-idx3-ubyte or emnist-letters-test-labels-idx1-ubyte.gz"
+)
+
+
+class IdxImages(PixelByPixel):
+    """Fashion-MNIST, EMNIST and others of that format, of any image size and number of classes.
+
+    The files are found by their names, the number of steps is that of an image's pixels, and
+    `classes` says how many classes there are, labels counted from 0. `permuted` takes the pixels
+    in the fixed order of psmnist's kind. The settings are those of S-MNIST, whose protocol this is.
+    """
+
+    name = "idx"
+    help = HELP
+    options: ClassVar[Mapping[str, Option]] = {
+        "classes": integer(10, 2, 256),
+        "permuted": Option(False, lambda v: isinstance(v, bool), "true or false"),
+        "validation": integer(0, 0, MOST),
+        "limit": integer(0, 0, MOST),
+    }
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.out_features = self.option["classes"]
+
+    @property
+    def permuted(self) -> bool:
+        return bool(self.option["permuted"])
+
+    def files(self, folder: Path, part: str) -> tuple[Path, Path]:
+        images, labels = (self._file(folder, part, kind) for kind in KINDS)
+        return images, labels
+
+    @staticmethod
+    def _file(folder: Path, part: str, kind: str) -> Path:
+        """The one file of that part and kind, the unpacked one of two."""
+        found = {
+            path.name.removesuffix(".gz"): path
+            for path in sorted(folder.iterdir(), reverse=True)  # name.gz before name
+            if path.is_file()
+            and kind in path.name
+            and any(word in path.name for word in WORDS[part])
+        }
+        if len(found) != 1:
+            what = ", ".join(sorted(found)) or "none"
+            words = " or ".join(WORDS[part])
+            raise DataError(f"{folder}: expected one file of {words} {kind}, found {what}")
+        (path,) = found.values()
+        return path

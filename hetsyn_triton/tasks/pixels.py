@@ -1,0 +1,121 @@
+"""Images read one pixel per time step, row by row or in one fixed order of another kind."""
+
+import os
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from .classification import Classification, Samples
+from .errors import DataError
+from .idx import read_idx
+from .seeds import seeded_generator
+
+ORDER_SEED = 784  # of the permuted order alone: it is the same in every run
+PARTS = ("train", "test")
+
+
+class PixelByPixel(Classification):
+    """Grey images of unsigned bytes as T = height x width steps of one analog input in [0, 1].
+
+    A subclass says in `files` which idx files hold the images and labels of a part, and in
+    `permuted` whether the pixels come in `pixel_order` instead of row by row. Its options
+    `validation`, how many of the last training images are held out, and `limit`, how many of each
+    split are kept (0 all of them), are seen to here.
+    """
+
+    reads_files = True
+    in_features = 1
+    help: ClassVar[str]  # where the files can be had and where they go
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "hidden": (64, 64),
+        "epochs": 150,
+        "batch_size": 256,
+        "optimizer": "adamw",
+        "lr": 1e-3,
+        "decay_lr": 2e-3,
+        "weight_decay": 0.0,
+        "schedule": "cosine",
+        "warmup": 0.05,
+        "readout": "spike-count",
+        "surrogate": "multi-gaussian",
+        "tau": "uniform(5,20)",
+        "tau_reset": 20.0,
+    }
+
+    @property
+    def permuted(self) -> bool:
+        return False
+
+    @abstractmethod
+    def files(self, folder: Path, part: str) -> tuple[Path, Path]:
+        """The files of images and of labels of "train" or "test" in `folder`."""
+
+    def load(self) -> dict[str, Samples]:
+        folder = self.folder()
+        splits = {part: self._read(folder, part) for part in PARTS}
+        sizes = [tuple(splits[part].values.shape[1:]) for part in PARTS]
+        if sizes[0] != sizes[1]:
+            raise DataError(f"{folder}: training images are {sizes[0]}, test images {sizes[1]}")
+        held_out = self.option["validation"]
+        train = splits["train"]
+        if held_out >= len(train.labels):
+            raise DataError(
+                f"validation: expected 0 to {len(train.labels) - 1} training images, got {held_out}"
+            )
+        if held_out:
+            splits["train"] = Samples(train.values[:-held_out], train.labels[:-held_out])
+            splits["validation"] = Samples(train.values[-held_out:], train.labels[-held_out:])
+        limit = self.option["limit"] or None
+        return {name: Samples(*(tensor[:limit] for tensor in splits[name])) for name in splits}
+
+    def default_folder(self) -> Path | None:
+        """Where the files are if `data_dir` does not say."""
+        return None
+
+    def folder(self) -> Path:
+        """Where the files are: `data_dir`, else `default_folder`."""
+        folder = self.default_folder() if self.data_dir is None else self.data_dir
+        if folder is None:
+            raise DataError(f"data_dir: expected a folder of idx files, got none. {self.help}")
+        if not folder.is_dir():
+            raise DataError(f"data_dir: expected a folder, got {folder}. {self.help}")
+        return folder
+
+    def _read(self, folder: Path, part: str) -> Samples:
+        try:
+            paths = self.files(folder, part)
+        except DataError as error:
+            raise DataError(f"{error}. {self.help}") from None
+        images, labels = read_idx(paths[0], 3), read_idx(paths[1], 1)
+        if len(images) != len(labels):
+            raise DataError(
+                f"{paths[0]} holds {len(images)} images, {paths[1]} holds {len(labels)} labels"
+            )
+        last = self.out_features - 1
+        if len(labels) == 0 or int(labels.max()) > last:
+            found = f"one of {int(labels.max())}" if len(labels) else "none"
+            raise DataError(
+                f"{paths[1]}: expected one or more labels from 0 to {last}, got {found}"
+            )
+        return Samples(images, labels.long())
+
+    def encode(self, values: Tensor) -> Tensor:
+        pixels = values.flatten(1)
+        if self.permuted:
+            pixels = pixels[:, pixel_order(pixels.shape[1])]
+        return (pixels.float() / 255).t().unsqueeze(2).contiguous()
+
+
+def pixel_order(count: int) -> Tensor:
+    """The one permutation of `count` pixels, the same in every run and for every seed."""
+    return torch.randperm(count, generator=seeded_generator(ORDER_SEED, "pixels"))
+
+
+def folder_in_data(name: str) -> Path | None:
+    """The folder `name` of the one HETSYN_DATA names, if it names one."""
+    root = os.environ.get("HETSYN_DATA")
+    return Path(root) / name if root else None

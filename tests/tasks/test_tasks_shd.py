@@ -1,0 +1,248 @@
+"""Spiking Heidelberg Digits: read through tonic, binned as described, never fetched."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from heidelberg_files import CLASSES, write_heidelberg
+
+from hetsyn_triton.extras import MissingExtraError
+from hetsyn_triton.tasks import DataError, SpikingHeidelbergDigits
+from hetsyn_triton.tasks.events import Events, bin_events, joined
+from hetsyn_triton.training import default_config
+from hetsyn_triton.training.build import build_network, build_task
+from learning import assert_falls, losses
+
+
+def events(*samples: list[tuple[int, int]]) -> Events:
+    """Events of samples given as (time in microseconds, channel)."""
+    flat = [event for sample in samples for event in sample]
+    return Events(
+        torch.tensor([time for time, _ in flat], dtype=torch.int32),
+        torch.tensor([channel for _, channel in flat], dtype=torch.int16),
+        torch.tensor([0, *(len(sample) for sample in samples)]).cumsum(0),
+    )
+
+
+def ones(shown: torch.Tensor) -> set[tuple[int, ...]]:
+    assert shown.unique().tolist() in ([0], [0, 1])
+    return {tuple(place) for place in shown.nonzero().tolist()}
+
+
+def test_plain_binning() -> None:
+    """Step k holds [4k, 4k + 4) ms; what is later is not shown; two spikes are one."""
+    first = [(0, 0), (3999, 1), (4000, 1), (4001, 1), (19_999, 2), (20_000, 2), (2**31 - 1, 0)]
+    second = [(11_999, 2), (8000, 0), (9000, 0)]
+    shown = bin_events(events(first, [], second), 5, 3, 4000, "plain")
+    assert shown.shape == (5, 3, 3)
+    assert ones(shown) == {(0, 0, 0), (0, 0, 1), (1, 0, 1), (4, 0, 2), (2, 2, 2), (2, 2, 0)}
+
+
+def test_official_binning() -> None:
+    """Step k holds (4k - 4, 4k] ms, and the channels are in reverse order."""
+    first = [(0, 0), (1, 1), (4000, 1), (4001, 1), (16_000, 2), (16_001, 2)]
+    shown = bin_events(events(first), 5, 3, 4000, "official")
+    assert ones(shown) == {(0, 0, 2), (1, 0, 1), (2, 0, 1), (4, 0, 0)}
+
+
+def test_binnings_of_many_spikes_by_comparison() -> None:
+    """Both against their descriptions, with intervals compared one by one."""
+    generator = np.random.default_rng(1)
+    times, channels = generator.integers(0, 60, 200) * 1000, generator.integers(0, 7, 200)
+    sample = [(int(t), int(c)) for t, c in zip(times, channels, strict=True)]
+    plain = bin_events(events(sample), 12, 7, 4000, "plain")
+    official = bin_events(events(sample), 12, 7, 4000, "official")
+    for k in range(12):
+        for channel in range(7):
+            own = times[channels == channel] / 1000
+            assert plain[k, 0, channel] == ((4 * k <= own) & (own < 4 * (k + 1))).any()
+            assert official[k, 0, 6 - channel] == ((4 * (k - 1) < own) & (own <= 4 * k)).any()
+
+
+def test_taken_and_joined_events() -> None:
+    one, other = events([(1, 1), (2, 2)], [], [(3, 3)]), events([(4, 4)])
+    whole = joined([one, other])
+    assert whole.starts.tolist() == [0, 2, 2, 3, 4]
+    taken = whole.take(torch.tensor([3, 0, 1, 0]))
+    assert taken.times.tolist() == [4, 1, 2, 1, 2]
+    assert taken.channels.tolist() == [4, 1, 2, 1, 2]
+    assert taken.starts.tolist() == [0, 1, 3, 3, 5]
+    assert whole.take(torch.tensor([1])).times.shape == (0,)
+
+
+def test_missing_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("train", "test"):
+        write_heidelberg(tmp_path / "SHD" / f"shd_{name}.h5", [[0.1]], [[1]])
+    monkeypatch.setitem(sys.modules, "tonic", None)
+    with pytest.raises(
+        MissingExtraError, match=r"SHD needs tonic: pip install 'hetsyn-triton\[data\]'"
+    ):
+        SpikingHeidelbergDigits(data_dir=tmp_path).load()
+
+
+def test_missing_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is missing, where it goes and where it can be had, before anything is read."""
+    help = r"--data-dir.*HETSYN_DATA.*https://zenkelab\.org"
+    monkeypatch.delenv("HETSYN_DATA", raising=False)
+    with pytest.raises(DataError, match=f"data_dir: expected a folder.* got none.*{help}"):
+        SpikingHeidelbergDigits().load()
+    with pytest.raises(DataError, match=f"data_dir: expected a folder, got .*nowhere.*{help}"):
+        SpikingHeidelbergDigits(data_dir=tmp_path / "nowhere").load()
+    monkeypatch.setenv("HETSYN_DATA", str(tmp_path))
+    with pytest.raises(DataError, match=rf"SHD/shd_train\.h5 is not there.*{help}"):
+        SpikingHeidelbergDigits().load()
+    write_heidelberg(tmp_path / "SHD" / "shd_train.h5", [[0.1]], [[1]])
+    with pytest.raises(DataError, match=r"SHD/shd_test\.h5 is not there"):
+        SpikingHeidelbergDigits().load()
+
+
+def test_defaults_are_the_protocol() -> None:
+    config = default_config("shd")
+    assert (config.hidden, config.recurrent) == ((128, 64), True)
+    assert (config.epochs, config.batch_size, config.dropout) == (100, 32, 0.2)
+    assert (config.optimizer, config.lr, config.decay_lr) == ("adamw", 2e-3, 4e-3)
+    assert (config.weight_decay, config.decay_weight_decay) == (4e-3, 4e-3)
+    assert (config.schedule, config.warmup, config.horizon) == ("cosine", 0.05, 40)
+    assert (config.readout, config.surrogate) == ("summed-softmax", "multi-gaussian")
+    assert (config.dt, config.tau, config.tau_reset) == (1.0, "uniform(5,20)", 20.0)
+    assert (config.tau_adaptation, config.adaptation) == (100.0, 0.05)
+    assert SpikingHeidelbergDigits.first_step == 11
+    network = build_network(config, build_task(config))
+    assert sum(p.numel() for p in network.parameters()) == 2 * 119_552
+
+
+@pytest.fixture
+def tonic() -> None:
+    """Skips a test where the extra `data` is not installed."""
+    pytest.importorskip("tonic", reason="reads through tonic: install the extra data")
+
+
+def stored(folder: Path, part: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """The times in seconds and the units of all samples, as the file has them."""
+    with h5py.File(folder / "SHD" / f"shd_{part}.h5") as file:
+        return list(file["spikes/times"][()]), list(file["spikes/units"][()])
+
+
+@pytest.mark.usefixtures("tonic")
+@pytest.mark.parametrize("archive", [True, False])
+def test_read_through_tonic(
+    heidelberg: Path, archive: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every spike of the first second in its bin, whether or not the archive is still there."""
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: pytest.fail("network"))
+    for part in ("train", "test") if archive else ():
+        (heidelberg / "SHD" / f"shd_{part}.h5.zip").touch()
+    before = sorted(path.name for path in (heidelberg / "SHD").iterdir())
+    for binning in ("plain", "official"):
+        task = SpikingHeidelbergDigits(data_dir=heidelberg, binning=binning, batch_size=16)
+        assert task.steps_per_epoch == 5
+        batch = next(task.batches("test"))
+        assert batch.input.shape == (250, 40, 700)
+        assert torch.equal(batch.target, torch.arange(40) % CLASSES)
+        expected = torch.zeros(250, 40, 700)
+        for row, (times, units) in enumerate(zip(*stored(heidelberg, "test"), strict=True)):
+            microseconds = (times.astype(np.float64) * 1e6).astype(int)
+            for time, unit in zip(microseconds, units.astype(int), strict=True):
+                step = time // 4000 if binning == "plain" else -(-time // 4000)
+                if step < 250:
+                    expected[step, row, unit if binning == "plain" else 699 - unit] = 1
+        assert torch.equal(batch.input, expected)
+    assert before == sorted(path.name for path in (heidelberg / "SHD").iterdir())
+
+
+@pytest.mark.usefixtures("tonic")
+def test_training_batches(heidelberg: Path) -> None:
+    """All samples once an epoch, in an order of seed and epoch, each with its own label."""
+    task = SpikingHeidelbergDigits(data_dir=heidelberg, batch_size=32, seed=3)
+    labels = []
+    for batch in task.batches("train", epoch=1):
+        labels.append(batch.target)
+        for row, label in enumerate(batch.target.tolist()):
+            own = batch.input[:, row, 35 * label : 35 * label + 35].sum()
+            assert own > 0.7 * batch.input[:, row, :699].sum()
+    assert torch.cat(labels).bincount().tolist() == [4] * CLASSES
+    again = next(task.batches("train", epoch=1, start=2))
+    assert torch.equal(again.target, labels[2])
+    assert not torch.equal(next(task.batches("train", epoch=2)).target, labels[0])
+
+
+@pytest.mark.usefixtures("tonic")
+def test_validation(heidelberg: Path) -> None:
+    """A part of every class, or two speakers, and nothing of either in training."""
+    for validation, count in ((0.0, 0), (0.25, 20), ("speakers", 40)):
+        task = SpikingHeidelbergDigits(data_dir=heidelberg, validation=validation)
+        rows = {name: part.values for name, part in task.splits.items()}
+        held_out = rows.get("validation", torch.empty(0).long())
+        assert len(held_out) == count
+        both = torch.cat([rows["train"], held_out]).sort().values
+        assert torch.equal(both, torch.arange(80))
+        assert torch.equal(rows["test"], torch.arange(80, 120))
+        if count:
+            labels = task.splits["validation"].labels
+            assert labels.bincount().tolist() == [count // 20] * 20
+    assert held_out.tolist() == list(range(40, 80))  # speakers 2 and 3 of 0 to 3
+    few = heidelberg / "few"
+    few.mkdir()
+    write_heidelberg(few / "SHD" / "shd_train.h5", [[0.1]] * 40, [[1]] * 40)
+    shutil.copy(heidelberg / "SHD" / "shd_test.h5", few / "SHD")
+    with pytest.raises(DataError, match=r"validation: expected more than 2 speakers .* got 2"):
+        SpikingHeidelbergDigits(data_dir=few, validation="speakers").load()
+
+
+@pytest.mark.usefixtures("tonic")
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("cut", "damaged, or not the file its name says"),
+        ("text", "damaged, or not the file its name says"),
+        ("extra/speaker", "damaged, or not the file its name says"),
+        ("spikes/units", "damaged, or not the file its name says"),
+        ("lengths", "damaged, or not the file its name says"),
+        ("label", "sample 3 has label 20, expected 0 to 19"),
+        ("channel", "sample 2 has an event with channel 700"),
+        ("time", "sample 1 has an event with time -"),
+        ("no number", "sample 1 has an event with time -"),
+        ("speakers", r"each with a speaker, got 40 samples"),
+    ],
+)
+def test_damaged_file(heidelberg: Path, damage: str, message: str) -> None:
+    path = heidelberg / "SHD" / "shd_test.h5"
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif damage == "text":
+        path.write_text("<html>not found</html>")
+    else:
+        with h5py.File(path, "r+") as file:
+            if damage in file:
+                del file[damage]
+            elif damage == "lengths":
+                file["spikes/times"][0] = np.zeros(3, np.float16)
+                file["spikes/units"][0] = np.zeros(5, np.uint16)
+            elif damage == "label":
+                file["labels"][3] = 20
+            elif damage == "speakers":
+                del file["extra/speaker"]
+                file["extra/speaker"] = np.zeros(39, np.uint16)
+            else:
+                name, row, value = {
+                    "channel": ("units", 2, 700),
+                    "time": ("times", 1, -0.5),
+                    "no number": ("times", 1, np.nan),
+                }[damage]
+                values = file[f"spikes/{name}"][row]
+                values[4] = value
+                file[f"spikes/{name}"][row] = values
+    with pytest.raises(DataError, match=rf"SHD/shd_test\.h5.*{message}"):
+        SpikingHeidelbergDigits(data_dir=heidelberg).load()
+
+
+@pytest.mark.usefixtures("tonic")
+def test_is_learnt(heidelberg: Path) -> None:
+    config = default_config(
+        "shd", data_dir=str(heidelberg), hidden=(30,), lr=1e-2, batch_size=16, threads=1
+    )
+    assert_falls(losses(config, 15))
