@@ -19,6 +19,7 @@ RANK = {
     "extras": 1,
     "files": 1,
     "sealed": 1,
+    "drawing": 2,
     "validation": 1,
     "states": 2,
     "surrogates": 2,

@@ -11,19 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
 from torch import Tensor
 
-from hetsyn_triton.files import write_atomically
+from hetsyn_triton.drawing import BLUE, GREY, INK, ORANGE, SHADE, clean_axes, save_figure
 from hetsyn_triton.modules import SpikingNetwork
 from hetsyn_triton.tasks import Task
 
 from .measure import format_metric, run_network
 from .timeconstants import quartiles
 
-INK = "#22303c"
-GREY = "#9aa7b2"
-BLUE = "#2463c5"
-ORANGE = "#e2711d"
-SHADE = "#faf1dd"
-DPI = 150
 RASTER_STEPS = 200  # longer samples are drawn as dots, shorter ones as filled cells
 TAU_RANGE = (0.5, 1000.0)  # in steps; what lies outside is counted in the outermost bins
 
@@ -39,7 +33,7 @@ def draw_learning_curve(
     figure = Figure(figsize=(4.6 * len(names), 3.6), layout="constrained")
     epochs = [record["epoch"] for record in history]
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-        _clean(axes)
+        clean_axes(axes)
         for part, colour in (("train", GREY), ("validation", BLUE), ("test", ORANGE)):
             lines = [record for record in history if f"{part}_{name}" in record]
             if lines:
@@ -54,7 +48,7 @@ def draw_learning_curve(
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="epoch", title=name)
         axes.legend(frameon=False, fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_sample(task: Task, network: SpikingNetwork, device: torch.device, path: Path) -> None:
@@ -81,7 +75,7 @@ def draw_sample(task: Task, network: SpikingNetwork, device: torch.device, path:
             transform=rows[0].get_xaxis_transform(),
         )  # fmt: skip
     rows[-1].set(xlabel=f"time ({task.time_unit})", xlim=(0, len(output)))
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_time_constants(
@@ -95,7 +89,7 @@ def draw_time_constants(
     bins = np.geomspace(low, high, 50).tolist()
     for number, name in enumerate(after, 1):
         axes = figure.add_subplot(rows, columns, number)
-        _clean(axes)
+        clean_axes(axes)
         _draw_histogram(axes, before[name], bins, "before", "stepfilled", GREY)
         _draw_histogram(axes, after[name], bins, "after", "step", BLUE)
         axes.set(xscale="log", xlabel=f"time constant ({unit})", title=name)
@@ -106,7 +100,7 @@ def draw_time_constants(
         axes.set_ylim(0, 1.3 * top)  # room for the legend
         if number % columns == 1 or columns == 1:
             axes.set_ylabel("count")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw_histogram(
@@ -131,7 +125,7 @@ def _tau_ticks(low: float, dt: float, high: float) -> list[str]:
 
 def _draw_events(axes: Axes, values: Tensor, name: str) -> None:
     """Values [T, N] over time: dots or cells for spikes, grey levels for analog values."""
-    _clean(axes, grid=False)
+    clean_axes(axes, grid=False)
     steps, count = values.shape
     binary = bool(((values == 0) | (values == 1)).all())
     if count == 1 and not binary:
@@ -151,7 +145,7 @@ def _draw_events(axes: Axes, values: Tensor, name: str) -> None:
 
 
 def _draw_output(axes: Axes, task: Task, output: Tensor, target: Tensor) -> None:
-    _clean(axes)
+    clean_axes(axes)
     curves, wanted, winner = task.trace(output), task.wanted(target), task.highlight(target)
     time = np.arange(len(curves)) + 0.5
     if wanted is not None:
@@ -168,16 +162,3 @@ def _draw_output(axes: Axes, task: Task, output: Tensor, target: Tensor) -> None
         axes.plot(time, curve, label=label, **style)  # type: ignore[arg-type]
     axes.set(ylabel=task.trace_label)
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-
-
-def _clean(axes: Axes, grid: bool = True) -> None:
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    axes.tick_params(labelsize=8, colors=INK)
-    if grid:
-        axes.grid(color="#e6eaee", lw=0.7)
-        axes.set_axisbelow(True)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=DPI))

@@ -1,0 +1,31 @@
+"""The look that all pictures share. The only one of the helpers that loads matplotlib."""
+
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hetsyn_triton.files import write_atomically
+
+INK = "#22303c"
+GREY = "#9aa7b2"
+BLUE = "#2463c5"
+ORANGE = "#e2711d"
+SHADE = "#faf1dd"
+LINE = "#e6eaee"
+DPI = 150
+
+
+def clean_axes(axes: Axes, grid: bool = True) -> None:
+    """Small labels, no frame above and to the right, and a faint grid where it helps."""
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.tick_params(labelsize=8, colors=INK)
+    if grid:
+        axes.grid(color=LINE, lw=0.7)
+        axes.set_axisbelow(True)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write `figure` as a PNG, atomically."""
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=DPI))
