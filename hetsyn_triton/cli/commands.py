@@ -1,4 +1,4 @@
-"""The commands `hetsyn train`, `hetsyn eval` and `hetsyn info`: arguments and options.
+"""The commands `hetsyn train`, `eval`, `encode` and `info`: arguments and options.
 
 Nothing heavy is imported here, so that help comes at once; a test compares the names written out
 in it with those there are. What a command does is the function `run` of the module of its name.
@@ -137,6 +137,23 @@ def train_command(**given: Any) -> Callable[[], int]:
 def eval_command(**given: Any) -> Callable[[], int]:
     """Evaluate the run in folder RUN, with its last weights unless --weights says else."""
     return _later("evaluate", **given)
+
+
+@cli.command("encode")
+@click.argument("file", metavar="FILE")
+@click.option("--out", metavar="PNG", required=True, help="The picture to write.")
+@click.option("--hop-ms", type=float, help="Length of a step (default 10).")
+@click.option("--steps", type=int, help="Steps whose spikes are kept (default 200).")
+@click.option(
+    "--normalisation",
+    metavar="utterance|band|none",
+    help="What the highest level is: of all bands, of each, or a full sine (default utterance).",
+)
+@click.option("--scale", metavar="log|linear", help="Of the levels (default log).")
+@click.option("--range-db", type=float, help="From level 0 to 1 where it is log (default 50).")
+def encode_command(**given: Any) -> Callable[[], int]:
+    """Draw the waveform, mel bands and spikes of an audio FILE, and count the spikes."""
+    return _later("encode", **given)
 
 
 @cli.command("info")

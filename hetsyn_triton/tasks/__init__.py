@@ -2,6 +2,7 @@
 
 from hetsyn_triton.validation import check_choice
 
+from .audio import SpokenDigits, TI46Alpha, TIDigits
 from .base import SPLITS, Batch, Span, Task
 from .classification import Classification, Samples
 from .delayed_match import DelayedMatch
@@ -29,6 +30,9 @@ __all__ = [
     "SequentialMNIST",
     "Span",
     "SpikingHeidelbergDigits",
+    "SpokenDigits",
+    "TI46Alpha",
+    "TIDigits",
     "Task",
     "register",
     "task_class",
@@ -44,6 +48,9 @@ TASKS: dict[str, type[Task]] = {
         PatternGeneration,
         DelayedMatch,
         SpikingHeidelbergDigits,
+        SpokenDigits,
+        TIDigits,
+        TI46Alpha,
     )
 }
 

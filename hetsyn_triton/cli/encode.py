@@ -1,0 +1,40 @@
+"""`hetsyn encode`: an audio file as spikes, drawn and counted."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hetsyn_triton.extras import require_extra
+from hetsyn_triton.tasks.audio import CrossingEncoder, read_audio
+from hetsyn_triton.training import ConfigError
+
+
+def run(file: str, out: str, **settings: Any) -> int:
+    """Encode `file`, draw it into `out` and print what there is to count."""
+    require_extra("hetsyn encode", "matplotlib")
+    from hetsyn_triton.tasks.audio.picture import draw_encoding
+
+    path = Path(out)
+    if path.suffix.lower() != ".png":
+        raise ConfigError(f"out: expected a name that ends in .png, got {out!r}")
+    if not path.parent.is_dir():
+        raise ConfigError(f"out: expected a name in a folder that is there, got {out!r}")
+    given = {name: value for name, value in settings.items() if value is not None}
+    try:
+        encoder = CrossingEncoder(**given)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    audio, rate = read_audio(file)
+    try:
+        spikes = draw_encoding(audio, rate, encoder, Path(file).name, path)
+    except ValueError as error:
+        raise ConfigError(f"{file} cannot be encoded: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"out: {path} cannot be written: {error}") from error
+    channels = len(set(spikes.channel.tolist()))
+    click.echo(
+        f"{len(audio) / rate:.3f} s at {rate} Hz: {len(spikes.step)} spikes in {channels} channels"
+    )
+    click.echo(f"The picture is {path}")
+    return 0

@@ -1,0 +1,128 @@
+"""Encoded spikes kept on disk, so that a corpus is encoded once.
+
+They lie in `hetsyn_triton/audio` in the user's cache folder, `XDG_CACHE_HOME` or else `~/.cache`; a
+file there may be removed at any time. Its name is a digest of what the spikes were made from: each
+file's name, size and time of change, the encoder's settings, the sources that read and encode. Any
+number of processes may read and write at once: a file appears whole, and it carries a digest of
+its content, so a damaged one is noticed and made anew. Where nothing can be written, the corpus is
+encoded in each process anew, and that is said.
+"""
+
+import hashlib
+import io
+import json
+import logging
+import os
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hetsyn_triton.files import partials, write_atomically
+from hetsyn_triton.sealed import seal, unseal
+
+from ..errors import DataError
+from ..events import Events
+from .crossings import CrossingEncoder
+from .reading import read_audio
+
+logger = logging.getLogger("hetsyn_triton")
+
+SOURCES = ("bands.py", "crossings.py", "headers.py", "reading.py")  # what spikes depend on
+STALE_SECONDS = 24 * 3600.0  # after which a file being written is a killed writer's
+SAID_AFTER_SECONDS = 1.0
+
+
+def encoded(folder: Path, names: Sequence[str], encoder: CrossingEncoder) -> Events:
+    """The spikes of the files `names` in `folder`, in that order, from the cache where it has them.
+
+    `times` are step numbers. DataError names a file that cannot be read or encoded.
+    """
+    place = cache_folder()
+    path = None if place is None else place / f"{_key(folder, names, encoder)}.spikes"
+    found = None if path is None else _read(path)
+    if found is not None:
+        return found
+    events = _encode(folder, names, encoder, place)
+    if path is not None:
+        _write(path, events)
+    return events
+
+
+def cache_folder() -> Path | None:
+    """The folder, made where it is missing; None where it cannot be."""
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    folder = Path(home) / "hetsyn_triton" / "audio"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder if os.access(folder, os.W_OK | os.X_OK) else None
+
+
+def _key(folder: Path, names: Sequence[str], encoder: CrossingEncoder) -> str:
+    digest = hashlib.sha256(json.dumps(asdict(encoder), sort_keys=True).encode())
+    for source in SOURCES:
+        digest.update(Path(__file__).with_name(source).read_bytes())
+    for name in names:
+        try:
+            status = os.stat(folder / name)
+        except OSError as error:
+            raise DataError(f"{folder / name} cannot be read: {error}") from error
+        digest.update(f"\0{name}\0{status.st_size}\0{status.st_mtime_ns}".encode())
+    return digest.hexdigest()
+
+
+def _encode(
+    folder: Path, names: Sequence[str], encoder: CrossingEncoder, kept: Path | None
+) -> Events:
+    began, said = time.monotonic(), False
+    steps, channels, starts = [], [], [0]
+    for name in names:
+        audio, rate = read_audio(folder / name)
+        try:
+            spikes = encoder(audio, rate)
+        except ValueError as error:
+            raise DataError(f"{folder / name} cannot be encoded: {error}") from error
+        steps.append(spikes.step)
+        channels.append(spikes.channel.astype(np.int16))
+        starts.append(starts[-1] + len(spikes.step))
+        if not said and time.monotonic() - began > SAID_AFTER_SECONDS:
+            where = f"once, kept in {kept}" if kept else "in every process: no folder to keep them"
+            logger.warning("hetsyn_triton: encoding %d audio files (%s)", len(names), where)
+            said = True
+    return Events(
+        torch.from_numpy(np.concatenate(steps)),
+        torch.from_numpy(np.concatenate(channels)),
+        torch.tensor(starts),
+    )
+
+
+def _read(path: Path) -> Events | None:
+    """What the file holds; None where it is not there, or damaged."""
+    try:
+        with np.load(io.BytesIO(unseal(path.read_bytes())), allow_pickle=False) as arrays:
+            found = Events(*(torch.from_numpy(arrays[name]) for name in Events._fields))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        logger.warning("hetsyn_triton: %s is damaged and made anew: %s", path, error)
+        return None
+    return found
+
+
+def _write(path: Path, events: Events) -> None:
+    content = io.BytesIO()
+    np.savez(content, **{name: part.numpy() for name, part in events._asdict().items()})
+    try:
+        write_atomically(path, lambda file: file.write(seal(content.getvalue())))
+    except OSError as error:  # a full disk, say
+        logger.warning("hetsyn_triton: the encoded spikes are not kept in %s: %s", path, error)
+    with suppress(OSError):
+        for left in partials(path.parent):
+            if time.time() - left.stat().st_mtime > STALE_SECONDS:
+                left.unlink(missing_ok=True)

@@ -1,0 +1,77 @@
+"""Free Spoken Digit Dataset: an open stand-in for the licensed corpora of the HetSyn paper."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ..errors import DataError
+from ..options import Option
+from .task import Recording, SpokenWords, audio_files, encoder_options
+
+TEST_RECORDINGS = range(5)  # of each speaker and digit, in the official split
+NAME = re.compile(r"([0-9])_([a-z0-9]+)_([0-9]+)", re.IGNORECASE)
+
+
+class SpokenDigits(SpokenWords):
+    """3,000 recordings of the digits 0 to 9 at 8 kHz: 6 speakers, 50 of each digit.
+
+    Files are named DIGIT_SPEAKER_NUMBER.wav. The official split is the default: numbers 0 to 4 are
+    the test set (300), the others are trained on (2,700), so all speakers are in both. `speaker`,
+    a name or its place from 0 in alphabetical order, makes all recordings of that speaker the test
+    set and trains on all the others.
+    """
+
+    name = "fsdd"
+    home = "fsdd"
+    out_features = 10
+    help = (
+        "The Free Spoken Digit Dataset is read from --data-dir, or from the folder fsdd of the "
+        "folder HETSYN_DATA names: its folder recordings, or the folder that holds it. It can be "
+        "had from https://github.com/Jakobovski/free-spoken-digit-dataset"
+    )
+    defaults: ClassVar[Mapping[str, Any]] = {
+        **SpokenWords.defaults,
+        "hidden": (64, 32),
+        "weight_decay": 1e-2,
+        "dropout": 0.5,
+    }
+    options: ClassVar[Mapping[str, Option]] = {
+        **encoder_options(steps=100),  # 1 s, in which 99 % of the recordings end
+        "speaker": Option(
+            None,
+            lambda v: v is None or (isinstance(v, str) and v != "") or (type(v) is int and v >= 0),
+            "nothing, a speaker's name or number",
+        ),
+    }
+
+    def recordings(self, folder: Path) -> list[Recording]:
+        named = []
+        for parts in audio_files(folder):
+            match = NAME.fullmatch(Path(parts[-1]).stem)
+            if match is None:
+                raise DataError(
+                    f"{folder.joinpath(*parts)}: expected a name such as 7_jackson_32.wav. "
+                    f"{self.help}"
+                )
+            named.append(("/".join(parts), int(match[1]), match[2].lower(), int(match[3])))
+        left_out = self._left_out(sorted({speaker for _, _, speaker, _ in named}))
+        found = []
+        for name, digit, speaker, number in named:
+            tested = number in TEST_RECORDINGS if left_out is None else speaker == left_out
+            identity = f"{digit}_{speaker}_{number}"
+            found.append(Recording(name, identity, digit, "test" if tested else "train"))
+        return found
+
+    def _left_out(self, speakers: list[str]) -> str | None:
+        wanted = self.option["speaker"]
+        if wanted is None or not speakers:
+            return None
+        if isinstance(wanted, int) and wanted < len(speakers):
+            return speakers[wanted]
+        if wanted in speakers:
+            return str(wanted)
+        raise DataError(
+            f"speaker: expected one of {', '.join(speakers)}, or 0 to {len(speakers) - 1}, "
+            f"got {wanted!r}"
+        )

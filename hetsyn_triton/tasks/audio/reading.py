@@ -1,0 +1,35 @@
+"""Audio files as samples: wav, flac, NIST SPHERE and whatever else libsndfile reads."""
+
+from pathlib import Path
+
+import numpy as np
+
+from hetsyn_triton.extras import require_extra
+
+from ..errors import DataError
+from .headers import check_header
+
+
+def read_audio(path: str | Path) -> tuple[np.ndarray, int]:
+    """Samples [n] in [-1, 1], float32, and how many of them make a second.
+
+    Several channels are averaged. DataError, naming the file, where it cannot be read, is damaged
+    or shorter than its header says, holds values that are not finite, or is a NIST SPHERE file
+    with compressed samples.
+    """
+    require_extra("reading audio files", "soundfile")
+    import soundfile
+
+    path = Path(path)
+    check_header(path)
+    try:
+        with soundfile.SoundFile(path) as file:
+            samples = file.read(dtype="float32", always_2d=True)
+            rate, promised = file.samplerate, file.frames
+    except (OSError, soundfile.SoundFileError) as error:
+        raise DataError(f"{path} cannot be read as audio: {error}") from error
+    if len(samples) != promised:
+        raise DataError(f"{path} is truncated: {len(samples)} of {promised} samples can be read")
+    if not np.isfinite(samples).all():
+        raise DataError(f"{path} is damaged: some of its samples are not finite")
+    return samples.mean(axis=1), rate

@@ -1,0 +1,151 @@
+"""What the tasks on recordings of speech have in common: files, spikes, settings."""
+
+import os
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..classification import Classification, Samples
+from ..digits import VALIDATION, stratified_split
+from ..errors import DataError
+from ..events import Events, bin_events
+from ..options import Option, integer, number
+from .cache import encoded
+from .crossings import CHANNELS, NORMALISATIONS, SCALES, CrossingEncoder
+
+FIRST_STEP = 11  # of those summed for the class scores
+SUFFIXES = (".wav", ".flac", ".sph")
+
+
+class Recording(NamedTuple):
+    """One audio file: its `name` in the corpus's folder, what no two recordings of the corpus
+    share, its class, and "train" or "test"."""
+
+    name: str
+    identity: str
+    label: int
+    split: str
+
+
+def encoder_options(**changes: Any) -> dict[str, Option]:
+    """The encoder's settings as a task's own, with other defaults for some; and `validation`."""
+    default = CrossingEncoder(**changes)
+    return {
+        "hop_ms": number(default.hop_ms, 1, 1000),
+        "steps": integer(default.steps, FIRST_STEP + 1, 100_000),
+        "normalisation": _one_of(default.normalisation, NORMALISATIONS),
+        "scale": _one_of(default.scale, SCALES),
+        "range_db": number(default.range_db, 1, 1000),
+        "validation": VALIDATION._replace(default=0.0),  # the published splits hold nothing out
+    }
+
+
+def _one_of(default: str, allowed: tuple[str, ...]) -> Option:
+    return Option(default, lambda v: v in allowed, f"one of {', '.join(allowed)}")
+
+
+class SpokenWords(Classification):
+    """Recordings of single words as the spikes of the threshold-crossing encoder.
+
+    A subclass says in `recordings` which files there are. `hop_ms`, `steps`, `normalisation`,
+    `scale` and `range_db` are the encoder's (`CrossingEncoder`); `validation` is the part of each
+    class held out of training. Spikes are kept as events and on disk (`cache`); batches are binned
+    as they are asked for.
+    """
+
+    reads_files = True
+    in_features = CHANNELS
+    input_label = "channel"
+    first_step = FIRST_STEP
+    evaluation_batch_size = 64
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "epochs": 50,
+        "batch_size": 32,
+        "optimizer": "adamw",
+        "lr": 2e-3,
+        "decay_lr": 4e-3,
+        "schedule": "cosine",
+        "warmup": 0.05,
+        "readout": "summed-softmax",
+        "surrogate": "multi-gaussian",
+        "tau": "uniform(5,20)",
+        "tau_reset": 20.0,
+        "tau_adaptation": 100.0,
+        "adaptation": 0.05,
+    }
+    options: ClassVar[Mapping[str, Option]] = encoder_options()
+    home: ClassVar[str]  # the corpus's folder in that which HETSYN_DATA names
+    help: ClassVar[str]  # where to get it and where to put it
+    events: Events
+    """The spikes of all recordings; there once `splits` are."""
+
+    @abstractmethod
+    def recordings(self, folder: Path) -> list[Recording]:
+        """The recordings in `folder`, in an order that depends on their names alone."""
+
+    def load(self) -> dict[str, Samples]:
+        folder = self.folder()
+        found = self.recordings(folder)
+        for split in ("train", "test"):
+            if not any(recording.split == split for recording in found):
+                raise DataError(f"{folder} holds no recording to {split} with. {self.help}")
+        _check_once(folder, found)
+        self.events = encoded(folder, [recording.name for recording in found], self.encoder())
+        labels = torch.tensor([recording.label for recording in found])
+        train = torch.tensor([recording.split == "train" for recording in found])
+        rows = train.nonzero()[:, 0]
+        held_out, left = stratified_split(labels[rows].numpy(), (self.option["validation"],))
+        parts = {
+            "train": rows[left],
+            "validation": rows[held_out],
+            "test": (~train).nonzero()[:, 0],
+        }
+        return {name: Samples(part, labels[part]) for name, part in parts.items() if len(part)}
+
+    def encoder(self) -> CrossingEncoder:
+        """The encoder with the task's settings."""
+        option = self.option
+        return CrossingEncoder(
+            hop_ms=option["hop_ms"],
+            steps=option["steps"],
+            normalisation=option["normalisation"],
+            scale=option["scale"],
+            range_db=option["range_db"],
+        )
+
+    def folder(self) -> Path:
+        """Where the corpus is: `data_dir`, or `home` in HETSYN_DATA."""
+        folder = self.data_dir
+        if folder is None and os.environ.get("HETSYN_DATA"):
+            folder = Path(os.environ["HETSYN_DATA"]) / self.home
+        if folder is None:
+            raise DataError(f"data_dir: expected the corpus's folder, got none. {self.help}")
+        if not folder.is_dir():
+            raise DataError(f"data_dir: expected a folder, got {folder}. {self.help}")
+        return folder
+
+    def encode(self, values: Tensor) -> Tensor:
+        return bin_events(self.events.take(values), self.option["steps"], CHANNELS, 1, "plain")
+
+
+def _check_once(folder: Path, recordings: list[Recording]) -> None:
+    """DataError where a recording is there twice, as one converted beside its original is."""
+    names: dict[str, str] = {}
+    for recording in recordings:
+        other = names.setdefault(recording.identity, recording.name)
+        if other != recording.name:
+            raise DataError(f"{folder} holds one recording twice: {other} and {recording.name}")
+
+
+def audio_files(folder: Path) -> Iterator[tuple[str, ...]]:
+    """The parts of the name in `folder` of each audio file in it, at any depth, sorted."""
+    names = []
+    for place, _, files in os.walk(folder, followlinks=True):
+        for file in files:
+            if Path(file).suffix.lower() in SUFFIXES:
+                names.append(Path(place, file).relative_to(folder).parts)
+    yield from sorted(names)

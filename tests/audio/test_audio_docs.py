@@ -1,0 +1,47 @@
+"""What docs/training.md says of speech is what runs."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from corpora import tone, write
+
+from hetsyn_triton.cli import train as command
+from hetsyn_triton.cli.commands import run
+from hetsyn_triton.tasks import TASKS
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs/training.md").read_text(encoding="utf-8")
+SPEECH = PAGE.split("## Speech\n")[1].split("\n## ")[0]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", SPEECH, flags=re.DOTALL | re.MULTILINE)
+
+
+def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "7_jackson_32.wav", tone(7, 32))
+    begun: list[dict[str, object]] = []
+    monkeypatch.setattr(command, "train", lambda config, *_, **__: begun.append(config.options))
+    for line in blocks("bash")[0].splitlines():
+        assert run(shlex.split(line, comments=True)[1:]) == 0
+    assert [options["speaker"] for options in begun] == [None, "theo"]
+    assert (tmp_path / "seven.png").is_file()
+
+
+def test_the_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "7_jackson_32.wav", tone(7, 32))
+    names: dict[str, object] = {}
+    exec(compile(blocks("python")[0], "docs/training.md", "exec"), names)
+    assert names["spikes"].step.max() < 200  # type: ignore[attr-defined]
+
+
+def test_every_setting_is_named() -> None:
+    (row,) = [line for line in PAGE.splitlines() if line.startswith("| `fsdd` | `hop_ms`")]
+    named = re.findall(r"`([a-z_]+)`", row)
+    for option in TASKS["fsdd"].options:
+        assert option in named
+    for name in ("tidigits", "ti46"):
+        assert [*TASKS[name].options, "speaker"] == list(TASKS["fsdd"].options)
