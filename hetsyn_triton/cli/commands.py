@@ -103,11 +103,12 @@ def cli() -> None:
     help="Go on with the run in this folder.",
 )
 def train_command(**given: Any) -> Callable[[], int]:
-    """Train a network on digits (default), smnist or pattern-generation.
+    """Train a network on digits (default), smnist, psmnist, idx, pattern-generation,
+    delayed-match, shd, fsdd, tidigits or ti46.
 
     The run folder gets the configuration, a line of metrics per epoch, the checkpoint, a summary
     and pictures. What no option says is the task's own default, to be read in config.json;
-    docs/training.md describes the tasks.
+    docs/tasks.md describes the tasks.
     """
     return _later("train", **given)
 

@@ -74,7 +74,7 @@ def draw_sample(task: Task, network: SpikingNetwork, device: torch.device, path:
             (span.start + span.stop) / 2, 1.02, span.label, color=INK, fontsize=8, ha="center",
             transform=rows[0].get_xaxis_transform(),
         )  # fmt: skip
-    rows[-1].set(xlabel=f"time ({task.time_unit})", xlim=(0, len(output)))
+    rows[-1].set(xlabel=f"time ({task.step_label or task.time_unit})", xlim=(0, len(output)))
     save_figure(figure, path)
 
 

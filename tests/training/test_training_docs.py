@@ -53,10 +53,10 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "train", lambda config, *_, **__: begun.append(config.task))
     for line in blocks("bash")[0].splitlines():
         assert run(shlex.split(line, comments=True)[1:]) == 0
-    assert begun == ["digits", "smnist", "pattern-generation", "digits"]
+    assert begun == ["digits", "smnist", "pattern-generation", "delayed-match", "idx", "digits"]
 
 
 def test_every_task_setting_is_named() -> None:
-    for name in ("digits", "smnist", "pattern-generation"):
+    for name in ("digits", "smnist", "idx", "pattern-generation", "delayed-match", "shd"):
         (row,) = [line for line in PAGE.splitlines() if line.startswith(f"| `{name}`")]
         assert re.findall(r"`([a-z_]+)`:", row) == list(TASKS[name].options)

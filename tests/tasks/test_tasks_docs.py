@@ -1,0 +1,36 @@
+"""What docs/tasks.md says of the tasks is so."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from hetsyn_triton.tasks import TASKS
+from hetsyn_triton.tasks.shd import CHANNELS, STEPS
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs/tasks.md").read_text(encoding="utf-8")
+NAMES = ["digits", "smnist", "psmnist", "idx", "pattern-generation", "delayed-match", "shd"]
+
+
+def test_every_task_is_named() -> None:
+    assert set(NAMES) <= set(TASKS)
+    for name in TASKS:
+        assert f"`{name}`" in PAGE
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_setting_is_named(name: str) -> None:
+    (section,) = re.findall(rf"^## (?:\w+ and )?{name}\b.*?(?=^## |\Z)", PAGE, re.M | re.S)
+    for option in TASKS[name].options:
+        assert f"`{option}" in section
+
+
+@pytest.mark.parametrize("name", ["digits", "pattern-generation", "delayed-match", "shd"])
+def test_sizes(name: str) -> None:
+    """Steps and channels of the table are those of a batch."""
+    steps, channels = re.findall(rf"^\| `{name}` \|.*\| (\d+), (\d+) \|", PAGE, re.M)[0]
+    if name == "shd":
+        assert (int(steps), int(channels)) == (STEPS, CHANNELS)
+    else:
+        batch = next(TASKS[name]().batches("test"))
+        assert (int(steps), int(channels)) == (batch.input.shape[0], batch.input.shape[2])
