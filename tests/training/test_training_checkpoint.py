@@ -154,6 +154,15 @@ def group(**parts: Any) -> Callable[[Content], Content]:
     return changing
 
 
+def best(**parts: Any) -> Callable[[Content], Content]:
+    return lambda content: {**content, "best": {**content["best"], **parts}}
+
+
+def best_weights(change: Callable[[torch.Tensor], Any]) -> Callable[[Content], Content]:
+    name = "layers.0.weight"
+    return lambda c: best(model={**c["best"]["model"], name: change(c["best"]["model"][name])})(c)
+
+
 def lines(change: Callable[[list[Content]], Any]) -> Callable[[Content], Content]:
     return lambda content: {**content, "history": change(content["history"])}
 
@@ -182,6 +191,16 @@ def lines(change: Callable[[list[Content]], Any]) -> Callable[[Content], Content
             lambda c: {**c, "model": {**c["model"], "layers.0.decay.raw": torch.full((4, 2), 2.0)}},
             "weights that cannot be",
         ),
+        (changed(best=1), "best: expected nothing, or the epoch and the model"),
+        (changed(best={}), "best: expected nothing, or the epoch and the model"),
+        (changed(best=None), "best: expected epoch [12], got None"),
+        (best(epoch=0), "best: expected epoch [12], got 0"),
+        (best(epoch=1.0), "best: expected nothing, or"),
+        (best(model=None), "best: expected nothing, or"),
+        (best(model={}), "of another architecture"),
+        (best(more=1), "best: expected nothing, or"),
+        (best_weights(lambda w: w[:3]), r"\(3, 2\) float32 in .* and \(4, 2\) float32 in"),
+        (best_weights(lambda w: w * math.nan), "best: expected finite values, got others in lay"),
         (changed(epoch=99), "history: expected"),
         (changed(epoch=-1), "epoch: expected an integer of at least 0, got -1"),
         (changed(epoch=1.0), "epoch: expected"),

@@ -10,7 +10,8 @@ import pytest
 from hetsyn_triton.cli import train as command
 from hetsyn_triton.cli.commands import run
 from hetsyn_triton.tasks import TASKS
-from hetsyn_triton.training import default_config, evaluate, load_run
+from hetsyn_triton.tasks.readouts import READOUTS
+from hetsyn_triton.training import config, default_config, evaluate, load_run
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/training.md").read_text(encoding="utf-8")
@@ -54,6 +55,34 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for line in blocks("bash")[0].splitlines():
         assert run(shlex.split(line, comments=True)[1:]) == 0
     assert begun == ["digits", "smnist", "pattern-generation", "delayed-match", "idx", "digits"]
+
+
+def test_the_commands_for_several_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What torchrun is given is accepted; that it trains is in test_training_parallel.py."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(config, "_device_is_here", lambda device: True)
+    begun: list[str] = []
+    monkeypatch.setattr(command, "train", lambda config, *_, **__: begun.append(config.task))
+    for line in blocks("bash")[1].splitlines():
+        launched, _, arguments = line.partition(" -m hetsyn_triton ")
+        assert launched == "torchrun --nproc-per-node 2"
+        assert run(shlex.split(arguments)) == 0
+    assert begun == ["digits", "shd"]
+
+
+def test_every_setting_of_the_training_is_named() -> None:
+    table = PAGE.partition("## Settings of the training")[2].partition("## Three")[0]
+    for name in (
+        *("optimizer", "lr", "weight_decay", "decay_lr", "decay_weight_decay", "schedule"),
+        *("warmup", "schedule_unit", "horizon", "step_factor", "step_every", "clip", "readout"),
+        "test_every",
+    ):
+        assert name in config.FIELDS
+        assert f"`{name}`" in table
+    for readout in READOUTS:
+        assert f"`{readout}`" in table
 
 
 def test_every_task_setting_is_named() -> None:

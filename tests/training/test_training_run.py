@@ -262,9 +262,67 @@ def test_a_metric_that_is_not_finite(
 ) -> None:
     kind = type(Trainer(louder()).task)
     monkeypatch.setattr(kind, "metrics", lambda *_: {"accuracy": math.nan})
-    with pytest.raises(NonFiniteError, match="the mean of accuracy over a batch is nan"):
+    message = r"the mean of accuracy over a batch is nan at step 1 \(epoch 1, batch 1\)"
+    with pytest.raises(NonFiniteError, match=message):
         train(louder(), tmp_path / "run", pictures=False)
     assert load_run(tmp_path / "run").epoch == 0
+
+
+@pytest.mark.parametrize("what", ["loss", "metrics"])
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_a_split_that_is_not_finite(
+    louder: Louder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, split: str
+) -> None:
+    """It is named with the step it came after, the epoch before is kept, and the run goes on."""
+    kind = type(Trainer(louder()).task)
+    batches, measured, asked = kind.batches, getattr(kind, what), [""]
+
+    def noting(self: Any, split: str, epoch: int = 0, start: int = 0) -> Any:
+        asked.append(split)
+        return batches(self, split, epoch, start)
+
+    def spoilt(self: Any, *given: Any) -> Any:
+        value = measured(self, *given)
+        if asked[-1] != split or asked.count(split) < 2:
+            return value
+        return value * math.nan if what == "loss" else {"accuracy": math.inf}
+
+    monkeypatch.setattr(kind, "batches", noting)
+    monkeypatch.setattr(kind, what, spoilt)
+    name = "loss over a batch is nan" if what == "loss" else "accuracy over a batch is inf"
+    message = rf"the mean of {name} of {split} after step 10 \(epoch 2\)"
+    with pytest.raises(NonFiniteError, match=message):
+        train(louder(), tmp_path / "run", pictures=False)
+    assert load_run(tmp_path / "run").epoch == 1
+    monkeypatch.setattr(kind, what, measured)
+    assert resume(tmp_path / "run", pictures=False).epoch == 4
+
+
+def gradients_of_a_step(config: TrainConfig) -> list[torch.Tensor]:
+    trainer = Trainer(config)
+    trainer._train_on(next(trainer.task.batches("train")))
+    return [p.grad for p in trainer.network.parameters() if p.grad is not None]
+
+
+def test_clipping(louder: Louder) -> None:
+    whole = gradients_of_a_step(louder())
+    norm = torch.nn.utils.get_total_norm(whole).item()
+    clipped = gradients_of_a_step(louder(clip=norm / 4))
+    assert torch.nn.utils.get_total_norm(clipped).item() == pytest.approx(norm / 4, rel=1e-4)
+    for a, b in zip(whole, clipped, strict=True):
+        assert torch.allclose(a / 4, b, rtol=1e-4, atol=0)
+    for a, b in zip(whole, gradients_of_a_step(louder(clip=2 * norm)), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_norm_that_overflows(louder: Louder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every gradient is finite and their norm is not: no step is made with gradients of 0."""
+    kind = type(Trainer(louder()).task)
+    loss = kind.loss
+    monkeypatch.setattr(kind, "loss", lambda *given: loss(*given) * 1e25)
+    message = r"the norm of all gradients is inf at step 1 \(epoch 1, batch 1\)"
+    with pytest.raises(NonFiniteError, match=message):
+        gradients_of_a_step(louder(clip=1.0))
 
 
 def test_means_are_weighted_by_samples() -> None:
