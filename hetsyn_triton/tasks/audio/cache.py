@@ -32,7 +32,8 @@ from .reading import read_audio
 
 logger = logging.getLogger("hetsyn_triton")
 
-SOURCES = ("bands.py", "crossings.py", "headers.py", "reading.py")  # what spikes depend on
+SOURCES = ("bands.py", "cache.py", "crossings.py", "headers.py", "reading.py")
+"""What the spikes, and the form they are kept in, depend on."""
 STALE_SECONDS = 24 * 3600.0  # after which a file being written is a killed writer's
 SAID_AFTER_SECONDS = 1.0
 
