@@ -6,6 +6,7 @@
 Lanes along inputs or along neurons, whichever fills its blocks better: the numbers are the same.
 The other feature is called `other`. 4 fused multiply-adds per synapse, sample and step; a synapse's
 x, y and both sums stay in registers for SPAN steps, with one vector load and one broadcast a step.
+With AVX-512's registers two vectors go together: one alone waits for itself a third of the time.
 
 A task is a block of lanes and up to OTHERS others, over all samples. Order of a sum: all steps of a
 sample ascending make a partial sum, samples are added ascending.
@@ -20,7 +21,7 @@ from .arrays import blocks_of, flat, optional, packed
 from .compiling import borrowing, inlined, kernel
 from .rows import aligned, load_row
 from .threads import grouped, run
-from .vectors import add, fma, lanes, load, spread, store
+from .vectors import WIDE, add, fma, lanes, load, spread, store
 
 SPAN = 128
 """Steps whose inputs and gradients, a block of each, lie in the first cache together."""
@@ -61,6 +62,42 @@ def _sweep(along, place, other, lane, r, states, state, T, along_inputs):
     store(states, state + L, y)
     store(states, state + 2 * L, dw)
     store(states, state + 3 * L, dr)
+
+
+@inlined
+def _sweep_two(along, place, other, lane, r0, r1, states, state, T, along_inputs):
+    """`_sweep` of `lane` and the next one, whose state is the next: two chains of operations that
+    do not wait for each other. Needs more registers than AVX2 has."""
+    L = lanes(along)
+    second = state + 4 * L
+    x0, y0 = load(states, state), load(states, state + L)
+    x1, y1 = load(states, second), load(states, second + L)
+    dw0, dr0 = load(states, state + 2 * L), load(states, state + 3 * L)
+    dw1, dr1 = load(states, second + 2 * L), load(states, second + 3 * L)
+    if along_inputs:
+        for t in range(T):
+            z = load(along, place + t * L)
+            g0, g1 = spread(other, t * L + lane), spread(other, t * L + lane + 1)
+            y0, y1 = fma(r0, y0, x0), fma(r1, y1, x1)
+            x0, x1 = fma(r0, x0, z), fma(r1, x1, z)
+            dr0, dr1 = fma(g0, y0, dr0), fma(g1, y1, dr1)
+            dw0, dw1 = fma(g0, x0, dw0), fma(g1, x1, dw1)
+    else:
+        for t in range(T):
+            g = load(along, place + t * L)
+            y0, y1 = fma(r0, y0, x0), fma(r1, y1, x1)
+            x0 = fma(r0, x0, spread(other, t * L + lane))
+            x1 = fma(r1, x1, spread(other, t * L + lane + 1))
+            dr0, dr1 = fma(g, y0, dr0), fma(g, y1, dr1)
+            dw0, dw1 = fma(g, x0, dw0), fma(g, x1, dw1)
+    store(states, state, x0)
+    store(states, state + L, y0)
+    store(states, state + 2 * L, dw0)
+    store(states, state + 3 * L, dr0)
+    store(states, second, x1)
+    store(states, second + L, y1)
+    store(states, second + 2 * L, dw1)
+    store(states, second + 3 * L, dr1)
 
 
 @kernel
@@ -123,7 +160,14 @@ def _gradient(
                     )
                     for h in range(here):
                         out = ((replica * blocks + first_block + h) * M + first) * L
-                        for m in range(m0, m0 + width):
+                        pairs = width // 2 * 2 if WIDE else 0
+                        for m in range(m0, m0 + pairs, 2):
+                            _sweep_two(
+                                lane_tiles, h * SPAN * L, other_tile, m - m0,
+                                load(decay, out + m * L), load(decay, out + (m + 1) * L), states,
+                                (h * OTHERS + m) * 4 * L, steps, along_inputs,
+                            )  # fmt: skip
+                        for m in range(m0 + pairs, m0 + width):
                             _sweep(
                                 lane_tiles, h * SPAN * L, other_tile, m - m0,
                                 load(decay, out + m * L), states, (h * OTHERS + m) * 4 * L, steps,

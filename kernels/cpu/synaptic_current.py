@@ -36,15 +36,20 @@ AHEAD = 8
 @inlined
 def _copy_chunk(z, first, step, n, tile, T):
     """z[first + t step + s], s < n -> tile [T, n]; returns the first step that is not all zero."""
+    L = lanes(z)
+    whole = n - n % L
     begin = T
     for t in range(T):
-        for s in range(0, n, lanes(z)):  # rows of a sample lie far apart
-            prefetch(z, first + (t + AHEAD) * step + s)
-        for s in range(n):
-            tile[t * n + s] = z[first + t * step + s]
+        source, target = first + t * step, t * n
+        for s in range(0, n, L):  # rows of a sample lie far apart
+            prefetch(z, source + AHEAD * step + s)
+        for s in range(0, whole, L):
+            store(tile, target + s, load(z, source + s))
+        for s in range(whole, n):
+            tile[target + s] = z[source + s]
         if begin == T:
             for s in range(n):
-                if tile[t * n + s] != 0:
+                if tile[target + s] != 0:
                     begin = t
                     break
     return begin

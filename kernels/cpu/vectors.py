@@ -11,13 +11,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
 BYTES = 64
 """Of a vector: the widest registers there are. On AVX2, two registers keep both pipes busy."""
+
+
+WIDE = bool(binding.get_host_cpu_features().get("avx512f"))
+"""Whether there are 32 registers of BYTES. Numba keeps compiled code by the processor's features,
+of which this is one."""
 
 
 def lanes_of(itemsize: int) -> int:

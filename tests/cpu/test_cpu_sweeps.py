@@ -1,0 +1,44 @@
+"""The two inner loops of the parameter gradient: a machine takes one of them for most synapses, and
+no bit may depend on which."""
+
+from typing import Any
+
+import numba
+import numpy as np
+import pytest
+
+from hetsyn_triton.kernels.cpu import parameter_gradient
+from hetsyn_triton.kernels.cpu.vectors import lanes, lanes_of, load
+
+_one, _two = parameter_gradient._sweep, parameter_gradient._sweep_two
+
+
+@numba.njit
+def _singly(along, other, lane, decay, states, T, along_inputs):
+    L = lanes(along)
+    for k in range(2):
+        r = load(decay, k * L)
+        _one(along, L, other, lane + k, r, states, k * 4 * L, T, along_inputs)
+
+
+@numba.njit
+def _together(along, other, lane, decay, states, T, along_inputs):
+    L = lanes(along)
+    r0, r1 = load(decay, 0), load(decay, L)
+    _two(along, L, other, lane, r0, r1, states, 0, T, along_inputs)
+
+
+@pytest.mark.parametrize("along_inputs", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("T", [0, 1, 37])
+def test_two_at_once_are_one_after_the_other(T: int, dtype: Any, along_inputs: bool) -> None:
+    random = np.random.default_rng(T)
+    L = lanes_of(np.dtype(dtype).itemsize)
+    along, other = (random.standard_normal((T + 1) * L).astype(dtype) for _ in range(2))
+    decay = random.random(2 * L).astype(dtype)
+    states = random.standard_normal(8 * L).astype(dtype)
+    singly, together = states.copy(), states.copy()
+    _singly(along, other, 3, decay, singly, T, along_inputs)
+    _together(along, other, 3, decay, together, T, along_inputs)
+    assert np.array_equal(singly, together)
+    assert T == 0 or not np.array_equal(together, states)
