@@ -56,7 +56,7 @@ def bin_events(events: Events, steps: int, channels: int, width_us: int, binning
         channel = channels - 1 - channel
     else:
         step = events.times.div(width_us, rounding_mode="floor")
-    places = (step * count + sample) * channels + channel
-    shown = torch.zeros(steps * count * channels)
-    shown[places[step < steps]] = 1
-    return shown.view(steps, count, channels)
+    # What is too late falls into one step more, which is cut off: cheaper than leaving it out.
+    places = (step.clamp(max=steps) * count + sample) * channels + channel
+    shown = torch.zeros((steps + 1) * count * channels).index_fill_(0, places, 1)
+    return shown.view(steps + 1, count, channels)[:steps]
