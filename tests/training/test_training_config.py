@@ -156,6 +156,18 @@ BAD_OPTIONS: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {
     ),
     ("pattern-generation", "curves"): ("an integer from 1 to 1000", (0, -1, 1001, 1.0, True, None)),
 }
+SPEECH: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "hop_ms": ("a number from 1 to 1000", (0.5, 1001, float("nan"), True, "10", None)),
+    "steps": ("an integer from 12 to 100000", (11, 100_001, 100.0, True, "100", None)),
+    "normalisation": ("one of utterance, band, none", ("peak", 1, True, None)),
+    "scale": ("one of log, linear", ("db", 1, True, None)),
+    "range_db": ("a number from 1 to 1000", (0.5, 1001, float("inf"), True, "50", None)),
+    "validation": ("0 or a number from 0.01 to 0.7", (0.8, 1, -0.1, False, "0.1", None)),
+}
+BAD_OPTIONS |= {
+    (task, name): row for task in ("fsdd", "tidigits", "ti46") for name, row in SPEECH.items()
+}
+BAD_OPTIONS["fsdd", "speaker"] = ("nothing, a speaker's name or number", (1.5, True, ["theo"]))
 
 
 def test_every_option_of_every_task_is_in_the_table() -> None:
