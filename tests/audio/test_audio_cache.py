@@ -148,7 +148,7 @@ from hetsyn_triton.tasks.audio import CrossingEncoder, cache
 folder, start, *names = sys.argv[1:]
 while time.time() < float(start):
     pass
-for _ in range(30):
+for _ in range(12):
     events = cache.encoded(Path(folder), names, CrossingEncoder())
     for path in cache.cache_folder().glob("*.spikes"):
         if int(sys.argv[2][-1]) % 2 == 0:
