@@ -182,6 +182,7 @@ def evaluate(run: Run | str | Path, split: str = "test") -> dict[str, float]:
 def _complete(trainer: Trainer, folder: Path, reporter: Reporter, pictures: bool) -> Run:
     began = time.monotonic()
     ranks = trainer.ranks
+    reporter = reporter if ranks.first else Reporter()
     trainer.fit(folder, reporter)
     reporter.finishing()
     trainer.network.eval()
