@@ -32,8 +32,9 @@ RANK = {
     "__init__": 8,
     "tasks": 9,
     "training": 10,
-    "cli": 11,
-    "__main__": 12,
+    "studies": 11,
+    "cli": 12,
+    "__main__": 13,
 }
 
 

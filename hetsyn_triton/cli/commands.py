@@ -157,6 +157,33 @@ def encode_command(**given: Any) -> Callable[[], int]:
     return _later("encode", **given)
 
 
+@cli.command("study")
+@click.argument("name", metavar="variants|limited-neurons|noise|timescales|time-constants|cost")
+@click.option("--task", help="What to train on; by default the study's own choice.")
+@click.option("--seeds", type=int, help="How many seeds, from 0 on.")
+@click.option("--full", is_flag=True, help="The paper's size, not one that ends in minutes.")
+@click.option(
+    "--jobs", type=int, help="Cells side by side, a process each; by default one for each core."
+)
+@click.option(
+    "--set",
+    "more",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="A setting of the study, the task or the training; may be repeated. A wrong NAME lists "
+    "those there are.",
+)
+@click.option(
+    "--out", metavar="DIR", callback=_folder, help="Study folder; by default runs/study-NAME-TASK."
+)
+def study_command(**given: Any) -> Callable[[], int]:
+    """Run a study: many networks, a table and a picture.
+
+    The same command goes on with a study that was stopped. docs/studies.md describes them.
+    """
+    return _later("study", **given)
+
+
 @cli.command("info")
 def info_command() -> Callable[[], int]:
     """Print versions, devices, and what runs each operator."""

@@ -1,0 +1,172 @@
+"""`hetsyn study`: run one of the studies, or go on with it."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from hetsyn_triton.studies import StudyReporter, StudyResult, run_study
+from hetsyn_triton.studies.base import Cell, Row, Study
+from hetsyn_triton.studies.catalogue import study_class
+from hetsyn_triton.studies.folder import PICTURE, TABLE_CSV
+from hetsyn_triton.training import ConfigError
+
+from . import interrupts
+from .settings import named_value
+
+LINES = 40  # of a table on the terminal; the file has them all
+
+
+def run(
+    name: str,
+    task: str | None,
+    seeds: int | None,
+    full: bool,
+    jobs: int | None,
+    more: tuple[str, ...],
+    out: str | None,
+) -> int:
+    """Run study `name`; 1 where a cell failed."""
+    options = study_class(name).options.items()
+    lists = {"hidden", *(key for key, option in options if isinstance(option.small, list))}
+    changes = dict[str, Any]()
+    for text in more:
+        key, value = named_value(text)
+        if key in changes:
+            raise ConfigError(f"set: expected {key} once, got another value in {text!r}")
+        changes[key] = _listed(value) if key in lists else value
+    reporter = RichStudyReporter(Console())
+    try:
+        result = run_study(
+            name,
+            task=task,
+            seeds=seeds,
+            full=full,
+            out=out,
+            jobs=jobs,
+            reporter=reporter,
+            **changes,
+        )
+    except (Exception, KeyboardInterrupt) as error:
+        if not interrupts.is_interrupt(error):
+            raise
+        reporter.close()
+        interrupts.tell(f"Stopped.{reporter.way_on()}")
+        return interrupts.INTERRUPTED
+    finally:
+        reporter.close()
+    return 1 if result.failures else 0
+
+
+def _listed(value: Any) -> list[Any]:
+    """A list given as JSON, or as values with commas between them."""
+    if isinstance(value, str):
+        return [named_value(f"item={part.strip()}")[1] for part in value.split(",")]
+    return value if isinstance(value, list) else [value]
+
+
+class RichStudyReporter(StudyReporter):
+    """A bar of cells on a terminal, a line for each cell elsewhere; the table at the end."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.folder: Path | None = None
+        self.bar: Progress | None = None
+        self.running: list[str] = []
+        self.done = self.total = 0
+
+    def started(self, study: Study, folder: Path, done: int, total: int, jobs: int) -> None:
+        self.folder, self.done, self.total = folder, done, total
+        task = f" on {study.settings.task}" if study.settings.task else ""
+        side = f", {jobs} side by side" if jobs > 1 else ""
+        before = f", {done} of them done before" if done else ""
+        self._say(f"{study.name}{task}: {total} cells{before}{side}, into {folder}")
+        self._say(study.settings.sizes_in_words())
+        if not self.console.is_terminal:
+            return
+        self.bar = Progress(
+            MofNCompleteColumn(),
+            BarColumn(bar_width=None),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[running]}", markup=False),
+            console=self.console,
+            expand=True,
+        )
+        self.bar.add_task("", total=total, completed=done, running="")
+        self.bar.start()
+
+    def begun(self, cell: Cell) -> None:
+        interrupts.raise_if_asked()
+        self.running.append(cell.name)
+        self._show()
+
+    def ended(self, cell: Cell, error: str | None) -> None:
+        interrupts.raise_if_asked()
+        self.running.remove(cell.name)
+        self.done += error is None
+        if error is not None:
+            self._say(f"FAILED {cell.name}: {error}")
+        elif self.bar is None:
+            self._say(f"{self.done}/{self.total} {cell.name}")
+        self._show()
+
+    def finished(self, study: Study, result: StudyResult) -> None:
+        self.close()
+        self.console.print(_table(study, result.table))
+        if len(result.table) > LINES:
+            self._say(f"{len(result.table) - LINES} more lines are in {result.path / TABLE_CSV}")
+        self._say(study.settings.sizes_in_words())
+        for name, error in result.failures.items():
+            self._say(f"FAILED {name}: {error}")
+        if result.failures:
+            self._say("What failed is missing above; the same command tries it again.")
+        self._say(f"Everything is in {result.path}; the picture is {result.path / PICTURE}")
+
+    def way_on(self) -> str:
+        """How to go on with a study that ends early, to follow the reason."""
+        if self.folder is None:
+            return ""
+        return f" {self.done} of {self.total} cells are kept; the same command goes on with them."
+
+    def close(self) -> None:
+        """Take the bar down."""
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+    def _show(self) -> None:
+        if self.bar is not None:
+            shown = ", ".join(self.running)
+            self.bar.update(self.bar.task_ids[0], completed=self.done, running=shown)
+
+    def _say(self, line: str) -> None:
+        self.console.print(Text(line), soft_wrap=True)
+
+
+def _table(study: Study, rows: list[Row]) -> Table:
+    """The study's table: a mean with its deviation in one column."""
+    table = Table(title=f"{study.title} ({study.settings.size})")
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    shown = [n for n in columns if not n.endswith("_deviation") and n != "size"]
+    for name in shown:
+        table.add_column(
+            name.replace("_", " "), justify="right" if name in _numeric(rows) else "left"
+        )
+    for row in rows[:LINES]:
+        table.add_row(*(_cell(row, name) for name in shown))
+    return table
+
+
+def _numeric(rows: list[Row]) -> set[str]:
+    return {name for row in rows for name, value in row.items() if isinstance(value, (int, float))}
+
+
+def _cell(row: Row, name: str) -> str:
+    value, deviation = row.get(name), row.get(f"{name}_deviation")
+    if value is None:
+        return "-"
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return text if deviation is None else f"{text} ± {deviation:.2g}"

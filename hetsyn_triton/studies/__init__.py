@@ -1,0 +1,6 @@
+"""Studies: many runs, one question, a table and a picture."""
+
+from .catalogue import STUDIES
+from .runner import StudyReporter, StudyResult, run_study
+
+__all__ = ["STUDIES", "StudyReporter", "StudyResult", "run_study"]

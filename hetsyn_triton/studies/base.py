@@ -1,0 +1,102 @@
+"""What a study is: cells to work through, a table made of their rows, and a picture of it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from hetsyn_triton.tasks import task_class
+
+from .options import StudyOption
+from .settings import StudySettings
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Row = dict[str, Any]
+"""One line of a table: names and JSON scalars."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One piece of work, done whole or not at all: `name` is that of its files, `values` say what
+    it is (JSON)."""
+
+    name: str
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A cell that is done: its rows, and what else the picture needs (JSON)."""
+
+    cell: Cell
+    rows: list[Row]
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a cell works: `runs` is the folder for run folders, `threads` how many it may use."""
+
+    runs: Path
+    threads: int
+
+
+class Study(ABC):
+    """One question and how it is answered.
+
+    A study names itself, its task by default (None: it trains on none), its numbers of seeds, the
+    fields of TrainConfig that it `varies` itself, and its own `options`.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    default_task: ClassVar[str | None] = "digits"
+    small_seeds: ClassVar[int] = 3
+    full_seeds: ClassVar[int] = 10
+    varies: ClassVar[frozenset[str]] = frozenset()
+    options: ClassVar[Mapping[str, StudyOption]] = {}
+    alone: ClassVar[bool] = False  # whether its cells must not run side by side
+
+    def __init__(self, settings: StudySettings) -> None:
+        self.settings = settings
+
+    @classmethod
+    def wants(cls, task: str) -> str | None:
+        """What kind of task the study needs, where `task` is another; None where it will do."""
+        return None
+
+    @property
+    def option(self) -> dict[str, Any]:
+        """The study's own settings."""
+        return self.settings.options
+
+    @property
+    def score(self) -> str:
+        """The measure the study looks at: the task's score, or else its loss."""
+        assert self.settings.task is not None
+        return task_class(self.settings.task).score or "loss"
+
+    @property
+    def unit(self) -> str:
+        """The task's unit of time."""
+        assert self.settings.task is not None
+        return task_class(self.settings.task).time_unit
+
+    @abstractmethod
+    def cells(self) -> list[Cell]:
+        """All that has to be done, in the order it is begun."""
+
+    @abstractmethod
+    def run(self, cell: Cell, place: Place) -> Finished:
+        """Do one cell."""
+
+    @abstractmethod
+    def table(self, done: Sequence[Finished]) -> list[Row]:
+        """The table: what the rows of all cells come to."""
+
+    @abstractmethod
+    def draw(self, table: Sequence[Row], done: Sequence[Finished]) -> "Figure":
+        """The picture, without its caption."""

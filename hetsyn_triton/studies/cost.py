@@ -1,0 +1,229 @@
+"""What a time constant per synapse costs: parameters, memory and time of a training step."""
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from hetsyn_triton.modules import MODELS, SpikingNetwork, make_network
+from hetsyn_triton.optim import clamp_decays_, parameter_groups
+from hetsyn_triton.tasks.seeds import seeded_generator
+
+from .base import Cell, Finished, Place, Row, Study
+from .machine import cpu_name
+from .memory import growth, in_a_process, kept_for_backward
+from .networks import form
+from .options import integer, integers, names
+from .statistics import chosen
+from .variants import FORMS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+RATE = 0.1  # of the input's spikes, per channel and step
+CLASSES = 20
+MOST_TURNS = 5  # of a fast model in a round
+
+
+class Load(NamedTuple):
+    """One network and its input."""
+
+    model: str
+    recurrent: bool
+    neurons: int
+    inputs: int
+    steps: int
+    samples: int
+
+
+class Cost(Study):
+    """A training step (forward, cross-entropy, backward, AdamW, clamp) of each model by hidden
+    size, on random spikes of `inputs` channels, `steps` steps and `samples` samples.
+
+    Times are medians of rounds in which the models take turns, so that what the machine does
+    meanwhile meets them all. Memory is the growth of a process of its own at the peak of a step,
+    and what autograd keeps between forward and backward. Cells run one after the other, on
+    `threads` threads, 0 for all cores.
+    """
+
+    name = "cost"
+    title = "Cost of a training step"
+    default_task = None
+    small_seeds = full_seeds = 1
+    alone = True
+    options: ClassVar = {
+        "models": names(MODELS, MODELS),
+        "forms": names(FORMS, FORMS),
+        "sizes": integers((32, 128), (32, 64, 128, 256, 512), 1, 100_000),
+        "inputs": integer(100, 700, 1, 1_000_000),
+        "steps": integer(250, 250, 1, 1_000_000),
+        "samples": integer(32, 32, 1, 1_000_000),
+        "rounds": integer(7, 31, 3, 10_000),
+        "threads": integer(0, 0, 0, 1024),
+    }
+
+    def cells(self) -> list[Cell]:
+        return [
+            Cell(f"{kind}-{size}", {"form": kind, "neurons": size})
+            for kind in self.option["forms"]
+            for size in self.option["sizes"]
+        ]
+
+    def run(self, cell: Cell, place: Place) -> Finished:
+        option, recurrent = self.option, cell.values["form"] == form(True)
+        threads = option["threads"] or place.threads
+        loads = {
+            model: Load(
+                model, recurrent, cell.values["neurons"],
+                option["inputs"], option["steps"], option["samples"],
+            )
+            for model in option["models"]
+        }  # fmt: skip
+        memory = {m: in_a_process(measured_memory, load, threads) for m, load in loads.items()}
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            times = interleaved(
+                {m: training_step(load)[0] for m, load in loads.items()}, option["rounds"]
+            )
+        finally:
+            torch.set_num_threads(before)
+        rows = []
+        for model, load in loads.items():
+            low, median, high = statistics.quantiles(times[model], n=4, method="inclusive")
+            rows.append(
+                {
+                    "form": cell.values["form"],
+                    "neurons": load.neurons,
+                    "model": model,
+                    "parameters": sum(p.numel() for p in _network(load).parameters()),
+                    "step_ms": median,
+                    "step_ms_lower_quartile": low,
+                    "step_ms_upper_quartile": high,
+                    **memory[model],
+                    "threads": threads,
+                }
+            )
+        return Finished(cell, rows, {"cpu": cpu_name()})
+
+    def table(self, done: Sequence[Finished]) -> list[Row]:
+        table = []
+        for finished in done:
+            base = {row["model"]: row for row in finished.rows}.get("homneu")
+            for row in finished.rows:
+                line = dict(row)
+                for name in ("parameters", "step_ms", "peak_mb", "kept_mb"):
+                    if base is not None and row[name] is not None and base[name]:
+                        line[f"{name}_of_homneu"] = row[name] / base[name]
+                table.append(line)
+        return table
+
+    def draw(self, table: Sequence[Row], done: Sequence[Finished]) -> "Figure":
+        from .pictures import COLOURS, MARKERS, grid, legend, log_scale
+
+        measures = {
+            "parameters": "learnt parameters",
+            "step_ms": "time of a training step (ms),\nmedian and quartiles",
+            "peak_mb": "growth of the process\nin a step, at its peak (MB)",
+            "kept_mb": "kept by autograd for\nthe backward pass (MB)",
+        }
+        forms = self.option["forms"]
+        figure, axes = grid(len(forms), len(measures), sharex=True, sharey="col")
+        for line, kind in zip(axes, forms, strict=True):
+            for one, (name, label) in zip(line, measures.items(), strict=True):
+                for model in self.option["models"]:
+                    mine = [r for r in chosen(table, form=kind, model=model) if r[name] is not None]
+                    sizes = [row["neurons"] for row in mine]
+                    values = [row[name] for row in mine]
+                    look: dict[str, Any] = {"color": COLOURS[model], "marker": MARKERS[model]}
+                    one.plot(sizes, values, label=model, lw=1.6, ms=5, alpha=0.85, **look)
+                    if name == "step_ms":
+                        low, high = (
+                            [row[f"step_ms_{q}_quartile"] for row in mine]
+                            for q in ("lower", "upper")
+                        )
+                        one.fill_between(sizes, low, high, color=COLOURS[model], alpha=0.16, lw=0)
+                log_scale(one, "x")
+                log_scale(one, "y")
+                one.set_xticks(self.option["sizes"], [str(n) for n in self.option["sizes"]])
+                one.set_ylabel(label, fontsize=9)
+                one.set_title(kind, fontsize=9)
+        for one in axes[-1]:
+            one.set_xlabel("hidden neurons")
+        legend(axes[0, 0])
+        option, threads = self.option, done[0].rows[0]["threads"]
+        figure.suptitle(
+            f"{option['inputs']} inputs, {option['steps']} steps, {option['samples']} samples, "
+            f"float32; {done[0].extra['cpu']}, {threads} threads, torch {torch.__version__}",
+            fontsize=9,
+        )
+        return figure
+
+
+def training_step(load: Load) -> tuple[Callable[[], None], Callable[[], Tensor], list[Tensor]]:
+    """A training step, its forward pass alone, and the tensors both begin with."""
+    network = _network(load)
+    shape = (load.steps, load.samples, load.inputs)
+    spikes = (torch.rand(shape, generator=seeded_generator(0, "cost")) < RATE).float()
+    target = torch.arange(load.samples) % CLASSES
+    optimizer = torch.optim.AdamW(parameter_groups(network, 1e-3))
+
+    def forward() -> Tensor:
+        return torch.nn.functional.cross_entropy(network(spikes)[0].mean(0), target)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        forward().backward()
+        optimizer.step()
+        clamp_decays_(network)
+
+    return step, forward, [spikes, target, *network.parameters(), *network.buffers()]
+
+
+def measured_memory(load: Load, threads: int) -> Row:
+    """Megabytes of a training step of `load`; for a process of its own."""
+    torch.set_num_threads(threads)
+    training_step(load._replace(steps=2, samples=1))[0]()  # compiles
+    step, forward, known = training_step(load)
+    peak = growth(step)
+    kept = kept_for_backward(forward, known)
+    return {"peak_mb": None if peak is None else peak / 1e6, "kept_mb": kept / 1e6}
+
+
+def interleaved(runs: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of each call over `rounds` in which all take turns, after two calls each."""
+    for run in runs.values():
+        run()
+    once = {name: _milliseconds(run) for name, run in runs.items()}
+    turns = {n: max(1, min(MOST_TURNS, int(max(once.values()) / ms))) for n, ms in once.items()}
+    found: dict[str, list[float]] = {name: [] for name in runs}
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(rounds):
+            for name, run in runs.items():
+                found[name] += [_milliseconds(run) for _ in range(turns[name])]
+    finally:
+        gc.enable()
+    return found
+
+
+def _milliseconds(run: Callable[[], None]) -> float:
+    began = time.perf_counter()
+    run()
+    return 1e3 * (time.perf_counter() - began)
+
+
+def _network(load: Load) -> SpikingNetwork:
+    return make_network(
+        load.model,
+        load.inputs,
+        [load.neurons],
+        CLASSES,
+        recurrent=load.recurrent,
+        generator=seeded_generator(0, "network"),
+    )

@@ -1,0 +1,126 @@
+"""The study folder: its settings, a file for each finished cell, the tables and the picture."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hetsyn_triton.files import partials, write_atomically, write_json
+from hetsyn_triton.training import RunFolderError
+
+from .base import Cell, Finished, Row
+from .settings import StudySettings
+
+STUDY = "study.json"
+CELLS = "cells"
+RUNS = "runs"
+ROWS_CSV = "rows.csv"
+TABLE_CSV = "table.csv"
+TABLE_JSON = "table.json"
+PICTURE = "picture.png"
+
+
+def default_folder(settings: StudySettings) -> Path:
+    """runs/study-NAME-TASK, with -full at the end of a full one."""
+    parts = ["study", settings.study, settings.task, "full" if settings.full else None]
+    return Path("runs") / "-".join(part for part in parts if part)
+
+
+def check_folder(folder: Path, settings: StudySettings) -> None:
+    """RunFolderError unless `folder` is new, empty, or one of a study with these settings."""
+    path = folder / STUDY
+    if not path.is_file():
+        if folder.is_dir() and any(not p.name.startswith(".") for p in folder.iterdir()):
+            raise RunFolderError(
+                f"out: expected a new folder or that of a study, got {folder}, "
+                f"which has files in it but no {STUDY}"
+            )
+        if folder.exists() and not folder.is_dir():
+            raise RunFolderError(f"out: expected a folder, got the file {folder}")
+        return
+    stored, wanted = _read(path), json.loads(json.dumps(settings.to_json()))
+    different = [
+        f"{name} is {stored.get(name)!r} there and {wanted.get(name)!r} here"
+        for name in sorted({*stored, *wanted})
+        if stored.get(name) != wanted.get(name)
+    ]
+    if different:
+        raise RunFolderError(
+            f"out: expected a folder of a study with the same settings, got {folder}: "
+            f"{'; '.join(different)}. Name another folder with --out"
+        )
+
+
+def prepare(folder: Path, settings: StudySettings) -> None:
+    """Make what a study writes into; remove what a killed one left half written."""
+    for part in (folder / CELLS, folder / RUNS):
+        part.mkdir(parents=True, exist_ok=True)
+    for part in (folder, folder / CELLS):
+        for path in partials(part):
+            path.unlink(missing_ok=True)
+    if not (folder / STUDY).exists():
+        write_json(folder / STUDY, settings.to_json())
+
+
+def write_cell(folder: Path, finished: Finished, seconds: float) -> None:
+    """Keep a finished cell."""
+    values = {
+        "cell": finished.cell.values,
+        "rows": finished.rows,
+        "extra": finished.extra,
+        "seconds": round(seconds, 1),
+    }
+    write_json(_path(folder, finished.cell), values)
+
+
+def read_cell(folder: Path, cell: Cell) -> Finished | None:
+    """The finished `cell`, or None; RunFolderError where its file is not what was written."""
+    path = _path(folder, cell)
+    if not path.is_file():
+        return None
+    values = _read(path)
+    if values.get("cell") != json.loads(json.dumps(cell.values)):
+        raise RunFolderError(f"{path} is of another cell: expected {cell.values}")
+    return Finished(cell, values["rows"], values["extra"])
+
+
+def read_seconds(folder: Path, cells: Sequence[Cell]) -> float:
+    """What the finished ones among `cells` took together."""
+    paths = [_path(folder, cell) for cell in cells]
+    return float(sum(_read(path)["seconds"] for path in paths if path.is_file()))
+
+
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
+    """Rows with a heading: every column that any of them has, empty where one lacks it."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+
+
+def read_study(folder: Path) -> dict[str, Any]:
+    """What table.json of a study folder holds; RunFolderError where there is none."""
+    path = folder / TABLE_JSON
+    if not path.is_file():
+        raise RunFolderError(f"study: expected a study folder with {TABLE_JSON}, got {folder}")
+    return dict(_read(path))
+
+
+def _path(folder: Path, cell: Cell) -> Path:
+    return folder / CELLS / f"{cell.name}.json"
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"{path} is damaged: {error}. Without it its work is done anew") from (
+            error
+        )
+    if not isinstance(values, dict):
+        raise RunFolderError(f"{path} is damaged: expected an object")
+    return values

@@ -1,0 +1,168 @@
+"""How few neurons suffice: accuracy and success against the hidden size."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+
+from hetsyn_triton.modules import MODELS
+from hetsyn_triton.tasks import task_class
+from hetsyn_triton.training.build import build_task
+
+from .base import Cell, Finished, Place, Row, Study
+from .networks import form
+from .options import integer, integers, names
+from .parameters import equal_neurons, learnt_parameters
+from .replicas import Replicas
+from .statistics import chosen, over_seeds
+from .variants import FORMS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SUCCESS = 0.9  # of the accuracy, from which on a network has learnt the task
+EQUALS = ("neurons", "parameters")
+
+
+class LimitedNeurons(Study):
+    """Networks of one hidden layer, from 5 neurons on; those of several seeds train together.
+
+    `equal` says what the models have in common at a size: as many neurons as hetsyn, the paper's
+    comparison, or as nearly as many learnt parameters as hetsyn has with that many neurons.
+    """
+
+    name = "limited-neurons"
+    title = "Accuracy with few neurons"
+    default_task = "delayed-match"
+    small_seeds = 4
+    full_seeds = 50
+    varies = frozenset({"model", "recurrent", "hidden"})
+    options: ClassVar = {
+        "sizes": integers((5, 20), (5, 10, 20, 50, 100), 1, 10_000),
+        "models": names(MODELS, MODELS),
+        "forms": names(FORMS, FORMS),
+        "equal": names(EQUALS, EQUALS),
+        "together": integer(10, 10, 1, 1000),
+    }
+
+    @classmethod
+    def wants(cls, task: str) -> str | None:
+        return None if task_class(task).score == "accuracy" else "one with an accuracy"
+
+    def cells(self) -> list[Cell]:
+        task = build_task(self.settings.config())
+        seeds = list(range(self.settings.seeds))
+        together = self.option["together"]
+        cells: dict[str, Cell] = {}
+        for first in seeds[::together]:
+            group = seeds[first : first + together]
+            for kind in self.option["forms"]:
+                for size in self.option["sizes"]:
+                    for model in self.option["models"]:
+                        for neurons in sorted({n for _, n in self._sizes(task, model, kind, size)}):
+                            name = f"{model}-{kind}-{neurons}-s{group[0]}-{group[-1]}"
+                            values = {"model": model, "form": kind, "neurons": neurons}
+                            cells[name] = Cell(name, {**values, "seeds": group})
+        return list(cells.values())
+
+    def _sizes(self, task: object, model: str, kind: str, size: int) -> list[tuple[str, int]]:
+        """How many neurons a model has where hetsyn has `size`, by what is equal."""
+        inputs, outputs = task.in_features, task.out_features  # type: ignore[attr-defined]
+        recurrent = kind == form(True)
+        found = {"neurons": size}
+        if "parameters" in self.option["equal"]:
+            found["parameters"] = equal_neurons(
+                model, "hetsyn", inputs, size, outputs, recurrent=recurrent
+            )
+        return [(what, found[what]) for what in self.option["equal"]]
+
+    def run(self, cell: Cell, place: Place) -> Finished:
+        model, kind, neurons = (cell.values[name] for name in ("model", "form", "neurons"))
+        configs = [
+            self.settings.config(seed, model=model, recurrent=kind == form(True), hidden=(neurons,))
+            for seed in cell.values["seeds"]
+        ]
+        before = torch.get_num_threads()
+        torch.set_num_threads(configs[0].threads or place.threads)
+        try:
+            replicas = Replicas(configs)
+            replicas.fit()
+            tests = replicas.measure_split("test")
+        finally:
+            torch.set_num_threads(before)
+        task = replicas.tasks[0]
+        count = learnt_parameters(
+            model, task.in_features, neurons, task.out_features, recurrent=kind == form(True)
+        )
+        about = {"model": model, "form": kind, "neurons": neurons, "parameters": count}
+        rows = [
+            {**about, "seed": seed, **test, "success": float(test["accuracy"] >= SUCCESS)}
+            for seed, test in zip(cell.values["seeds"], tests, strict=True)
+        ]
+        return Finished(cell, rows)
+
+    def table(self, done: Sequence[Finished]) -> list[Row]:
+        task = build_task(self.settings.config())
+        rows = [row for finished in done for row in finished.rows]
+        table = []
+        for equal in self.option["equal"]:
+            for kind in self.option["forms"]:
+                for size in self.option["sizes"]:
+                    for model in self.option["models"]:
+                        neurons = dict(self._sizes(task, model, kind, size))[equal]
+                        mine = chosen(rows, model=model, form=kind, neurons=neurons)
+                        about = {"equal": equal, "form": kind, "size_of_hetsyn": size}
+                        by = ("model", "neurons", "parameters")
+                        for line in over_seeds(mine, by, ("accuracy", "success")):
+                            del line["success_deviation"]
+                            table.append({**about, **line})
+        return table
+
+    def draw(self, table: Sequence[Row], done: Sequence[Finished]) -> "Figure":
+        from .pictures import grid, label_score, legend
+
+        panels = [(kind, equal) for equal in self.option["equal"] for kind in self.option["forms"]]
+        figure, axes = grid(2, len(panels), sharey="row", sharex=True)
+        for column, (kind, equal) in enumerate(panels):
+            mine = chosen(table, equal=equal, form=kind)
+            self._draw_accuracy(axes[0, column], mine)
+            self._draw_success(axes[1, column], mine)
+            axes[0, column].set_title(f"{kind}, equal {equal}", fontsize=10)
+            axes[1, column].set_xlabel("hidden neurons of hetsyn")
+        seeds = self.settings.seeds
+        label_score(axes[0, 0], "accuracy", seeds)
+        label_score(axes[1, 0], "success", seeds)
+        axes[1, 0].set_ylabel(
+            f"success rate of {seeds} seeds\n(≥ {SUCCESS:.0%} correct)", fontsize=9
+        )
+        legend(axes[0, 0])
+        return figure
+
+    def _draw_accuracy(self, axes: "Axes", table: Sequence[Row]) -> None:
+        from .pictures import COLOURS, MARKERS, band
+
+        for model in self.option["models"]:
+            mine = chosen(table, model=model)
+            sizes = [row["size_of_hetsyn"] for row in mine]
+            means = [row["accuracy"] for row in mine]
+            width = [row["accuracy_deviation"] for row in mine]
+            look = {"colour": COLOURS[model], "marker": MARKERS[model], "label": model}
+            band(axes, sizes, means, width, **look)
+        axes.axhline(SUCCESS, color="#9aa7b2", lw=0.8, ls=":")
+        self._scale(axes)
+
+    def _draw_success(self, axes: "Axes", table: Sequence[Row]) -> None:
+        from .pictures import COLOURS, MARKERS
+
+        for model in self.option["models"]:
+            mine = chosen(table, model=model)
+            sizes = [row["size_of_hetsyn"] for row in mine]
+            shares = [row["success"] for row in mine]
+            axes.plot(sizes, shares, color=COLOURS[model], marker=MARKERS[model], ms=5, alpha=0.8)
+        self._scale(axes)
+
+    def _scale(self, axes: "Axes") -> None:
+        axes.set_xscale("log")
+        axes.set_xticks(self.option["sizes"], [str(size) for size in self.option["sizes"]])
+        axes.minorticks_off()

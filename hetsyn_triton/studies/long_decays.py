@@ -1,0 +1,75 @@
+"""The time constants of a network by pathway, and what it does without its long ones."""
+
+import copy
+import math
+
+import torch
+from torch import Tensor
+
+from hetsyn_triton.modules import Decay, SpikingNetwork
+from hetsyn_triton.timeconstants import decay_to_tau, tau_to_decay
+from hetsyn_triton.training.timeconstants import time_constants
+
+INPUTS = "layer 1, input"
+PATHWAYS: dict[str, dict[str, tuple[int, int]]] = {
+    "delayed-match": {"cue": (0, 20), "noise": (20, 30)},
+}
+"""Input channels, first and beyond the last, that mean different things to a task."""
+
+
+def pathways(network: SpikingNetwork, task: str, dt: float) -> dict[str, Tensor]:
+    """Time constants of each group of synapses, flat; those of the inputs by what they carry."""
+    groups = time_constants(network, dt)
+    parts = PATHWAYS.get(task)
+    if parts is None:
+        return groups
+    inputs = groups.pop(INPUTS).view(-1, network.in_features)
+    split = {name: inputs[:, low:high].flatten() for name, (low, high) in parts.items()}
+    return {**split, **groups}
+
+
+def beyond(taus: Tensor, bound: float) -> float:
+    """The share of time constants above `bound`."""
+    return (taus > bound).double().mean().item()
+
+
+def mean_tau(network: SpikingNetwork, dt: float) -> float:
+    """The mean of all time constants of a network."""
+    return float(torch.cat(list(time_constants(network, dt).values())).mean())
+
+
+def without_long(
+    network: SpikingNetwork,
+    bound: float,
+    tau: float,
+    dt: float,
+    generator: torch.Generator | None = None,
+) -> tuple[SpikingNetwork, float]:
+    """A copy whose time constants above `bound` are all `tau`, and their share of all synapses.
+
+    With a `generator` as many, drawn at random within each group of synapses, take their place.
+    Frozen decays stay as they are.
+    """
+    changed = copy.deepcopy(network)
+    reset = total = 0
+    with torch.no_grad():
+        for module in changed.modules():
+            if not isinstance(module, Decay):
+                continue
+            free = torch.ones_like(module(), dtype=torch.bool)
+            free = free if module.frozen is None else ~module.frozen
+            chosen = (decay_to_tau(module().double(), dt) > bound) & free
+            if generator is not None:
+                places = free.flatten().nonzero().squeeze(1)
+                order = torch.randperm(len(places), generator=generator)
+                picked = places[order[: int(chosen.sum())].to(places.device)]
+                chosen = torch.zeros_like(free).flatten().index_fill_(0, picked, True)
+                chosen = chosen.view_as(free)
+            value = float(tau_to_decay(tau, dt))
+            if module.parametrization == "sigmoid":
+                module.logit[chosen] = math.log(value / (1 - value))
+            else:
+                module.raw[chosen] = value
+            reset += int(chosen.sum())
+            total += chosen.numel()
+    return changed, reset / total

@@ -1,0 +1,71 @@
+"""The trained networks of a study: run folders like any other, resumed where one was cut off."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hetsyn_triton.training import Run, RunFolderError, TrainConfig, load_run, resume, train
+from hetsyn_triton.training.folder import CONFIG, SUMMARY
+
+from .base import Place, Row
+
+MOVABLE = ("data_dir", "device", "threads")  # where a run is computed, not what is computed
+
+
+def trained(config: TrainConfig, name: str, place: Place) -> Run:
+    """The run `name` of a study, complete: trained now, gone on with, or as it lies there."""
+    if config.threads is None:
+        config = replace(config, threads=place.threads)
+    folder = place.runs / name
+    if (folder / CONFIG).is_file():
+        _check_same(folder, config)
+        if (folder / SUMMARY).is_file():
+            return load_run(folder)
+        return resume(folder, pictures=False)
+    return train(config, folder, pictures=False)
+
+
+def summary(run: Run) -> dict[str, Any]:
+    """What summary.json of a complete run holds."""
+    values: dict[str, Any] = json.loads((run.path / SUMMARY).read_text(encoding="utf-8"))
+    return values
+
+
+def result(run: Run) -> Row:
+    """Test measures of a run: the last epoch's by their names, and the score of the epoch chosen on
+    held-out samples as SCORE_validation_selected where samples are held out."""
+    values = summary(run)
+    row: Row = {"parameters": values["parameters"], **values["test"]}
+    selected = values["selection"]["validation"]
+    if selected is not None:
+        score = run.task.score or "loss"
+        row[f"{score}_validation_selected"] = selected["test"][score]
+    return row
+
+
+def curve(run: Run) -> dict[str, Any]:
+    """The score over training: `steps`, `values`, and `part`, validation where it was measured
+    after every epoch, else train."""
+    score = run.task.score or "loss"
+    part = "validation" if f"validation_{score}" in run.history[-1] else "train"
+    return {
+        "part": part,
+        "steps": [record["step"] for record in run.history],
+        "values": [record[f"{part}_{score}"] for record in run.history],
+    }
+
+
+def form(recurrent: bool) -> str:
+    """ "recurrent" or "feedforward"."""
+    return "recurrent" if recurrent else "feedforward"
+
+
+def _check_same(folder: Path, config: TrainConfig) -> None:
+    stored, wanted = TrainConfig.load(folder / CONFIG).to_json(), config.to_json()
+    different = [n for n in wanted if n not in MOVABLE and stored[n] != wanted[n]]
+    if different:
+        raise RunFolderError(
+            f"{folder} is another run: expected the same {', '.join(different)}. "
+            "Name another study folder with --out"
+        )

@@ -1,0 +1,108 @@
+"""What the studies' pictures share: colours, bands of deviation, caption, saving."""
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
+
+from hetsyn_triton.drawing import INK, clean_axes, save_figure
+
+if TYPE_CHECKING:
+    from .base import Study
+
+COLOURS = {
+    "hetsyn": "#d55e00",
+    "hetneu": "#0072b2",
+    "homneu-adaptive": "#cc79a7",
+    "homneu": "#4d4d4d",
+}
+"""Of the four models: told apart by all common kinds of colour vision (Okabe and Ito), and by grey
+level and marker."""
+SERIES = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#4d4d4d")
+"""Of anything else, in this order."""
+MARKERS = {"hetsyn": "o", "hetneu": "s", "homneu-adaptive": "^", "homneu": "D"}
+MARKER_SERIES = ("o", "s", "^", "D", "v", "P", "X")
+ROW_INCHES = 3.4
+COLUMN_INCHES = 4.6
+
+
+def grid(rows: int, columns: int, **options: Any) -> tuple[Figure, "np.ndarray[Any, Any]"]:
+    """A figure with clean axes [rows, columns]."""
+    size = (max(2, columns) * COLUMN_INCHES, rows * ROW_INCHES + 0.5)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, **options)
+    for one in axes.flat:
+        clean_axes(one)
+    return figure, axes
+
+
+def band(
+    axes: Axes,
+    x: Sequence[float],
+    mean: Sequence[float],
+    deviation: Sequence[float | None],
+    *,
+    colour: str,
+    label: str | None,
+    marker: str | None = None,
+    style: str = "-",
+) -> None:
+    """A line of means over a band of one deviation to each side."""
+    middle = np.array(mean, dtype=float)
+    width = np.array([0.0 if value is None else value for value in deviation])
+    axes.plot(x, middle, style, color=colour, lw=1.7, marker=marker, ms=4.5, label=label)
+    axes.fill_between(x, middle - width, middle + width, color=colour, alpha=0.16, lw=0)
+
+
+def label_score(axes: Axes, name: str, seeds: int) -> None:
+    """The y axis of a measure; a fraction called accuracy is shown in per cent, up to 100."""
+    over = f"mean ± deviation of {seeds} seeds" if seeds > 1 else "one seed"
+    axes.set_ylabel(f"{in_words(name)}\n({over})", fontsize=9)
+    if is_share(name):
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.set_ylim(top=min(1.04, max(axes.get_ylim()[1], 1.02)))
+
+
+def log_scale(axes: Axes, which: str = "y") -> None:
+    """A logarithmic axis with ticks at 1, 2 and 5 in plain numbers."""
+    axis = axes.yaxis if which == "y" else axes.xaxis
+    axes.set(**{f"{which}scale": "log"})
+    axis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
+
+
+def in_words(name: str) -> str:
+    """A measure's name as an axis shows it."""
+    return {"mse": "mean squared error"}.get(name, name.replace("_", " "))
+
+
+def is_share(name: str) -> bool:
+    """Whether a measure is a fraction, shown in per cent."""
+    return name.endswith(("accuracy", "share", "success"))
+
+
+def legend(axes: Axes, **options: Any) -> None:
+    """A legend without a frame."""
+    axes.legend(**{"frameon": False, "fontsize": 8, "handlelength": 3, **options})
+
+
+def caption(study: "Study", failed: int, cells: int) -> str:
+    """What stands below the picture: what was measured, and how large the study is."""
+    where = f" on {study.settings.task}" if study.settings.task else ""
+    text = f"{study.title}{where}. {study.settings.sizes_in_words()}."
+    if failed:
+        text += f" {failed} of {cells} cells failed and are missing here."
+    return text
+
+
+def save(figure: Figure, text: str, path: Path) -> None:
+    """Put `text` under the figure and write it."""
+    width = int(figure.get_figwidth() * 13)
+    figure.supxlabel("\n".join(textwrap.wrap(text, width)), fontsize=8, color=INK)
+    save_figure(figure, path)

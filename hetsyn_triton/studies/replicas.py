@@ -1,0 +1,150 @@
+"""Networks of one shape trained together, one for each seed: R replicas in every operator's call.
+
+A small network keeps a machine busy with overhead; R of them cost little more. The parameters are
+stacked along a first axis R, the network runs under `torch.func.vmap`, which every operator folds
+into its own replica axis, and one optimizer steps the stack: what it does is elementwise, so the
+replicas do not see each other. Where a layer is a HetSyn layer the result is, bit for bit, that of
+the networks one after the other; the models with a decay per neuron differ by the rounding of
+PyTorch's batched matrix products. Dropout draws other spikes than a network alone would.
+"""
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hetsyn_triton.modules import SpikingNetwork
+from hetsyn_triton.optim import clamp_decays_
+from hetsyn_triton.tasks import Batch, Task
+from hetsyn_triton.tasks.seeds import derived_seed
+from hetsyn_triton.training import ConfigError, TrainConfig
+from hetsyn_triton.training.build import build_network, build_optimizer, build_task
+from hetsyn_triton.training.finite import check_gradients, step_checked
+from hetsyn_triton.training.measure import Means, measured
+from hetsyn_triton.training.schedule import lr_scale, scale_rates
+
+
+class Replicas:
+    """R networks with configurations equal but for the seed, and their training.
+
+    `network` holds the stacked parameters and buffers [R, ...] and cannot be called itself.
+    """
+
+    def __init__(self, configs: Sequence[TrainConfig]) -> None:
+        _check(configs)
+        self.config = configs[0]
+        self.device = torch.device(self.config.device)
+        self.tasks: list[Task] = [build_task(config) for config in configs]
+        networks = [build_network(c, t) for c, t in zip(configs, self.tasks, strict=True)]
+        self.template = networks[0]
+        self.network = stacked(networks)
+        self.steps_per_epoch = self.tasks[0].steps_per_epoch
+        self.optimizer = build_optimizer(self.config, self.network)
+        self.base_lrs = [float(group["lr"]) for group in self.optimizer.param_groups]
+        self.step = 0
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    def fit(self) -> None:
+        """Train to the last epoch; NonFiniteError where any replica leaves the numbers."""
+        cuda = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(cuda):
+            for epoch in range(self.config.epochs):
+                for batches in self._batches("train", epoch):
+                    self.train_on(batches)
+
+    def train_on(self, batches: Sequence[Batch]) -> list[dict[str, float]]:
+        """One optimizer step on a batch of each replica; loss and metrics of each."""
+        scale = lr_scale(self.config, self.step, self.steps_per_epoch)
+        scale_rates(self.optimizer, self.base_lrs, scale)
+        if self.config.dropout:
+            torch.manual_seed(derived_seed(self.config.seed, "dropout", self.step))
+        self.template.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        where = f"at step {self.step + 1} of {len(self)} networks side by side"
+        losses, values = self._measured(batches)
+        total = torch.stack(losses).sum()
+        total.backward()
+        check_gradients(total, self.network, where)
+        step_checked(self.optimizer, self.network, where)
+        clamp_decays_(self.network)
+        self.step += 1
+        return values
+
+    def measure_split(self, split: str) -> list[dict[str, float]]:
+        """Means of loss and metrics over a split, of each replica; empty where there is none."""
+        means = [Means() for _ in self.tasks]
+        self.template.eval()
+        with torch.no_grad():
+            for batches in self._batches(split):
+                _, values = self._measured(batches)
+                for mean, value, batch in zip(means, values, batches, strict=True):
+                    mean.add(value, batch.input.shape[1], f"of {split}")
+        return [mean.values() for mean in means]
+
+    def weights(self, replica: int) -> dict[str, Tensor]:
+        """The state of one replica, as a network of its own would have it."""
+        state = self.network.state_dict()
+        return {name: value[replica].clone() for name, value in state.items()}
+
+    def _measured(self, batches: Sequence[Batch]) -> tuple[list[Tensor], list[dict[str, float]]]:
+        inputs = torch.stack([batch.input for batch in batches])
+        output, spikes = self._outputs(inputs)
+        losses, values = [], []
+        for replica, (task, batch) in enumerate(zip(self.tasks, batches, strict=True)):
+            mine = [layer[replica] for layer in spikes]
+            loss, metrics = measured(task, output[replica], mine, batch.target)
+            losses.append(loss)
+            values.append({"loss": loss.item(), **metrics})
+        return losses, values
+
+    def _outputs(self, inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Outputs [R, T, B, out] and hidden spikes [R, T, B, J] of inputs [R, T, B, in]."""
+
+        def one(tensors: dict[str, Tensor], values: Tensor) -> tuple[Tensor, list[Tensor]]:
+            output, _, spikes = torch.func.functional_call(
+                self.template, tensors, (values,), {"return_spikes": True}
+            )
+            return output, spikes if self.template.readout is not None else spikes[:-1]
+
+        tensors = dict(self.network.named_parameters()) | dict(self.network.named_buffers())
+        outputs: Any = torch.func.vmap(one, randomness="different")(tensors, inputs)
+        return outputs  # type: ignore[no-any-return]
+
+    def _batches(self, split: str, epoch: int = 0) -> Iterator[list[Batch]]:
+        """A batch of each replica at a time."""
+        for batches in zip(*(task.batches(split, epoch) for task in self.tasks), strict=True):
+            yield [Batch(b.input.to(self.device), b.target.to(self.device)) for b in batches]
+
+
+def stacked(networks: Sequence[SpikingNetwork]) -> SpikingNetwork:
+    """A network whose parameters and buffers are those of `networks` stacked [R, ...].
+
+    It is there for its names, for an optimizer and for `clamp_decays_`.
+    """
+    whole = copy.deepcopy(networks[0])
+    for name, module in whole.named_modules():
+        others = [network.get_submodule(name) for network in networks]
+        for key, parameter in module.named_parameters(recurse=False):
+            values = torch.stack([getattr(other, key).detach() for other in others])
+            setattr(module, key, nn.Parameter(values, requires_grad=parameter.requires_grad))
+        for key, _ in module.named_buffers(recurse=False):
+            setattr(module, key, torch.stack([getattr(other, key) for other in others]))
+    return whole
+
+
+def _check(configs: Sequence[TrainConfig]) -> None:
+    if not configs:
+        raise ConfigError("configs: expected at least one network, got none")
+    alike = {replace(config, seed=0).to_json().__repr__() for config in configs}
+    if len(alike) > 1:
+        raise ConfigError("configs: expected settings that differ in the seed alone")
+    if configs[0].clip is not None:
+        raise ConfigError(
+            "clip: expected none for networks trained together, whose gradients have one norm, "
+            f"got {configs[0].clip!r}"
+        )

@@ -1,0 +1,194 @@
+"""From a study's name to its finished folder."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hetsyn_triton.extras import require_extra
+from hetsyn_triton.files import write_json
+from hetsyn_triton.training import ConfigError
+from hetsyn_triton.training.claim import claim_run_folder
+from hetsyn_triton.training.folder import check_writable
+
+from . import folder as files
+from .base import Cell, Place, Row, Study
+from .catalogue import study_class
+from .machine import provenance
+from .settings import StudySettings, cores, make_settings
+from .workers import work_through
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """A study's folder and what stands in it; `failures` says of each failed cell why."""
+
+    path: Path
+    settings: StudySettings
+    rows: list[Row]
+    table: list[Row]
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+class StudyReporter:
+    """Says nothing. Override what should be shown."""
+
+    def started(self, study: Study, folder: Path, done: int, total: int, jobs: int) -> None:
+        """`done` of `total` cells were finished before."""
+
+    def begun(self, cell: Cell) -> None:
+        """A cell begins."""
+
+    def ended(self, cell: Cell, error: str | None) -> None:
+        """A cell is finished, or failed with `error`."""
+
+    def finished(self, study: Study, result: StudyResult) -> None:
+        """Tables and picture are written."""
+
+
+def run_study(
+    name: str,
+    *,
+    task: str | None = None,
+    seeds: int | None = None,
+    full: bool = False,
+    out: str | Path | None = None,
+    jobs: int | None = None,
+    reporter: StudyReporter | None = None,
+    **changes: Any,
+) -> StudyResult:
+    """Run study `name`, or go on with it: what is finished in its folder is not done again.
+
+    Args:
+        name: one of `STUDIES`.
+        task: what to train on; None: the study's own choice.
+        seeds: how many, from 0 on; None: a few, or with `full` the paper's number.
+        full: the paper's size instead of one that ends in minutes.
+        out: the study folder; None: runs/study-NAME-TASK.
+        jobs: cells side by side, each in a process of its own and with as many threads as are left;
+            None: the number of cores; 1: in this process.
+        changes: the study's own options, the task's, and fields of TrainConfig.
+
+    Cells that fail are in the result's `failures` and are done again by the next call. ConfigError
+    for a setting, RunFolderError for a folder of another study or of other settings.
+    """
+    require_extra("a study", "matplotlib")
+    kind = study_class(name)
+    settings = make_settings(kind, task=task, full=full, seeds=seeds, changes=changes)
+    study = kind(settings)
+    cells = study.cells()
+    assert len({cell.name for cell in cells}) == len(cells), "cells share a file"
+    jobs = _jobs(study, jobs)
+    path = files.default_folder(settings) if out is None else Path(out)
+    files.check_folder(path, settings)
+    path.mkdir(parents=True, exist_ok=True)
+    check_writable(path)
+    reporter = reporter or StudyReporter()
+    with claim_run_folder(path):
+        files.check_folder(path, settings)
+        files.prepare(path, settings)
+        missing = [cell for cell in cells if files.read_cell(path, cell) is None]
+        reporter.started(study, path, len(cells) - len(missing), len(cells), jobs)
+        work = _Work(settings, path, max(1, cores() // jobs))
+        failures = {}
+        for cell, error in work_through(missing, work, jobs, reporter.begun):
+            if error is not None:
+                failures[cell.name] = error
+            reporter.ended(cell, error)
+        result = _write(study, path, cells, failures)
+    reporter.finished(study, result)
+    return result
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Does one cell and keeps it; can be sent to another process."""
+
+    settings: StudySettings
+    path: Path
+    threads: int
+
+    def __call__(self, cell: Cell) -> None:
+        began = time.monotonic()
+        study = study_class(self.settings.study)(self.settings)
+        place = Place(self.path / files.RUNS, self.threads)
+        files.write_cell(self.path, study.run(cell, place), time.monotonic() - began)
+
+
+def _jobs(study: Study, jobs: int | None) -> int:
+    """How many processes: as many as asked for, if their threads have cores."""
+    most = cores()
+    if study.alone:
+        if jobs not in (None, 1):
+            raise ConfigError(
+                f"jobs: expected 1, for {study.name} measures times and must have the machine to "
+                f"itself, got {jobs!r}"
+            )
+        return 1
+    threads = study.settings.changes.get("threads") or 1
+    most = max(1, most // threads)
+    if study.settings.changes.get("device", "cpu") != "cpu":
+        most = most if jobs else 1  # one after the other on a device, unless asked
+    jobs = most if jobs is None else jobs
+    if type(jobs) is not int or not 1 <= jobs <= most:
+        raise ConfigError(
+            f"jobs: expected an integer from 1 to {most}, {cores()} cores for {threads} "
+            f"thread{'s' if threads > 1 else ''} each, got {jobs!r}"
+        )
+    return jobs
+
+
+def _write(
+    study: Study, path: Path, cells: Sequence[Cell], failures: dict[str, str]
+) -> StudyResult:
+    """Tables and picture of all finished cells."""
+    found = [files.read_cell(path, cell) for cell in cells]
+    done = [finished for finished in found if finished is not None]
+    rows = [row for finished in done for row in finished.rows]
+    settings = study.settings
+    table = [{**line, "size": settings.size} for line in study.table(done)] if done else []
+    files.write_csv(path / files.ROWS_CSV, rows)
+    files.write_csv(path / files.TABLE_CSV, table)
+    write_json(
+        path / files.TABLE_JSON,
+        {
+            "settings": settings.to_json(),
+            "size": settings.sizes_in_words(),
+            "command": command(settings),
+            "cells": len(cells),
+            "failures": failures,
+            "seconds": round(files.read_seconds(path, cells), 1),
+            "environment": provenance(),
+            "table": table,
+            "rows": rows,
+        },
+    )
+    if done:
+        from .pictures import caption, save
+
+        figure = study.draw(table, done)
+        save(figure, caption(study, len(failures), len(cells)), path / files.PICTURE)
+    return StudyResult(path, settings, rows, table, failures)
+
+
+def command(settings: StudySettings) -> str:
+    """The command that makes the study again."""
+    import json
+    import shlex
+
+    kind = study_class(settings.study)
+    words = ["hetsyn", "study", settings.study]
+    if settings.task is not None:
+        words += ["--task", settings.task]
+    words += ["--seeds", str(settings.seeds), *(["--full"] if settings.full else [])]
+    given = {**settings.changes, **settings.task_options}
+    given |= {
+        name: value
+        for name, value in settings.options.items()
+        if value != (kind.options[name].full if settings.full else kind.options[name].small)
+    }
+    for name, value in given.items():
+        text = value if isinstance(value, str) else json.dumps(value)
+        words += ["--set", f"{name}={text}"]
+    return shlex.join(words)

@@ -1,0 +1,157 @@
+"""What a study is run with: its task, its size, and what is changed of the task's settings."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from hetsyn_triton.tasks import task_class
+from hetsyn_triton.training import ConfigError, TrainConfig, default_config
+from hetsyn_triton.training.config import FIELDS
+
+if TYPE_CHECKING:
+    from .base import Study
+
+SMALL_TRAINING: dict[str, dict[str, Any]] = {
+    "digits": {"epochs": 10},
+    "pattern-generation": {"epochs": 6},
+}
+"""How much shorter a task is trained where the full size is not asked for. A task that is missing
+is trained as long as by `hetsyn train`."""
+
+OF_A_STUDY = ("task", "seed", "options")  # fields of a run that no change may name
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySettings:
+    """Everything a study's numbers depend on; made by `make_settings`, kept as study.json.
+
+    `task` is None for a study without one. `changes` are fields of TrainConfig, `task_options` the
+    task's own settings, `options` the study's own, all of these.
+    """
+
+    study: str
+    task: str | None
+    full: bool
+    seeds: int
+    changes: dict[str, Any]
+    task_options: dict[str, Any]
+    options: dict[str, Any]
+
+    def config(
+        self, seed: int = 0, *, task_options: Mapping[str, Any] | None = None, **axes: Any
+    ) -> TrainConfig:
+        """The configuration of one network; `axes` are the settings that the study varies."""
+        assert self.task is not None, "a study without a task trains no configuration"
+        options = {**self.task_options, **(task_options or {})}
+        return default_config(self.task, **{**self.changes, **axes}, seed=seed, options=options)
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return asdict(self)
+
+    @property
+    def size(self) -> str:
+        """ "small" or "full", as every table says."""
+        return "full" if self.full else "small"
+
+    def sizes_in_words(self) -> str:
+        """How large the study is, in one line for the terminal and the picture."""
+        runs = f"{self.seeds} seed{'s' if self.seeds > 1 else ''}"
+        if self.task is None:
+            runs, changed = "one network of each kind", self.options
+        else:
+            changed = {**self.changes, **self.task_options}
+        said = [f"{name} {_in_words(value)}" for name, value in changed.items()]
+        words = ", ".join([runs, *said])
+        if self.full:
+            return f"full size: {words}"
+        return f"SMALL: {words}; --full is the paper's size"
+
+
+def make_settings(
+    study: "type[Study]",
+    *,
+    task: str | None = None,
+    full: bool = False,
+    seeds: int | None = None,
+    changes: Mapping[str, Any] | None = None,
+) -> StudySettings:
+    """The settings of `study`, checked.
+
+    `changes` may name the study's own options, the task's, and fields of TrainConfig but for those
+    that the study varies itself. ConfigError, naming it, for what is unknown or not allowed.
+    """
+    changes = dict(changes or {})
+    if study.default_task is None:
+        if task is not None:
+            raise ConfigError(f"task: expected none, for {study.name} trains on none, got {task!r}")
+    else:
+        task = study.default_task if task is None else task
+        _check_task(task)
+        wanted = study.wants(task)
+        if wanted is not None:
+            raise ConfigError(f"task: expected {wanted} for {study.name}, got {task!r}")
+    seeds = (study.full_seeds if full else study.small_seeds) if seeds is None else seeds
+    if type(seeds) is not int or not 1 <= seeds <= 10_000:
+        raise ConfigError(f"seeds: expected an integer from 1 to 10000, got {seeds!r}")
+    options = {
+        name: changes.pop(name, option.full if full else option.small)
+        for name, option in study.options.items()
+    }
+    for name, value in options.items():
+        if not study.options[name].allows(value):
+            raise ConfigError(f"{name}: expected {study.options[name].expected}, got {value!r}")
+    small = {} if full or task is None else SMALL_TRAINING.get(task, {})
+    fields, own = _split(study, task, {**small, **changes})
+    settings = StudySettings(
+        study=study.name,
+        task=task,
+        full=full,
+        seeds=seeds,
+        changes=fields,
+        task_options=own,
+        options=options,
+    )
+    if task is not None:
+        settings.config()  # every value is checked before any work
+    return settings
+
+
+def _in_words(value: Any) -> str:
+    return "-".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def cores() -> int:
+    """CPUs that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _check_task(task: str) -> None:
+    try:
+        task_class(task)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _split(
+    study: "type[Study]", task: str | None, changes: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Changes of TrainConfig's fields, and of the task's own settings."""
+    known = {} if task is None else task_class(task).options
+    allowed = [] if task is None else [n for n in FIELDS if n not in {*OF_A_STUDY, *study.varies}]
+    for name, value in changes.items():
+        if name in study.varies:
+            raise ConfigError(
+                f"{name}: expected no value, for {study.name} varies it itself, got {value!r}"
+            )
+        if name not in known and name not in allowed:
+            raise ConfigError(
+                f"settings: expected of {study.name} {', '.join(study.options) or 'none'}, of "
+                f"{task or 'no task'} {', '.join(known) or 'none'}, or {', '.join(allowed)}, "
+                f"got {name}"
+            )
+    own = {name: value for name, value in changes.items() if name in known}
+    return {name: value for name, value in changes.items() if name not in known}, own

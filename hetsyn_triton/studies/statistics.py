@@ -1,0 +1,32 @@
+"""Means and deviations over seeds."""
+
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from .base import Row
+
+
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
+    """The mean, and the sample's standard deviation (n - 1); None of a single value."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def over_seeds(rows: Iterable[Row], by: Sequence[str], values: Sequence[str]) -> list[Row]:
+    """A row for each combination of the columns `by`, in the order met: how many rows it has as
+    `seeds`, and of each of `values` the mean (its name) and NAME_deviation."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[name] for name in by), []).append(row)
+    table = []
+    for key, members in groups.items():
+        line: Row = {**dict(zip(by, key, strict=True)), "seeds": len(members)}
+        for name in values:
+            line[name], line[f"{name}_deviation"] = mean_and_deviation([r[name] for r in members])
+        table.append(line)
+    return table
+
+
+def chosen(rows: Iterable[Row], **wanted: Any) -> list[Row]:
+    """The rows whose columns hold what is wanted."""
+    return [row for row in rows if all(row.get(name) == value for name, value in wanted.items())]

@@ -1,0 +1,98 @@
+"""Cells on several processes: one that fails, or whose process dies, is told and loses no other.
+
+Each worker is an executor of one process of its own, given one cell at a time, so that a process
+that dies names the cell it had. Processes are spawned, never forked: the kernels have threads.
+"""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+Outcome = tuple[Item, "str | None"]
+"""An item, and what went wrong with it."""
+
+
+def work_through(
+    items: Sequence[Item],
+    work: Callable[[Item], None],
+    processes: int,
+    begun: Callable[[Item], None] = lambda item: None,
+) -> Iterator[Outcome[Item]]:
+    """`work(item)` for all items; yields each as it ends, with its error in one line or None.
+
+    One process: here, one after the other. More: `work` and items are pickled. `begun` is called,
+    here, when an item is given out. Leaving the iterator early ends the processes.
+    """
+    if processes == 1:
+        for item in items:
+            begun(item)
+            try:
+                work(item)
+            except Exception as failure:
+                yield item, in_one_line(failure)
+            else:
+                yield item, None
+        return
+    waiting = iter(items)
+    workers = [_Worker() for _ in range(min(processes, len(items)))]
+    running: dict[Future[None], tuple[_Worker, Item]] = {}
+
+    def give(worker: "_Worker") -> None:
+        for item in waiting:
+            begun(item)
+            running[worker.executor.submit(work, item)] = worker, item
+            return
+
+    try:
+        for worker in workers:
+            give(worker)
+        while running:
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                worker, item = running.pop(future)
+                error = future.exception()
+                if isinstance(error, BrokenProcessPool):
+                    worker.renew()
+                give(worker)
+                yield item, None if error is None else in_one_line(error)
+    finally:
+        for worker in workers:
+            worker.end(kill=bool(running))
+
+
+def in_one_line(error: BaseException) -> str:
+    """What an error says, with its kind where it says little."""
+    if isinstance(error, BrokenProcessPool):
+        return "its process ended before it did (killed, or out of memory)"
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+class _Worker:
+    """One process, in an executor of its own."""
+
+    def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.executor = ProcessPoolExecutor(1, context, initializer=_ignore_interrupts)
+        self.process: Future[int] = self.executor.submit(os.getpid)
+
+    def end(self, kill: bool) -> None:
+        """Let the process go; with `kill`, in the middle of its work."""
+        self.executor.shutdown(wait=not kill, cancel_futures=True)
+        if kill and self.process.done() and self.process.exception() is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.process.result(), signal.SIGTERM)
+
+
+def _ignore_interrupts() -> None:
+    """Ctrl-C reaches every process of a terminal; the first one answers it and ends the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,278 @@
+"""Each study from end to end at toy size, and what holds for all: resuming, refusing, failing."""
+
+import csv
+import json
+import os
+import shlex
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from matplotlib import image
+
+from hetsyn_triton.cli.commands import run as command
+from hetsyn_triton.studies import STUDIES, StudyResult, run_study
+from hetsyn_triton.studies.base import Cell, Finished, Place
+from hetsyn_triton.studies.runner import StudyReporter
+from hetsyn_triton.studies.settings import SMALL_TRAINING, cores
+from hetsyn_triton.studies.variants import Variants
+from hetsyn_triton.studies.workers import work_through
+from hetsyn_triton.tasks import TASKS
+from hetsyn_triton.training import ConfigError, RunFolderError, load_run
+
+TOYS: dict[str, dict[str, Any]] = {
+    "variants": {},
+    "limited-neurons": {"sizes": [2, 5], "together": 2, "seeds": 3},
+    "noise": {"deletion": [0, 0.5], "addition": [0, 0.1], "background": [0, 50], "retrain": True},
+    "timescales": {"factors": [-0.5, 0, 0.5], "delays": [1, 4], "homneu_tau": [30, 60]},
+    "time-constants": {"frozen": [0, 1], "bound": 9, "weight_decay": 0.1},
+    "cost": {"sizes": [4], "inputs": 5, "steps": 6, "samples": 2, "rounds": 3, "threads": 1},
+}
+
+
+def toy(name: str, out: Path, **changes: Any) -> StudyResult:
+    settings: dict[str, Any] = {"seeds": 2, "jobs": 1, **TOYS[name], **changes}
+    if name == "cost":
+        settings.pop("seeds")
+        settings |= {"models": ["hetsyn", "homneu"], "forms": ["recurrent"]}
+    else:
+        settings["task"] = "echo"
+    return run_study(name, out=out, **settings)
+
+
+def test_every_study_has_a_toy() -> None:
+    assert set(TOYS) == set(STUDIES)
+    assert set(SMALL_TRAINING) <= set(TASKS)
+
+
+@pytest.mark.usefixtures("echo")
+@pytest.mark.parametrize("name", TOYS)
+def test_a_study_from_end_to_end(name: str, tmp_path: Path) -> None:
+    result = toy(name, tmp_path / "study")
+    assert result.failures == {}
+    assert result.table
+    stored = json.loads((tmp_path / "study" / "table.json").read_text())
+    assert stored["table"] == result.table
+    assert stored["rows"] == result.rows
+    assert stored["size"].startswith("SMALL: ")
+    assert all(line["size"] == "small" for line in result.table)
+    for part in ("date", "cpu", "torch", "python", "threads"):
+        assert stored["environment"][part]
+    for file, lines in (("table.csv", result.table), ("rows.csv", result.rows)):
+        with open(tmp_path / "study" / file, newline="") as opened:
+            read = list(csv.DictReader(opened))
+        assert len(read) == len(lines)
+        for column, value in lines[0].items():
+            assert read[0][column] == ("" if value is None else str(value))
+    picture = image.imread(tmp_path / "study" / "picture.png")
+    assert min(picture.shape[:2]) > 400
+    assert picture[..., :3].std() > 0.05
+
+
+@pytest.mark.usefixtures("echo")
+def test_the_rows_are_the_runs(tmp_path: Path) -> None:
+    result = toy("variants", tmp_path, models=["hetneu"], forms=["feedforward"])
+    (line,) = result.table
+    assert line["seeds"] == 2
+    accuracies = []
+    for seed in range(2):
+        run = load_run(tmp_path / "runs" / f"hetneu-feedforward-s{seed}")
+        assert (run.config.model, run.config.recurrent, run.config.seed) == ("hetneu", False, seed)
+        summary = json.loads((run.path / "summary.json").read_text())
+        accuracies.append(summary["test"]["accuracy"])
+        assert line["parameters"] == summary["parameters"]
+    assert line["accuracy"] == sum(accuracies) / 2
+    assert "accuracy_validation_selected" in line
+
+
+class Counted(StudyReporter):
+    def __init__(self) -> None:
+        self.cells: list[str] = []
+
+    def begun(self, cell: Cell) -> None:
+        self.cells.append(cell.name)
+
+
+@pytest.mark.usefixtures("echo")
+def test_a_second_start_does_what_is_missing(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"models": ["hetsyn", "homneu"], "forms": ["recurrent"]}
+    first = toy("variants", tmp_path, **changes)
+    cells = tmp_path / "cells"
+    (cells / "homneu-recurrent-s1.json").unlink()
+    (cells / ".half.json.0.hetsyn-partial").write_text("{")
+    again = Counted()
+    second = toy("variants", tmp_path, **changes, reporter=again)
+    assert again.cells == ["homneu-recurrent-s1"]
+    assert second.table == first.table  # the run folder was whole: nothing was trained again
+    assert not list(cells.glob(".*"))
+
+
+@pytest.mark.usefixtures("echo")
+def test_a_cell_goes_on_with_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A study stopped in the middle of a run ends with the numbers of one never stopped."""
+    changes: dict[str, Any] = {"models": ["hetsyn"], "forms": ["recurrent"]}
+    changes |= {"seeds": 1, "epochs": 3}
+    whole = toy("variants", tmp_path / "whole", **changes)
+    from hetsyn_triton.training.trainer import Trainer
+
+    epoch = Trainer._epoch
+
+    def stop_after_one(self: Trainer, *arguments: Any) -> Any:
+        if self.epoch == 1:
+            raise KeyboardInterrupt
+        return epoch(self, *arguments)
+
+    monkeypatch.setattr(Trainer, "_epoch", stop_after_one)
+    with pytest.raises(KeyboardInterrupt):
+        toy("variants", tmp_path / "cut", **changes)
+    monkeypatch.setattr(Trainer, "_epoch", epoch)
+    assert not (tmp_path / "cut" / "table.json").exists()
+    assert toy("variants", tmp_path / "cut", **changes).table == whole.table
+
+
+@pytest.mark.usefixtures("echo")
+def test_a_failing_cell_is_named_and_loses_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Variants.run
+
+    def sometimes(self: Variants, cell: Cell, place: Place) -> Finished:
+        if cell.values["model"] == "hetneu":
+            raise ArithmeticError("left the numbers\nin the second line")
+        return real(self, cell, place)
+
+    monkeypatch.setattr(Variants, "run", sometimes)
+    changes: dict[str, Any] = {"forms": ["recurrent"], "seeds": 1}
+    result = toy("variants", tmp_path, **changes)
+    assert result.failures == {"hetneu-recurrent-s0": "ArithmeticError: left the numbers"}
+    assert [line["model"] for line in result.table] == ["hetsyn", "homneu", "homneu-adaptive"]
+    assert json.loads((tmp_path / "table.json").read_text())["failures"] == result.failures
+    monkeypatch.setattr(Variants, "run", real)
+    mended = toy("variants", tmp_path, **changes)
+    assert mended.failures == {}
+    assert len(mended.table) == 4
+
+
+@pytest.mark.usefixtures("echo")
+def test_another_folder_is_refused(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"models": ["homneu"], "forms": ["recurrent"], "seeds": 1}
+    toy("variants", tmp_path / "study", **changes)
+    with pytest.raises(RunFolderError, match=r"seeds is 1 there and 2 here.*another folder"):
+        toy("variants", tmp_path / "study", **{**changes, "seeds": 2})
+    with pytest.raises(RunFolderError, match="study is 'variants' there and 'noise' here"):
+        toy("noise", tmp_path / "study")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letter.txt").write_text("dear reader")
+    with pytest.raises(RunFolderError, match=r"expected a new folder or that of a study"):
+        toy("variants", tmp_path / "full", **changes)
+    damaged = tmp_path / "study" / "cells" / "homneu-recurrent-s0.json"
+    damaged.write_text("{")
+    with pytest.raises(RunFolderError, match=r"homneu-recurrent-s0.json is damaged"):
+        toy("variants", tmp_path / "study", **changes)
+
+
+@pytest.mark.usefixtures("echo")
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("variant", {}, "study: expected one of variants, limited-neurons"),
+        ("variants", {"task": "cifar"}, "task: expected one of digits"),
+        ("variants", {"seeds": 0}, "seeds: expected an integer from 1"),
+        ("variants", {"jobs": 0}, "jobs: expected an integer from 1"),
+        ("variants", {"jobs": 100_000}, "jobs: expected an integer from 1"),
+        ("variants", {"model": "hetsyn"}, "model: expected no value, for variants varies it"),
+        ("variants", {"speed": 1}, "settings: expected of variants models, forms"),
+        ("variants", {"lr": -1}, "lr: expected a positive number"),
+        ("variants", {"models": ["lstm"]}, "models: expected different names among hetsyn"),
+        ("variants", {"models": ["hetsyn", "hetsyn"]}, "models: expected different names"),
+        ("variants", {"seed": 3}, "settings: expected of variants"),
+        ("limited-neurons", {"task": "pattern-generation"}, "task: expected one with an accuracy"),
+        ("limited-neurons", {"sizes": [0]}, "sizes: expected different integers from 1"),
+        ("timescales", {"task": "pattern-generation"}, "task: expected one that names classes"),
+        ("noise", {"task": "echo", "deletion": [2]}, "deletion: expected different numbers"),
+        ("cost", {"task": "digits"}, "task: expected none, for cost trains on none"),
+        ("cost", {"jobs": 2}, "jobs: expected 1, for cost measures times"),
+        ("cost", {"lr": 1}, "settings: expected of cost models"),
+    ],
+)
+def test_bad_input(name: str, changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run_study(name, out=tmp_path / "study", **changes)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_full_size_is_the_papers() -> None:
+    from hetsyn_triton.studies.settings import make_settings
+
+    neurons = make_settings(STUDIES["limited-neurons"], full=True)
+    assert neurons.options["sizes"] == [5, 10, 20, 50, 100]
+    assert neurons.seeds == 50
+    assert neurons.config().epochs * neurons.config().options["iterations"] == 1000
+    pattern = make_settings(STUDIES["variants"], full=True)
+    assert pattern.config().epochs * pattern.config().options["iterations"] == 1000
+    assert pattern.sizes_in_words() == "full size: 10 seeds"
+    noise = make_settings(STUDIES["noise"], full=True).options["deletion"]
+    assert noise == [0, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64]
+
+
+@pytest.mark.skipif(cores() < 2, reason="needs two cores for two processes")
+def test_on_two_processes(tmp_path: Path) -> None:
+    """The same table as in one process; of a task of the package, for the processes are new."""
+    changes: dict[str, Any] = {
+        "task": "digits", "seeds": 1, "epochs": 1, "hold": 1, "hidden": (4,),
+        "models": ["hetsyn", "homneu"], "forms": ["recurrent"],
+    }  # fmt: skip
+    two = run_study("variants", out=tmp_path / "two", jobs=2, **changes)
+    one = run_study("variants", out=tmp_path / "one", jobs=1, **changes)
+    assert two.failures == {}
+    assert two.table == one.table
+
+
+def _or_die(item: str) -> None:
+    if item == "dies":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if item == "raises":
+        raise ValueError("a reason")
+    time.sleep(0.01)
+
+
+@pytest.mark.full
+def test_a_process_that_dies_is_told_and_loses_no_other() -> None:
+    items = ["a", "dies", "raises", "b"]
+    outcomes = dict(work_through(items, _or_die, 2))
+    assert outcomes == {
+        "a": None,
+        "b": None,
+        "raises": "ValueError: a reason",
+        "dies": "its process ended before it did (killed, or out of memory)",
+    }
+
+
+@pytest.mark.usefixtures("echo")
+def test_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["study", "variants", "--task", "echo", "--seeds", "1", "--jobs", "1"]
+    words += ["--set", "models=hetsyn,homneu", "--set", "forms=recurrent", "--set", "hidden=5"]
+    assert command(words) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for part in ("2 cells", "runs/study-variants-echo", "SMALL: 1 seed", "--full", "picture.png"):
+        assert part in shown
+    stored = json.loads(Path("runs/study-variants-echo/table.json").read_text())
+    assert stored["command"].startswith("hetsyn study variants --task echo --seeds 1")
+    assert command(shlex.split(stored["command"])[1:]) == 0  # the stored command is the same study
+    assert "2 of them done before" in capsys.readouterr().out
+    assert command(["study", "variants", "--task", "echo", "--seeds", "2"]) == 2
+    assert "seeds is 1 there and 2 here" in capsys.readouterr().err
+    assert command(["study", "dance"]) == 2
+    assert "study: expected one of variants" in capsys.readouterr().err
+    assert command(["study", "variants", "--set", "lr=1", "--set", "lr=2"]) == 2
+    assert "set: expected lr once" in capsys.readouterr().err
+
+
+def test_help_names_the_studies(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(["study", "--help"]) == 0
+    assert "|".join(STUDIES) in "".join(capsys.readouterr().out.split())
