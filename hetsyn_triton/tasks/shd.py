@@ -63,6 +63,7 @@ class SpikingHeidelbergDigits(Classification):
         "dropout": 0.2,
         "schedule": "cosine",
         "horizon": 40,
+        "schedule_unit": "epoch",
         "warmup": 0.05,
         "readout": "summed-softmax",
         "surrogate": "multi-gaussian",
