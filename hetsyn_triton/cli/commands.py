@@ -184,6 +184,20 @@ def study_command(**given: Any) -> Callable[[], int]:
     return _later("study", **given)
 
 
+@cli.command("results")
+@click.argument("folders", metavar="[RUN_OR_STUDY]...", nargs=-1)
+@click.option(
+    "--docs", metavar="DIR", default="docs", show_default=True, help="Where results.md stands."
+)
+def results_command(**given: Any) -> Callable[[], int]:
+    """Write docs/results.md.
+
+    What counts of each run or study folder given is first copied into docs/results/; without a
+    folder the page is written anew from the copies there are.
+    """
+    return _later("results", **given)
+
+
 @cli.command("info")
 def info_command() -> Callable[[], int]:
     """Print versions, devices, and what runs each operator."""

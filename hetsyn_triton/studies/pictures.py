@@ -12,6 +12,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFor
 
 from hetsyn_triton.drawing import INK, clean_axes, save_figure
 
+from .words import in_words, is_share
+
 if TYPE_CHECKING:
     from .base import Study
 
@@ -75,16 +77,6 @@ def log_scale(axes: Axes, which: str = "y") -> None:
     axis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())
-
-
-def in_words(name: str) -> str:
-    """A measure's name as an axis shows it."""
-    return {"mse": "mean squared error"}.get(name, name.replace("_", " "))
-
-
-def is_share(name: str) -> bool:
-    """Whether a measure is a fraction, shown in per cent."""
-    return name.endswith(("accuracy", "share", "success"))
 
 
 def legend(axes: Axes, **options: Any) -> None:

@@ -1,0 +1,16 @@
+"""`hetsyn results`: docs/results.md from run and study folders."""
+
+from pathlib import Path
+
+import click
+
+from hetsyn_triton.studies.results import collect
+from hetsyn_triton.studies.results_page import write
+
+
+def run(folders: tuple[str, ...], docs: str) -> int:
+    """Copy what counts of `folders` into docs/results/, then write docs/results.md."""
+    for folder in folders:
+        click.echo(f"{folder} -> {collect(Path(folder), Path(docs))}")
+    click.echo(f"written: {write(Path(docs))}")
+    return 0

@@ -1,0 +1,122 @@
+"""What docs/results.md is made of: small copies of run and study folders, kept in the repository.
+
+`collect` copies, `hetsyn_triton.studies.results_page` writes; the page can be written anew from the
+copies alone.
+"""
+
+import datetime
+import hashlib
+import json
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+from hetsyn_triton.files import write_json
+from hetsyn_triton.training import ConfigError, RunFolderError, TrainConfig, default_config
+from hetsyn_triton.training.folder import CONFIG, LEARNING_CURVE, METRICS, SUMMARY
+
+from .folder import PICTURE, STUDY, TABLE_CSV, read_study
+from .machine import cpu_name
+from .networks import MOVABLE
+
+STORED = "results"  # the folder of the copies, beside results.md
+
+
+def collect(folder: Path, docs: Path) -> Path:
+    """Copy what counts of a complete run or study in `folder` into docs/results/; its new file.
+
+    The same settings take the place of an earlier copy. RunFolderError where `folder` holds neither
+    or is not complete.
+    """
+    stored = docs / STORED
+    if (folder / STUDY).is_file():
+        values, stem = _study(folder)
+        pictures = {PICTURE: f"{stem}.png", TABLE_CSV: f"{stem}.csv"}
+    elif (folder / CONFIG).is_file():
+        values, stem = _run(folder)
+        pictures = {LEARNING_CURVE: f"{stem}.png"}
+    else:
+        raise RunFolderError(f"results: expected a run or study folder, got {folder}")
+    stored.mkdir(parents=True, exist_ok=True)
+    for source, target in pictures.items():
+        if (folder / source).is_file():
+            shutil.copyfile(folder / source, stored / target)
+    write_json(stored / f"{stem}.json", values)
+    return stored / f"{stem}.json"
+
+
+def digest(settings: Any) -> str:
+    """Six digits that tell settings apart."""
+    text = json.dumps(settings, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:6]
+
+
+def changed_settings(config: dict[str, Any]) -> dict[str, Any]:
+    """What a run's configuration has that its task's defaults have not, but for the seed and where
+    it was computed; the task's own settings among it, by name."""
+    try:
+        usual = default_config(config["task"]).to_json()
+    except ConfigError:  # a task of one's own
+        return {}
+    own, other = config["options"], usual["options"]
+    changed = {name: value for name, value in own.items() if other.get(name) != value}
+    left_out = {"task", "seed", "options", *MOVABLE}
+    fields = {n: v for n, v in config.items() if n not in left_out and usual.get(n) != v}
+    return {**fields, **changed}
+
+
+def train_command(config: dict[str, Any]) -> str:
+    """The command that makes a run again."""
+    words = ["hetsyn", "train", config["task"], "--seed", str(config["seed"])]
+    for name, value in changed_settings(config).items():
+        text = value if isinstance(value, str) else json.dumps(value)
+        words += ["--set", f"{name}={text}"]
+    return shlex.join(words)
+
+
+def _study(folder: Path) -> tuple[dict[str, Any], str]:
+    values = read_study(folder)
+    del values["rows"]
+    settings = values["settings"]
+    size = "full" if settings["full"] else "small"
+    parts = ["study", settings["study"], settings["task"], size, digest(settings)]
+    return {"kind": "study", **values}, "-".join(part for part in parts if part)
+
+
+def _run(folder: Path) -> tuple[dict[str, Any], str]:
+    if not (folder / SUMMARY).is_file():
+        raise RunFolderError(f"results: expected a complete run, with {SUMMARY}, got {folder}")
+    config = TrainConfig.load(folder / CONFIG).to_json()
+    summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    lines = (folder / METRICS).read_text(encoding="utf-8").splitlines()
+    score = summary["score"] or "loss"
+    seconds, curve = 0.0, []
+    for record in map(json.loads, lines):
+        seconds += record["seconds"]
+        point = {"epoch": record["epoch"], "hours": round(seconds / 3600, 4)}
+        for part in ("validation", "test"):
+            if f"{part}_{score}" in record:
+                point[part] = record[f"{part}_{score}"]
+        curve.append(point)
+    written = (folder / SUMMARY).stat().st_mtime
+    when = datetime.datetime.fromtimestamp(written, datetime.timezone.utc)
+    kept = {name: value for name, value in config.items() if name not in MOVABLE}
+    values = {
+        "kind": "run",
+        "config": kept,
+        "changed": changed_settings(config),
+        "command": train_command(config),
+        "score": score,
+        "parameters": summary["parameters"],
+        "selection": summary["selection"],
+        "curve": curve,
+        "environment": {
+            "date": when.strftime("%Y-%m-%d"),
+            "cpu": cpu_name(),
+            "device": config["device"],
+            **{name: value for name, value in summary["environment"].items() if value is not None},
+        },
+    }
+    parts = ["run", config["task"], config["model"], f"s{config['seed']}", digest(kept)]
+    return values, "-".join(parts)

@@ -1,0 +1,222 @@
+"""docs/results.md, written from the copies in docs/results/ and the remarks beside them."""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hetsyn_triton.files import write_atomically
+
+from .base import Row
+from .catalogue import STUDIES
+from .results import STORED, digest
+from .statistics import mean_and_deviation
+from .words import in_words, is_share
+
+PAGE = "results.md"
+REMARKS = "remarks.md"
+NOT_MEASURED = "Not measured."
+TASKS = {
+    "pattern-generation": "Pattern generation",
+    "delayed-match": "Delayed match-to-sample",
+    "fsdd": "Free Spoken Digit Dataset",
+    "smnist": "S-MNIST",
+}
+"""Tasks with a section of their own, in this order; other tasks with results follow."""
+PARTS = ("validation", "test")  # what may be measured after an epoch
+EPOCHS = (1, 2, 3, 5, 10, 15, 20, 30, 40, 50, 75, 100, 150)
+LONGEST = 30  # lines of a table on the page; the stored file has them all
+HEAD = """# Results
+
+Written by `hetsyn results` from the files in [results/](results), which hold every figure with its
+settings, versions and date; remarks are from [results/remarks.md](results/remarks.md). `hetsyn
+results FOLDER...` adds run and study folders first.
+
+Means ± standard deviation over seeds. *Last epoch* is the test result after the last epoch;
+*validation-selected* that of the epoch with the best held-out score; *test-selected* that of the
+best test epoch, which the test samples themselves chose: it is no held-out result. "SMALL" marks
+a study of fewer seeds or shorter training than the paper's.
+"""
+
+
+def write(docs: Path) -> Path:
+    """Write docs/results.md."""
+    text = page(docs / STORED)
+    write_atomically(docs / PAGE, lambda file: file.write(text.encode()))
+    return docs / PAGE
+
+
+def page(stored: Path) -> str:
+    """The page made of the files in `stored`."""
+    paths = sorted(stored.glob("*.json"))
+    files = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
+    remarks = read_remarks(stored / REMARKS)
+    runs = {stem: values for stem, values in files.items() if values["kind"] == "run"}
+    studies = {stem: values for stem, values in files.items() if values["kind"] == "study"}
+    found = {values["config"]["task"] for values in runs.values()}
+    others = {name: name for name in sorted(found - set(TASKS))}
+    parts = [HEAD]
+    for task, title in {**TASKS, **others}.items():
+        mine = {s: v for s, v in runs.items() if v["config"]["task"] == task}
+        variants = {s: v for s, v in studies.items() if _is(v, "variants", task)}
+        parts.append(f"## {title}\n")
+        parts += remarks.pop(task, [])
+        parts += [_study(stem, values) for stem, values in variants.items()]
+        parts += _runs(mine)
+        if not mine and not variants:
+            parts.append(f"{NOT_MEASURED}\n")
+    parts.append("## Studies\n")
+    parts += remarks.pop("studies", [])
+    for name, kind in STUDIES.items():
+        mine = {s: v for s, v in studies.items() if v["settings"]["study"] == name}
+        if name == "variants":
+            shown = {**TASKS, **others}
+            mine = {s: v for s, v in mine.items() if v["settings"]["task"] not in shown}
+            if not mine:
+                continue
+        parts.append(f"### {kind.title} (`{name}`)\n")
+        parts += remarks.pop(name, [])
+        parts += [_study(stem, values) for stem, values in mine.items()] or [f"{NOT_MEASURED}\n"]
+    if remarks:
+        raise ValueError(f"{REMARKS}: expected sections {', '.join(TASKS)}, studies or a study's "
+                         f"name, got {', '.join(remarks)}")  # fmt: skip
+    return "\n".join(parts)
+
+
+def read_remarks(path: Path) -> dict[str, list[str]]:
+    """Remarks by the section they belong to, `## SECTION` in the file; each as one block."""
+    if not path.is_file():
+        return {}
+    blocks = re.split(r"^## (\S+)\n", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    pairs = zip(blocks[1::2], blocks[2::2], strict=True)
+    return {name: [f"{text.strip()}\n"] for name, text in pairs if text.strip()}
+
+
+def _is(values: dict[str, Any], study: str, task: str) -> bool:
+    return bool(values["settings"]["study"] == study and values["settings"]["task"] == task)
+
+
+def _study(stem: str, values: dict[str, Any]) -> str:
+    """Table, picture and provenance of one study."""
+    failed = len(values["failures"])
+    missing = f" {failed} of {values['cells']} cells failed." if failed else ""
+    task = values["settings"]["task"]
+    lines = [f"{task + ': ' if task else ''}{values['size']}.{missing}\n"]
+    for part in dict.fromkeys(row.get("part") for row in values["table"]):
+        rows = [row for row in values["table"] if row.get("part") == part]
+        lines.append(f"{_table(rows[:LONGEST])}\n")
+        if len(rows) > LONGEST:
+            lines.append(f"{len(rows) - LONGEST} more lines: [{stem}.csv]({STORED}/{stem}.csv).\n")
+    lines.append(f"![{values['settings']['study']}]({STORED}/{stem}.png)\n")
+    hours = f"{values['seconds'] / 3600:.2g} hours of cells"
+    lines.append(f"`{values['command']}`: {hours}; {_where(values['environment'])}.\n")
+    return "\n".join(lines)
+
+
+def _runs(runs: dict[str, dict[str, Any]]) -> list[str]:
+    """One line for all seeds of the same settings; then accuracy by epoch and hour."""
+    if not runs:
+        return []
+    groups: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    for stem, values in runs.items():
+        key = digest({name: v for name, v in values["config"].items() if name != "seed"})
+        groups.setdefault(key, []).append((stem, values))
+    rows = [_run_row([values for _, values in members]) for members in groups.values()]
+    parts = [f"{_table(rows)}\n"]
+    for members in groups.values():
+        stem, values = members[0]
+        measured = {name for point in values["curve"] for name in point}
+        if len(values["curve"]) > 1 and measured & set(PARTS):
+            parts.append(f"{_named(values)}, seed {values['config']['seed']}, by epoch and hour:\n")
+            parts.append(f"{_table(_by_epoch(values))}\n")
+            parts.append(f"![learning curve]({STORED}/{stem}.png)\n")
+        several = f" and {len(members) - 1} more seeds" if len(members) > 1 else ""
+        parts.append(f"`{values['command']}`{several}: {_where(values['environment'])}.\n")
+    return parts
+
+
+def _run_row(members: Sequence[dict[str, Any]]) -> Row:
+    first = members[0]
+    config, score = first["config"], first["score"]
+    changed = {k: v for k, v in first["changed"].items() if k not in _SHOWN}
+    row: Row = {
+        "model": config["model"],
+        "form": "recurrent" if config["recurrent"] else "feedforward",
+        "hidden": "-".join(map(str, config["hidden"])),
+        "settings": ", ".join(f"{k} {v}" for k, v in changed.items()) or "the task's",
+        "parameters": first["parameters"],
+        "seeds": len(members),
+    }
+    for kind, title in (
+        ("last", "last epoch"),
+        ("validation", "validation-selected"),
+        ("test", "test-selected"),
+    ):
+        values = [m["selection"][kind]["test"][score] for m in members if m["selection"][kind]]
+        if len(values) == len(members):
+            name = f"{title} {score}"
+            row[name], row[f"{name}_deviation"] = mean_and_deviation(values)
+    row["hours"] = mean_and_deviation([m["curve"][-1]["hours"] for m in members])[0]
+    return row
+
+
+_SHOWN = ("model", "recurrent", "hidden")
+
+
+def _by_epoch(values: dict[str, Any]) -> list[Row]:
+    curve, score = values["curve"], values["score"]
+    last = curve[-1]["epoch"]
+    rows = []
+    for point in curve:
+        if point["epoch"] in EPOCHS or point["epoch"] == last:
+            row: Row = {"epoch": point["epoch"], "hours": point["hours"]}
+            row |= {f"{part} {score}": point[part] for part in PARTS if part in point}
+            rows.append(row)
+    return rows
+
+
+def _named(values: dict[str, Any]) -> str:
+    config = values["config"]
+    form = "recurrent" if config["recurrent"] else "feedforward"
+    return f"{config['model']}, {form}, {'-'.join(map(str, config['hidden']))} hidden neurons"
+
+
+def _where(environment: dict[str, Any]) -> str:
+    """The machine, the versions and the date of a figure."""
+    gpu = f" and {environment['gpu']}" if "gpu" in environment else ""
+    versions = ", ".join(
+        f"{name} {environment[name]}" for name in ("hetsyn-triton", "torch", "numba", "python")
+        if name in environment
+    )  # fmt: skip
+    machine = f"{environment['cpu']}, {environment['cores']} cores{gpu}"
+    return f"{machine}; {versions}; {environment['date']}"
+
+
+def _table(rows: Iterable[Row]) -> str:
+    """A Markdown table; a mean and its deviation share a column."""
+    rows = list(rows)
+    columns = [
+        name
+        for name in dict.fromkeys(name for row in rows for name in row)
+        if not name.endswith("_deviation") and name not in ("size", "part")
+    ]
+    lines = [
+        "| " + " | ".join(in_words(name) for name in columns) + " |",
+        "|" + "---|" * len(columns),
+    ]
+    for row in rows:
+        lines.append("| " + " | ".join(_cell(row, name) for name in columns) + " |")
+    return "\n".join(lines)
+
+
+def _cell(row: Row, name: str) -> str:
+    value, deviation = row.get(name), row.get(f"{name}_deviation")
+    if value is None:
+        return "-"
+    if not isinstance(value, float):
+        return str(value)
+    if is_share(name):
+        text = f"{100 * value:.2f}"
+        return f"{text} %" if deviation is None else f"{text} ± {100 * deviation:.2f} %"
+    return f"{value:.4g}" if deviation is None else f"{value:.4g} ± {deviation:.2g}"

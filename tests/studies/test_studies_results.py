@@ -1,0 +1,104 @@
+"""docs/results.md is what the stored files say; they are what the folders hold."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hetsyn_triton.cli.commands import run as command
+from hetsyn_triton.cli.settings import configured
+from hetsyn_triton.studies import run_study
+from hetsyn_triton.studies.results import collect, train_command
+from hetsyn_triton.studies.results_page import NOT_MEASURED, page, write
+from hetsyn_triton.training import RunFolderError, default_config, train
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_page_is_what_is_stored() -> None:
+    """`hetsyn results` writes it anew; here nothing but the files in docs/results/ is read."""
+    stored = ROOT / "docs/results"
+    assert (ROOT / "docs/results.md").read_text(encoding="utf-8") == page(stored)
+    for path in stored.glob("*.json"):
+        values = json.loads(path.read_text(encoding="utf-8"))
+        assert values["kind"] in ("run", "study")
+        for name in ("date", "cpu", "torch"):
+            assert values["environment"][name]
+        assert values["command"].startswith("hetsyn ")
+    for picture in stored.glob("*.png"):
+        assert picture.with_suffix(".json").exists()
+
+
+@pytest.mark.usefixtures("echo")
+def test_folders_become_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    docs = tmp_path / "docs"
+    changes: dict[str, Any] = {"epochs": 2, "options": {"delay": 3}}
+    for seed in range(2):
+        config = default_config("echo", seed=seed, hidden=(5,), test_every=1, **changes)
+        train(config, tmp_path / f"run-{seed}")
+    run_study(
+        "variants", task="echo", seeds=1, jobs=1, models=["hetsyn"], forms=["recurrent"],
+        out=tmp_path / "study",
+    )  # fmt: skip
+    (docs / "results").mkdir(parents=True)
+    (docs / "results/remarks.md").write_text("# Remarks\n\n## echo\n\nIt *differs*, and we know.\n")
+    folders = [str(tmp_path / name) for name in ("run-0", "run-1", "study")]
+    assert command(["results", *folders, "--docs", str(docs)]) == 0
+    text = (docs / "results.md").read_text(encoding="utf-8")
+    section = text[text.index("## echo\n") : text.index("## Studies\n")]
+    assert "It *differs*, and we know." in section
+    assert (
+        "| last epoch accuracy | validation-selected accuracy | test-selected accuracy |" in section
+    )
+    (line,) = [
+        line for line in section.splitlines() if line.startswith("| hetsyn | recurrent | 5 ")
+    ]
+    accuracies = [
+        json.loads((tmp_path / f"run-{seed}/summary.json").read_text())["test"]["accuracy"]
+        for seed in range(2)
+    ]
+    assert f"| {50 * sum(accuracies):.2f} ± " in line
+    assert "epochs 2, delay 3" in line
+    for part in ("by epoch and hour", "SMALL: 1 seed", "hetsyn study variants --task echo"):
+        assert part in section
+    assert text.count(NOT_MEASURED) == 4 + 5  # tasks of the paper, studies
+    names = {path.suffix for path in (docs / "results").iterdir()}
+    assert names == {".json", ".png", ".csv", ".md"}
+    for path in (docs / "results").iterdir():
+        if path.suffix == ".png" and "-s1-" not in path.name:  # one seed's curve is shown
+            assert f"results/{path.name}" in section
+    again = write(docs).read_text(encoding="utf-8")
+    assert again == text
+    capsys.readouterr()
+    assert command(["results", folders[0], "--docs", str(docs)]) == 0  # in place of its copy
+    assert (docs / "results.md").read_text(encoding="utf-8") == text
+
+
+@pytest.mark.usefixtures("echo")
+def test_what_is_no_result_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match="expected a run or study folder"):
+        collect(tmp_path, tmp_path / "docs")
+    config = default_config("echo")
+    train(config, tmp_path / "run", pictures=False)
+    (tmp_path / "run/summary.json").unlink()
+    with pytest.raises(RunFolderError, match="expected a complete run"):
+        collect(tmp_path / "run", tmp_path / "docs")
+    assert not (tmp_path / "docs").exists()
+
+
+def test_a_remark_without_a_place_is_told(tmp_path: Path) -> None:
+    (tmp_path / "remarks.md").write_text("## dance\n\nTo nothing.\n")
+    with pytest.raises(ValueError, match=r"remarks.md: expected sections .*, got dance"):
+        page(tmp_path)
+
+
+def test_the_command_of_a_run_makes_it_again() -> None:
+    config = default_config(
+        "digits", hidden=(4, 5), tau="uniform(2,20)", options={"hold": 1}, seed=3
+    )
+    words = shlex.split(train_command(config.to_json()))
+    assert words[:5] == ["hetsyn", "train", "digits", "--seed", "3"]
+    more = tuple(word for word in words[5:] if word != "--set")
+    assert configured("digits", {"seed": 3}, more)[0] == config
