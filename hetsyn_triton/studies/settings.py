@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 SMALL_TRAINING: dict[str, dict[str, Any]] = {
     "digits": {"epochs": 10},
     "pattern-generation": {"epochs": 6},
+    "delayed-match": {"epochs": 8},
 }
 """How much shorter a task is trained where the full size is not asked for. A task that is missing
 is trained as long as by `hetsyn train`."""

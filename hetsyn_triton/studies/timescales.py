@@ -42,6 +42,7 @@ class Timescales(Study):
     name = "timescales"
     title = "Time warp at test, and length of the delay"
     default_task = "delayed-match"
+    small_seeds = 2
     full_seeds = 10
     varies = frozenset({"model"})
     options: ClassVar = {
