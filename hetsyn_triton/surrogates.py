@@ -53,13 +53,15 @@ class MultiGaussian(_Positive):
     ratio: float = 6.0
 
     def __call__(self, u: Tensor, threshold: Tensor) -> Tensor:
-        def normal(mean: float, deviation: float) -> Tensor:
-            density = torch.exp(-((u - mean) ** 2) / (2 * deviation**2))
-            return density / (deviation * math.sqrt(2 * math.pi))
+        def bump(mean: float, deviation: float, factor: float) -> Tensor:
+            """factor N(u; mean, deviation), in few operations: each goes over all of u."""
+            moved = u - mean if mean else u
+            inside = moved * moved * (-0.5 / deviation**2)
+            return torch.exp(inside) * (factor / (deviation * math.sqrt(2 * math.pi)))
 
-        wide = self.ratio * self.width
-        sides = normal(self.width, wide) + normal(-self.width, wide)
-        return self.scale * ((1 + self.height) * normal(0.0, self.width) - self.height * sides)
+        wide, side = self.ratio * self.width, self.scale * self.height
+        sides = bump(self.width, wide, side) + bump(-self.width, wide, side)
+        return bump(0.0, self.width, self.scale * (1 + self.height)) - sides
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,18 @@ from hetsyn_triton.ops import between
 from hetsyn_triton.reference.steps import previous_steps, spike_derivative
 from hetsyn_triton.surrogates import SURROGATES
 
-SHAPES = [(1, 1, 1, 1), (3, 7, 5, 13), (2, 45, 6, 33), (1, 0, 2, 3), (2, 3, 0, 4)]
+SHAPES = [(1, 1, 1, 1), (3, 7, 5, 13), (2, 45, 6, 33), (1, 0, 2, 3), (2, 3, 0, 4), (2, 9, 3, 0)]
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", SURROGATES)
-def test_shares_are_the_whole(name, shape, threads, on_threads) -> None:
+@pytest.mark.parametrize("piece", [1, 1 << 16])
+def test_shares_are_the_whole(name, shape, threads, piece, on_threads, monkeypatch) -> None:
     """For replicas with thresholds of their own, bit by bit; V may be strided. (PyTorch's sigmoid
     rounds the last elements of a call in another way, so the whole is that of one replica.)"""
     on_threads(threads)
+    monkeypatch.setattr(between, "PIECE", piece)
     generator = torch.Generator().manual_seed(1)
     R, T, B, J = shape
     potential = torch.randn(R, T, J, B, generator=generator).mT
