@@ -184,7 +184,7 @@ class TimeConstants(Study):
         axes.set_title(f"reset to the initial mean ({100 * share:.3g} % of synapses)", fontsize=9)
         label_score(axes, self.score, self.settings.seeds)
         if len(mine) > 1:
-            legend(axes, loc="lower left")
+            legend(axes, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
 def _pathway_row(cell: Cell, pathway: str, before: Tensor, after: Tensor, bound: float) -> Row:
