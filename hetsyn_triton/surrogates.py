@@ -1,10 +1,11 @@
 """Surrogate gradients: what stands for ds/dV in the backward pass of a spike.
 
 A surrogate is any function of (u, threshold), u = V - threshold, that returns the derivative in the
-shape of u. Every one runs at full speed, because the operators take its result as data. `threshold`
-broadcasts against u. One that has `elementwise = True` promises that an element follows from its
-own u and threshold alone; on a CPU several threads may then share it out. Those here do, and are
-small frozen dataclasses, so that they compare, print and pickle.
+shape of u; the operators take its result as data. `threshold` broadcasts against u. One that has an
+attribute `elementwise = True` promises that an element follows from its own u and threshold alone:
+on a CPU it is then shared out over the kernels' threads and goes through the cache piece by piece,
+any other is computed by one thread. Those here promise it, and are small frozen dataclasses, so
+that they compare, print and pickle.
 """
 
 import math
@@ -23,8 +24,6 @@ Surrogate = Callable[[Tensor, Tensor], Tensor]
 class _Positive:
     """All parameters of a surrogate are positive and finite."""
 
-    elementwise: ClassVar[bool] = True
-
     def __post_init__(self) -> None:
         for field in fields(self):  # type: ignore[arg-type]
             check_positive_number(f"{type(self).__name__}.{field.name}", getattr(self, field.name))
@@ -34,6 +33,8 @@ class _Positive:
 class Triangular(_Positive):
     """height * max(0, 1 - |u| / (width * threshold)) (Bellec et al. 2018; HetSyn's synthetic
     tasks)."""
+
+    elementwise: ClassVar[bool] = True
 
     height: float = 1.0
     width: float = 1.0
@@ -46,6 +47,8 @@ class Triangular(_Positive):
 class MultiGaussian(_Positive):
     """scale * [(1 + height) N(u; 0, width) - height N(u; width, ratio width)
     - height N(u; -width, ratio width)] (Yin et al. 2021; HetSyn's data sets)."""
+
+    elementwise: ClassVar[bool] = True
 
     scale: float = 0.5
     height: float = 0.15
@@ -68,6 +71,8 @@ class MultiGaussian(_Positive):
 class ATan(_Positive):
     """(slope / 2) / (1 + (pi slope u / 2)^2) (Fang et al. 2021)."""
 
+    elementwise: ClassVar[bool] = True
+
     slope: float = 2.0
 
     def __call__(self, u: Tensor, threshold: Tensor) -> Tensor:
@@ -78,6 +83,8 @@ class ATan(_Positive):
 class FastSigmoid(_Positive):
     """1 / (1 + slope |u|)^2, the derivative of the fast sigmoid (SuperSpike: Zenke and Ganguli
     2018)."""
+
+    elementwise: ClassVar[bool] = True
 
     slope: float = 10.0
 
@@ -92,6 +99,8 @@ SuperSpike = FastSigmoid
 @dataclass(frozen=True)
 class Sigmoid(_Positive):
     """slope sigma(slope u) (1 - sigma(slope u)), the derivative of the logistic function."""
+
+    elementwise: ClassVar[bool] = True
 
     slope: float = 4.0
 

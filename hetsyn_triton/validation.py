@@ -13,6 +13,8 @@ from typing import TypeGuard
 import torch
 from torch import Tensor
 
+from .one_thread import on_this_thread
+
 PARAMETER_DTYPES = (torch.float32, torch.float64)
 _EXACT = {
     torch.float32: (torch.bool, torch.uint8, torch.int8, torch.bfloat16, torch.float16),
@@ -58,7 +60,10 @@ def as_input(name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
             f"{name}: expected dtype {allowed} for {_names([dtype])} parameters, "
             f"got {_names([value.dtype])}"
         )
-    return value.to(dtype)
+    if not readable(value):
+        return value.to(dtype)
+    with on_this_thread():
+        return value.to(dtype)
 
 
 def check_like(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
@@ -99,8 +104,9 @@ def readable(value: Tensor) -> bool:
 
 def _extent(value: Tensor) -> tuple[float, float]:
     """Smallest and largest value; NaN anywhere makes both NaN."""
-    values = value.detach().numpy()  # PyTorch would wake its threads for a large matrix
-    return float(values.min()), float(values.max())
+    with on_this_thread():
+        low, high = torch.aminmax(value.detach())
+    return low.item(), high.item()
 
 
 def check_finite(name: str, value: Tensor) -> None:

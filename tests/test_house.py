@@ -16,6 +16,7 @@ PACKAGE = "hetsyn_triton"
 RANK = {
     "kernels": 0,
     "reference": 0,
+    "one_thread": 0,
     "extras": 1,
     "files": 1,
     "sealed": 1,

@@ -1,22 +1,13 @@
-"""What PyTorch computes between the kernels on a CPU, without its OpenMP threads.
-
-They wait busily for some milliseconds after each operation they shared, on the cores that the
-kernels' threads need next: layers took up to twice as long.
-"""
+"""What PyTorch computes between the kernels on a CPU, without its own threads (`one_thread.py`)."""
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from functools import cache
-from pathlib import Path
-from typing import Any
-
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from hetsyn_triton.kernels.cpu import threads
+from hetsyn_triton.one_thread import on_this_thread
 from hetsyn_triton.reference.steps import SpikeFunction, previous_steps, spike_derivative
 from hetsyn_triton.validation import readable
 
@@ -37,8 +28,9 @@ def derivative(surrogate: SpikeFunction, potential: Tensor, threshold: Tensor) -
     theta = threshold[:, None, None]
     if not readable(potential):
         return spike_derivative(surrogate, potential - theta, theta)
-    if not getattr(surrogate, "elementwise", False):
-        with _on_this_thread():
+    # A dispatch mode, such as make_fx, sees only what its own thread does.
+    if not _is_elementwise(surrogate) or _get_current_dispatch_mode() is not None:
+        with on_this_thread():
             return spike_derivative(surrogate, potential - theta, theta)
     R, T, B, J = potential.shape
     steps, thresholds = potential.detach().reshape(R, T * B, J), threshold.detach()
@@ -46,7 +38,7 @@ def derivative(surrogate: SpikeFunction, potential: Tensor, threshold: Tensor) -
     length = ROWS * max(1, PIECE // (ROWS * max(J, 1)))
 
     def run(begin: int, end: int) -> None:
-        with _on_this_thread(), torch.no_grad():
+        with on_this_thread(), torch.no_grad():
             for given, made, own in zip(steps, found, thresholds, strict=True):
                 for first in range(ROWS * begin, ROWS * end, length):
                     rows = slice(first, min(first + length, ROWS * end))
@@ -56,51 +48,20 @@ def derivative(surrogate: SpikeFunction, potential: Tensor, threshold: Tensor) -
     return found.view(R, T, B, J)
 
 
+def _is_elementwise(surrogate: SpikeFunction) -> bool:
+    """Whether it promises so itself: a class that gives another `__call__` than the one it was
+    derived from does not inherit the promise."""
+    for namespace in (getattr(surrogate, "__dict__", {}), *map(vars, type(surrogate).__mro__)):
+        if "elementwise" in namespace:
+            return bool(namespace["elementwise"])
+        if "__call__" in namespace:
+            return False
+    return False
+
+
 def previous(steps: Tensor, initial: Tensor) -> Tensor:
     """`previous_steps`, copied by this thread."""
     if not readable(steps):
         return previous_steps(steps, initial)
-    with _on_this_thread():
+    with on_this_thread():
         return previous_steps(steps, initial)
-
-
-@contextmanager
-def _on_this_thread() -> Iterator[None]:
-    """PyTorch's elementwise operations of this thread run on it alone for a while.
-
-    `torch.set_num_threads` would change other threads' number too.
-    """
-    torch.get_num_threads()  # the first question of a thread sets its number
-    setters = [(set_count, set_count(1)) for set_count in _setters()]
-    try:
-        yield
-    finally:
-        for set_count, before in setters:
-            set_count(before)
-
-
-@cache
-def _setters() -> tuple[Callable[[int], int], ...]:
-    """Functions that set this thread's number of threads and return what it was: of OpenMP, and of
-    MKL, which computes exponentials, where PyTorch has it."""
-    library = _library()
-    if library is None:
-        return ()
-
-    def set_count(new: int) -> int:
-        before = int(library.omp_get_max_threads())
-        library.omp_set_num_threads(new)
-        return before
-
-    of_mkl = getattr(library, "MKL_Set_Num_Threads_Local", None)
-    return (set_count,) if of_mkl is None else (set_count, of_mkl)
-
-
-def _library() -> Any:
-    """PyTorch's, through which OpenMP's functions are found; None where it is built without."""
-    for name in ("libtorch_cpu.so", "libtorch_cpu.dylib"):
-        with suppress(OSError, AttributeError):
-            library = ctypes.CDLL(str(Path(torch.__file__).with_name("lib") / name))
-            if library.omp_get_max_threads and library.omp_set_num_threads:
-                return library
-    return None

@@ -17,7 +17,8 @@ Array = NDArray[Any]
 
 def flat(tensor: Tensor) -> Array:
     """A contiguous tensor's memory, or a contiguous copy's."""
-    return tensor.detach().contiguous().view(-1).numpy()
+    # NumPy copies on this thread; PyTorch's others are not there in a forked child.
+    return np.ascontiguousarray(tensor.detach().resolve_neg().numpy()).reshape(-1)
 
 
 def optional(tensor: Tensor | None, like: Tensor) -> Array:
@@ -34,8 +35,7 @@ def _padded(tensor: Tensor) -> Array:
     """[..., N] -> [..., blocks, L], zeros after N."""
     lanes = lanes_of(tensor.element_size())
     blocks = blocks_of(tensor.shape[-1], tensor)
-    # NumPy, not PyTorch: a small copy is not worth waking threads for.
-    given = tensor.detach().numpy()
+    given = tensor.detach().resolve_neg().numpy()
     filled = np.zeros((*given.shape[:-1], blocks * lanes), given.dtype)
     filled[..., : given.shape[-1]] = given
     return filled.reshape(*given.shape[:-1], blocks, lanes)

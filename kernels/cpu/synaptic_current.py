@@ -18,6 +18,7 @@ are added ascending.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -211,12 +212,16 @@ def _add_carried(dz: Tensor, d_trace: Tensor, g_trace: Tensor, decay: Tensor) ->
     earlier = torch.empty((R, steps, B, I), dtype=dz.dtype)
     carried = torch.empty_like(d_trace)
     group, tasks = grouped(R * B, blocks_of(I, dz))
+    nothing = np.zeros(R * steps * B * J, flat(dz).dtype)
+    ones = torch.from_numpy(np.ones(tuple(decay.shape), nothing.dtype))
     run(
         _current, tasks, 2 * R * T * B * I * J,
-        flat(dz.new_zeros(R, steps, B, J)), packed(torch.ones_like(decay)), packed(decay),
-        flat(g_trace), True, flat(carried), True, flat(earlier), steps, B, J, I, group,
+        nothing, packed(ones), packed(decay), flat(g_trace), True, flat(carried), True,
+        flat(earlier), steps, B, J, I, group,
     )  # fmt: skip
+    to_dz, to_trace = dz.numpy(), d_trace.numpy()  # added by this thread
     if T:
-        dz[:, -1] += sum_in_order(g_trace.flatten(0, 1)).view(R, B, I)
-        dz[:, :-1] += earlier
-    d_trace += carried if T else g_trace
+        of_last = torch.from_numpy(flat(g_trace)).view(R * B, J, I)
+        to_dz[:, -1] += sum_in_order(of_last).view(R, B, I).numpy()
+        to_dz[:, :-1] += earlier.numpy()
+    to_trace += (carried if T else g_trace.detach().resolve_neg()).numpy()
