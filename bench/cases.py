@@ -1,4 +1,4 @@
-"""The benchmark shapes: one registry for predictions (`codegen.py`) and measurements.
+"""The registry's operators as calls of GPU kernels, for predictions (`codegen.py`) and `gpu.py`.
 
 A case names an operator and its sizes. `arguments` makes its tensors on any device, `run` calls the
 launcher with them, `record` catches what it would launch (meta tensors, shipped configurations),
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from bench import registry
 from hetsyn_triton.kernels.gpu import (
     add_partials,
     feedback_gradient,
@@ -311,26 +312,6 @@ def case(
     return Case(name, operator, R, T, B, I, J, K, states, detach)
 
 
-def _benchmark() -> list[Case]:
-    found = []
-    synaptic = ("synaptic_current", "synaptic_current_backward", "synaptic_parameter_gradient")
-    layers = ("feedforward_scan_fused", "feedforward_scan_split")
-    scans = ("spike_scan", "spike_scan_backward")
-    both = ("recurrent_scan", "recurrent_scan_backward")
-    for B in (32, 256):
-        for I, J in ((700, 128), (128, 64)):  # noqa: E741
-            found += [case(o, I, J, B=B) for o in (*synaptic, *layers)]
-        found += [case(o, J, J, B=B) for J in (128, 64) for o in scans]
-        found += [case(o, J, J, B=B) for J in (64, 128, 256, 512) for o in both]
-        # The readout of the SHD network 700-128r-64r-20, and its recurrent layer's gradient.
-        found += [case(o, 64, 20, B=B) for o in synaptic]
-        found += [case("synaptic_parameter_gradient", 128, 128, B=B)]
-    # S-MNIST: one pixel a step.
-    found += [case(o, 1, 64, T=784) for o in (*synaptic, *layers)]
-    found += [case(o, 64, 64, T=784) for o in both]
-    return found
-
-
-BENCHMARK = _benchmark()
+BENCHMARK = [case(o, I, J, T=T, B=B) for o, I, J, T, B in registry.operators()]  # noqa: E741
 """What predictions and measurements are published for."""
 BY_NAME = {c.name: c for c in BENCHMARK}

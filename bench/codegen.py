@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 import triton
 
-from bench import model, provenance, report
+from bench import model, provenance, records
 from bench.aot import TARGETS, compile_launch
 from bench.cases import Case
 from bench.provenance import said
@@ -162,8 +162,8 @@ def commit() -> str:
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """`report.aligned`, with a line under the head."""
-    lines = report.aligned(rows)
+    """`records.aligned`, with a line under the head."""
+    lines = records.aligned(rows)
     lines.insert(1, "-" * max(map(len, lines)))
     return "\n".join(lines)
 

@@ -5,7 +5,7 @@
 1. gate: the proofs of the CPU kernels. Nothing is timed while they are red.
 2. peak: what the cores can do at most (`peak.py`), at the start and at the end.
 3. layers, network: forward and gradients, a training step, against the loop over time under
-   autograd, the loop with a compiled step, and SpikingJelly's plain LIF (`cpu_rivals.py`).
+   autograd, the loop with a compiled step, and SpikingJelly's plain LIF (`plain_lif.py`).
 4. operators: time, multiply-adds a second and their share of the peak; neuron scans: bytes.
 5. growth: time against each size.
 6. memory: first calls, peaks and what is kept for the backward, in processes of their own.
@@ -21,10 +21,8 @@ hundreds of megabytes is mapped once. Writes `cpu-<device>-<threads>-threads.jso
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
 import os
-import platform
 import re
 import subprocess
 import sys
@@ -61,56 +59,11 @@ if __name__ == "__main__":
 
 import torch
 
-from bench import cpu_rivals, cpu_rows, cpu_table, gate, growth, report, timing
+from bench import cpu_rows, cpu_table, gate, growth, machines, plain_lif, records, timing
 from bench.cpu_rows import OURS, Contest
-from bench.provenance import provenance, said
-from bench.report import NOT_MEASURED, Record
-from hetsyn_triton import ops
+from bench.records import NOT_MEASURED, Record
 
-PROOFS = tuple(
-    f"tests/cpu/test_cpu_{name}.py"
-    for name in ("synaptic_current", "feedforward", "spike_scan", "recurrent", "leaky", "threads")
-)
-"""Every operator against the closed forms and bounds, and on several threads."""
 RESULTS = ROOT / "bench" / "results"
-
-
-# -- the machine -----------------------------------------------------------------------------------
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def machine(commit: str) -> Record:
-    """All that a figure depends on."""
-    capability = torch.backends.cpu.get_cpu_capability()
-    compiler = (said(os.environ.get("CXX", "g++"), "--version") or "").splitlines() or [None]
-    packages = ("numba", "llvmlite", "numpy", "spikingjelly")
-    return {
-        "device": _cpu_name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
-        "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
-        "instructions": capability,
-        "system": f"{platform.system()} {platform.machine()}",
-        **{name: _version(name) for name in packages},
-        "compiler": compiler[0],
-        **provenance(commit),
-        "load_average": os.getloadavg()[0],
-        "operators": {i.operator: i.chosen for i in ops.backend_info("cpu").operators},
-    }
 
 
 # -- contests --------------------------------------------------------------------------------------
@@ -125,7 +78,7 @@ def contest(row: Contest, seconds: float, least: int) -> Record:
             run()
             runs[name] = run
         except Exception as error:  # what breaks may not cost another its time
-            reason = str(error) if isinstance(error, cpu_rivals.Missing) else _short(error)
+            reason = str(error) if isinstance(error, plain_lif.Missing) else _short(error)
             others[name] = {"status": NOT_MEASURED, "reason": reason}
     for name, found in timing.interleaved(runs, seconds, least).items() if runs else ():
         kept = {k: v for k, v in asdict(found).items() if k not in ("sets", "peak_bytes")}
@@ -142,7 +95,7 @@ def _short(error: Exception) -> str:
 
 def derived(record: Record, rates: Record) -> Record:
     """What follows from the times: ratios, multiply-adds and bytes a second, share of the peak."""
-    found = report.derive(record, rates["fma"])
+    found = records.derive(record, rates["fma"])
     found.pop("of_predicted")
     ms = record["ms"]
     if ms and record["fma"]:
@@ -253,9 +206,9 @@ def measure_all(options: argparse.Namespace) -> Record:
     sizes, quick = (TINY, True) if options.quick else (FULL, False)
     seconds, least = (0.01, 3) if quick else (options.seconds, 5)
     backend = "eager" if quick else "inductor"
-    result: Record = {"rehearsal": quick, "machine": machine(options.commit)}
+    result: Record = {"rehearsal": quick, "machine": machines.cpu(options.commit)}
     result["machine"]["freed_memory_kept"] = timing.keep_freed_memory(sizes["mapped"])
-    result["machine"]["spikingjelly_missing"] = cpu_rivals.missing_spikingjelly()
+    result["machine"]["spikingjelly_missing"] = plain_lif.missing("spikingjelly")
     span = 0.02 if quick else 1.5
     rates = [peak.fma_rate(span)]
     copied = peak.copy_rate(1 << 20 if quick else 256 << 20)
@@ -303,7 +256,7 @@ def _outcome(record: Record) -> str:
 def gate_of(options: argparse.Namespace) -> Record:
     if options.quick and options.gate is None:
         return {"state": "not run", "reason": "a rehearsal", "passed": 0, "failed": 0, "skipped": 0}
-    wanted = options.gate if options.gate is not None else PROOFS
+    wanted = options.gate if options.gate is not None else gate.CPU_PROOFS
     with tempfile.TemporaryDirectory() as folder:
         found = gate.run(wanted, Path(folder), 300, options.threads)
         log = Path(folder, "gate.log").read_text(encoding="utf-8").splitlines()
@@ -325,14 +278,14 @@ def main(given: Sequence[str] | None = None) -> int:
         print(*passed["failures"][:20], *passed["log"], sep="\n  ")
         print("nothing is timed while the gate is red")
         return 1
-    result = report.rounded({"gate": passed} | measure_all(options))
+    result = records.rounded({"gate": passed} | measure_all(options))
     file: Path | None = options.json
     if file is None and not options.quick:
         name = re.sub(r"[^A-Za-z0-9]+", "-", result["machine"]["device"]).strip("-")
         file = RESULTS / f"cpu-{name}-{options.threads}-threads.json"
     print(cpu_table.text(result))
     if file is not None:
-        report.write(file, json.dumps(result, indent=1) + "\n")
+        records.write(file, json.dumps(result, indent=1) + "\n")
         print(f"\nwritten: {file}")
     return 0
 

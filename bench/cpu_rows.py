@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench import cpu_rivals, rivals, workloads
+from bench import plain_lif, registry, rivals, workloads
 from bench.rivals import Compile
 from bench.timing import size_of
 from bench.workloads import Run, spikes, weights_of
@@ -22,14 +22,10 @@ from hetsyn_triton.ops import raw
 
 Make = Callable[[], Run]
 
-STEPS = 250
-LAYERS = ((8, 700, 128), (32, 128, 64), (8, 100, 100))
-"""Samples, inputs, neurons."""
-SHD = (32, (700, 128, 64, 20))
-"""Samples, sizes of the paper's network for the Spiking Heidelberg Digits."""
+STEPS, LAYERS, SHD = registry.STEPS, registry.CPU_LAYERS, registry.CPU_NETWORK
 
-OURS, OURS_LESS = "hetsyn_triton", "hetsyn_triton, z and w"
-LOOP, COMPILED, SPIKINGJELLY = "loop", "compiled", "spikingjelly"
+OURS, OURS_LESS = registry.OURS, "hetsyn_triton, z and w"
+LOOP, COMPILED, SPIKINGJELLY = registry.LOOP, registry.COMPILED, registry.PLAIN[0]
 
 
 @dataclass(frozen=True)
@@ -106,7 +102,7 @@ def layer_loop(
 
 def plain_layer(T: int, B: int, I: int, J: int, recurrent: bool, part: str = "gradients") -> Run:  # noqa: E741
     x = spikes(T, B, I)
-    forward, weights = cpu_rivals.spikingjelly_layer(I, J, recurrent)
+    forward, weights = plain_lif.spikingjelly_layer(I, J, recurrent)
     wanted = [] if part == "forward" else [x.requires_grad_(), *weights]
     return _call(lambda: forward(x), wanted, (T, B, J))
 
@@ -141,7 +137,7 @@ def _layer_contest(
         runs[OURS_LESS] = lambda: our_layer(*given, learn_decay=False)
         runs[COMPILED] = lambda: layer_loop(*given, rivals.compiler(backend))
     synapses = I * J + (J * J if recurrent else 0)
-    fma = (2 if part == "forward" else 8) * T * B * synapses
+    fma = registry.FMA["forward" if part == "forward" else "both"] * T * B * synapses
     name = f"{I}->{J}{' recurrent' if recurrent else ''}, B {B}"
     return Contest(name, part, T, B, I, J, recurrent, fma, runs=runs)
 
@@ -161,7 +157,7 @@ def network_contest(
         LOOP: lambda: step(workloads.loop_network),
         COMPILED: lambda: step(workloads.loop_network, rivals.compiler(backend)),
     }
-    name, fma = workloads.network_name(sizes), workloads.network_fma(T, B, sizes)
+    name, fma = registry.network_name(sizes), registry.network_fma(T, B, sizes)
     return Contest(f"{name}, B {B}", "step", T, B, sizes[0], sizes[-1], True, fma, runs=runs)
 
 

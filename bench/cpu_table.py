@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from bench import report
+from bench import records
 from bench.cpu_rows import COMPILED, LOOP, OURS_LESS, SPIKINGJELLY
-from bench.report import NOT_MEASURED, Record
+from bench.records import NOT_MEASURED, Record
 
 BEGIN, END = "<!-- cpu-speed -->", "<!-- /cpu-speed -->"
 NOTHING_STORED = "Not measured yet: `python bench/cpu.py` measures and stores."
@@ -19,7 +19,7 @@ def _number(value: Any, form: str = ".3g", scale: float = 1.0, unit: str = "") -
     return "-" if value is None else format(value * scale, form) + unit
 
 
-def _figures(value: float | None, figures: int = 3) -> str:
+def figures(value: float | None, figures: int = 3) -> str:
     """As many figures, never in powers of ten."""
     if value is None:
         return "-"
@@ -33,13 +33,13 @@ def _rival(row: Record, name: str, field: str) -> Any:
 
 
 def _time(ms: float | None) -> str:
-    return "-" if ms is None else f"{_figures(ms)} ms"
+    return "-" if ms is None else f"{figures(ms)} ms"
 
 
 def _against(row: Record, name: str) -> str:
     """A rival's time and how many times faster ours is."""
     ms, ratio = _rival(row, name, "ms"), _rival(row, name, "ratio")
-    return NOT_MEASURED if ms is None else f"{_time(ms)} ({_figures(ratio)}x)"
+    return NOT_MEASURED if ms is None else f"{_time(ms)} ({figures(ratio)}x)"
 
 
 # -- the README ------------------------------------------------------------------------------------
@@ -63,7 +63,7 @@ def readme_table(result: Record, file: str) -> str:
         if row["part"] == "forward":
             continue
         used = memory.get(row["name"], {})
-        mega = [_figures(v and v / 1e6) for v in (_peak(used, "ours"), _peak(used, "loop"))]
+        mega = [figures(v and v / 1e6) for v in (_peak(used, "ours"), _peak(used, "loop"))]
         plain = _against(row, SPIKINGJELLY) if row["part"] == "gradients" else "-"
         cells = [
             f"{row['name']}{', with optimizer' if row['part'] == 'step' else ''}",
@@ -79,7 +79,7 @@ def readme_table(result: Record, file: str) -> str:
         f"{m['device']} ({m['instructions']}), {m['threads']} threads of {m['cores']} cores,"
         f" float32, torch {m['torch']}, Numba {m['numba']}, {m['date'][:10]}, commit"
         f" {m['commit'][:10]}:"
-        f" [{file}]({file}). The cores' measured peak is {_figures(rates['fma'] / 1e9)} billion"
+        f" [{file}]({file}). The cores' measured peak is {figures(rates['fma'] / 1e9)} billion"
         " multiply-adds a second. Medians; the loop with its memory already mapped. The plain LIF"
         " has one time constant and learns weights only.",
     ]
@@ -100,19 +100,22 @@ def readme_section(root: Path) -> str:
     return readme_table(result, files[0].relative_to(root).as_posix())
 
 
-def between_markers(readme: str) -> str:
-    found = re.search(f"{re.escape(BEGIN)}\n(.*?)\n{re.escape(END)}", readme, re.DOTALL)
+def between_markers(text: str, begin: str = BEGIN, end: str = END) -> str:
+    found = re.search(f"{re.escape(begin)}\n(.*?)\n{re.escape(end)}", text, re.DOTALL)
     if found is None:
-        raise ValueError(f"no {BEGIN} ... {END}")
+        raise ValueError(f"no {begin} ... {end}")
     return found[1]
 
 
-def write_readme(root: Path) -> None:
-    file = root / "README.md"
+def replace_between(file: Path, begin: str, end: str, section: str) -> None:
+    """Writes `section` between the markers of a file."""
     content = file.read_text(encoding="utf-8")
-    old = between_markers(content)
-    section = readme_section(root)
-    report.write(file, content.replace(f"{BEGIN}\n{old}\n{END}", f"{BEGIN}\n{section}\n{END}"))
+    old = between_markers(content, begin, end)
+    records.write(file, content.replace(f"{begin}\n{old}\n{end}", f"{begin}\n{section}\n{end}"))
+
+
+def write_readme(root: Path) -> None:
+    replace_between(root / "README.md", BEGIN, END, readme_section(root))
 
 
 # -- on the screen ---------------------------------------------------------------------------------
@@ -166,7 +169,7 @@ def _layers(rows: list[Record]) -> list[str]:
         ]
         for row in rows
     ]
-    return report.aligned([head, *cells])
+    return records.aligned([head, *cells])
 
 
 def _operators(rows: list[Record]) -> list[str]:
@@ -182,7 +185,7 @@ def _operators(rows: list[Record]) -> list[str]:
         ]
         for row in rows
     ]
-    return report.aligned([head, *cells])
+    return records.aligned([head, *cells])
 
 
 def _memory(rows: list[Record]) -> list[str]:
@@ -204,4 +207,4 @@ def _memory(rows: list[Record]) -> list[str]:
         ]
         for row in rows
     ]
-    return report.aligned([head, *cells])
+    return records.aligned([head, *cells])

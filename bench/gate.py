@@ -16,6 +16,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 PROOFS = ("tests/gpu", "--ignore=tests/gpu/test_gpu_codegen.py")
 """All proofs of the kernels but that of the compiler's output, which needs no GPU."""
+CPU_PROOFS = tuple(
+    f"tests/cpu/test_cpu_{name}.py"
+    for name in ("synaptic_current", "feedforward", "spike_scan", "recurrent", "leaky", "threads")
+)
+"""Of the CPU's kernels: every operator against the closed forms and bounds, on several threads."""
 
 
 def run(arguments: Sequence[str], folder: Path, seconds: float, workers: int) -> dict[str, Any]:

@@ -20,7 +20,6 @@ import argparse
 import gc
 import json
 import os
-import platform
 import re
 import subprocess
 import sys
@@ -37,11 +36,9 @@ sys.path.insert(0, str(ROOT))
 os.environ["TRITON_INTERPRET"] = str(int("--rehearse" in sys.argv))
 
 import torch
-import triton
 
-from bench import gate, model, report, rivals, tuning
-from bench.provenance import provenance, said
-from bench.report import NOT_MEASURED, Record
+from bench import gate, machines, model, records, rivals, tuning
+from bench.records import NOT_MEASURED, Record
 from bench.rows import Row, kernel_rows, layer_rows, tiny_rows
 from bench.timing import Call, Timing, measure, rotating
 from hetsyn_triton.kernels.gpu import configs
@@ -77,40 +74,6 @@ class Clock:
     @property
     def left(self) -> float:
         return self.end - time.monotonic()
-
-
-# -- the machine -----------------------------------------------------------------------------------
-
-
-def machine(device: torch.device, commit: str) -> Record:
-    """All that a figure depends on. `fma_rate`: multiply-adds a second at the highest clock."""
-    found: Record = {
-        "device": platform.processor() or platform.machine(),
-        "cuda": torch.version.cuda,
-        "triton": triton.__version__,
-        **provenance(commit),
-        "fma_rate": None,
-    }
-    if device.type != "cuda":
-        return found
-    properties = torch.cuda.get_device_properties(device)
-    query = "--query-gpu=clocks.max.sm,driver_version,power.limit"
-    answer = (said("nvidia-smi", query, "--format=csv,noheader,nounits") or "").splitlines()
-    megahertz, driver, power = (answer[0].split(", ") if answer else ["", "", ""])[:3]
-    clock = float(megahertz) * 1e6 if re.fullmatch(r"\d+", megahertz) else model.CLOCK
-    # GA100 has 64 lanes a multiprocessor; what came after has 128.
-    lanes = 64 if (properties.major, properties.minor) == (8, 0) else 128
-    return found | {
-        "device": properties.name,
-        "sms": properties.multi_processor_count,
-        "lanes": lanes,
-        "clock_hz": clock,
-        "clock_from": "nvidia-smi" if clock != model.CLOCK or megahertz else "assumed",
-        "driver": driver,
-        "power_limit_w": power,
-        "memory_bytes": properties.total_memory,
-        "fma_rate": properties.multi_processor_count * lanes * clock,
-    }
 
 
 # -- rows ------------------------------------------------------------------------------------------
@@ -317,13 +280,13 @@ def main(given: Sequence[str] | None = None) -> int:
     lines.unlink(missing_ok=True)
     result: Record = {
         "rehearsal": options.rehearse,
-        "machine": machine(device, options.commit),
+        "machine": machines.gpu(device, options.commit),
         "gate": {},
         "rows": [],
     }
     print(f"gate: the proofs, at most {options.gate_share * options.budget:.0f} s", flush=True)
     result["gate"] = gate_of(options)
-    report.append(lines, {"machine": result["machine"], "gate": result["gate"]})
+    records.append(lines, {"machine": result["machine"], "gate": result["gate"]})
     state = result["gate"]["state"]
     print(f"gate: {state}", result["gate"]["reason"] or "", flush=True)
     for failure in result["gate"]["failures"][:20]:
@@ -343,12 +306,12 @@ def main(given: Sequence[str] | None = None) -> int:
     print(f"warm: {result['warm']['seconds']:.0f} s", flush=True)
     if options.tune:
         result["tuned"] = tune_all(rows, device, options, clock)
-        report.append(lines, {"tuned": result["tuned"]})
+        records.append(lines, {"tuned": result["tuned"]})
     for row in rows:
-        record = report.derive(time_row(row, device, options, clock), result["machine"]["fma_rate"])
-        record = report.rounded(record)
+        record = time_row(row, device, options, clock)
+        record = records.rounded(records.derive(record, result["machine"]["fma_rate"]))
         result["rows"].append(record)
-        report.append(lines, record)
+        records.append(lines, record)
         print(f"{row.name} {row.part}: {record['ms'] or record['reason']}", flush=True)
     finish(result, options)
     return 0
@@ -361,9 +324,9 @@ def _unmeasured(row: Row, reason: str) -> Record:
 def finish(result: Record, options: argparse.Namespace) -> None:
     name = re.sub(r"[^A-Za-z0-9]+", "-", result["machine"]["device"]).strip("-")
     file = options.out / f"gpu-{'rehearsal' if options.rehearse else name}.json"
-    report.write(file, json.dumps(report.rounded(result), indent=1) + "\n")
-    text = report.table(result)
-    report.write(file.with_suffix(".txt"), text + "\n")
+    records.write(file, json.dumps(records.rounded(result), indent=1) + "\n")
+    text = records.table(result)
+    records.write(file.with_suffix(".txt"), text + "\n")
     print(text)
     print(f"\nwritten: {file}")
 

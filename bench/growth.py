@@ -12,17 +12,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from bench import cpu_rows
+from bench import cpu_rows, registry
 from bench.timing import interleaved
 
-BASE = {"T": 256, "B": 8, "I": 128, "J": 128}
-AXES = {
-    "T": (512, 1024, 2048, 4096, 8192),
-    "B": (16, 32, 64, 128, 256),
-    "I": (512, 1024, 2048, 4096, 8192),
-    "J": (256, 512, 1024, 2048, 4096),
-}
-RECURRENT = {"T": AXES["T"], "B": AXES["B"], "J": (256, 384, 512, 768, 1024)}
+BASE, AXES, RECURRENT = registry.BASE, registry.AXES, registry.RECURRENT
 NEURONS = (128, 256, 512, 1024)
 """Inputs and neurons of the layers whose memory per step is compared."""
 

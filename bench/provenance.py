@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from bench.report import Record
+from bench.records import Record
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -1,133 +1,220 @@
-"""Ratios, fractions, the result file and the table of `gpu.py`."""
+"""From stored measurements to tables, pictures and documents. One command.
+
+    python bench/report.py FILE            stores a file of `pytest --benchmark --benchmark-json`
+    python bench/report.py                 writes all again from what is stored
+    python bench/report.py --compare A B   two files or two commits, entry by entry
+
+Storing runs the proofs of the kernels first; while they are red nothing is written. A FILE becomes
+`results/benchmark-<device>-<threads>-threads.json`, beside it a folder with a table of all rows
+(`table.csv`), a readable one (`table.md`) and the pictures; then docs/speed.md and the README's
+table are written between their markers. A commit is measured in a working tree of its own, by the
+benchmark of this one.
+"""
+
+# ruff: noqa: E402 - the path comes first
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
-from collections.abc import Mapping, Sequence
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-Record = dict[str, Any]
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
 
-NOT_MEASURED = "not measured"
+from bench import cpu_table, gate, records, stored, tables
+from bench.provenance import said
+from bench.records import Record
 
-
-def derive(record: Record, fma_rate: float | None) -> Record:
-    """Adds what follows from the times: ratio to each rival (how many times faster), the floor, the
-    fraction of it that is reached, and the ratio of measured to predicted fraction."""
-    ms, fma = record.get("ms"), record.get("fma", 0)
-    floor = 1e3 * fma / fma_rate if fma and fma_rate else None
-    fraction = floor / ms if floor and ms else None
-    predicted = (record.get("predicted") or {}).get("in_waves")
-    rivals = {
-        name: rival | {"ratio": rival["ms"] / ms if ms and rival.get("ms") else None}
-        for name, rival in record.get("rivals", {}).items()
-    }
-    return record | {
-        "floor_ms": floor,
-        "fraction": fraction,
-        "of_predicted": fraction / predicted if fraction and predicted else None,
-        "rivals": rivals,
-    }
+BEGIN, END = "<!-- benchmark -->", "<!-- /benchmark -->"
+NOTHING_STORED = (
+    "Not measured yet: `pytest --benchmark --benchmark-json FILE` measures,"
+    " `python bench/report.py FILE` stores."
+)
+SECONDS = 900
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of columns as wide as their contents, the first to the left, the others to the
-    right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = []
-    for first, *rest in rows:
-        cells = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
-        lines.append("  ".join([first.ljust(widths[0]), *cells]).rstrip())
-    return lines
+def arguments_of(given: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    add = parser.add_argument
+    add("file", nargs="?", type=Path, help="of pytest --benchmark-json, to be stored")
+    add("--compare", nargs=2, metavar=("A", "B"), help="files or commits")
+    add("-k", default="", help="with --compare: which entries of a commit are measured")
+    add("--root", type=Path, default=ROOT, help="where results and documents are written")
+    add("--gate", nargs=argparse.REMAINDER, help="last: other arguments for pytest")
+    return parser.parse_args(given)
 
 
-def table(result: Record) -> str:
-    """The result as text."""
-    machine, gate = result["machine"], result["gate"]
-    lines = [
-        f"{machine['device']}, torch {machine['torch']}, Triton {machine['triton']}, "
-        f"Python {machine['python']}, {machine['date']}, commit {machine['commit']}",
-        f"gate: {gate['state']} ({gate['passed']} passed, {gate['failed']} failed, "
-        f"{gate['skipped']} skipped)",
-        "",
-    ]
-    if result["rehearsal"]:
-        lines.insert(0, "REHEARSAL on a CPU, tiny sizes: no figure here means anything")
-    rows = [_header(), *(_cells(r) for r in result["rows"])]
-    lines += aligned(rows)
-    notes = [f"{r['name']} {r['part']}: {r['reason']}" for r in result["rows"] if r.get("reason")]
-    notes += [
-        f"{r['name']} {r['part']}, {name}: {rival['reason']}"
-        for r in result["rows"]
-        for name, rival in r.get("rivals", {}).items()
-        if rival.get("reason")
-    ]
-    if notes:
-        lines += ["", "Not measured:", *(f"- {note.splitlines()[0]}" for note in notes)]
-    lines += [
-        "",
-        "fraction: multiply-adds needed / (multiprocessors x 128 x highest clock) / time.",
-        "x loop ...: how many times faster than the loop, run in these ways, in the same process.",
-    ]
-    return "\n".join(lines)
+# -- storing ---------------------------------------------------------------------------------------
 
 
-RIVAL_COLUMNS = ("loop", "compiled", "graph", "compiled graph")
+def gate_of(result: Record, wanted: Sequence[str] | None) -> Record:
+    """The proofs of what was measured."""
+    if wanted is None:
+        wanted = gate.PROOFS if "cuda" in result["machine"] else gate.CPU_PROOFS
+    with tempfile.TemporaryDirectory() as folder:
+        return gate.run(wanted, Path(folder), SECONDS, os.cpu_count() or 1)
 
 
-def _header() -> list[str]:
-    return [
-        "row", "part", "ms", "quartiles", "ms in a graph", "of the floor", "predicted", "HBM MB",
-        "peak MB", *(f"x {name}" for name in RIVAL_COLUMNS),
-    ]  # fmt: skip
+def store(file: Path, root: Path, wanted: Sequence[str] | None = None) -> Path:
+    """Where it is stored; Refused where it may not be."""
+    result = stored.load(file)
+    green = {"gate": {"state": "green"}}
+    stored.check(result | green)  # what the gate cannot mend needs no gate
+    print("gate: the proofs of the kernels", flush=True)
+    result["gate"] = gate_of(result, wanted)
+    print(f"gate: {result['gate']['state']} {result['gate']['reason'] or ''}", flush=True)
+    for failure in result["gate"]["failures"][:20]:
+        print("  ", failure)
+    stored.check(result)
+    to = root / "bench" / "results" / stored.file_name(result)
+    records.write(to, json.dumps(result, indent=1) + "\n")
+    return to
 
 
-def _cells(r: Record) -> list[str]:
-    measured = r["status"] == "measured"
-
-    def number(value: Any, form: str = ".4g", scale: float = 1.0) -> str:
-        return "-" if value is None else format(value * scale, form)
-
-    predicted = (r.get("predicted") or {}).get("in_waves")
-    return [
-        r["name"],
-        r["part"] if r["part"] not in r["name"] else "",
-        number(r["ms"]) if measured else NOT_MEASURED,
-        f"{number(r['low_ms'])}-{number(r['high_ms'])}" if measured else "-",
-        number((r.get("in_a_graph") or {}).get("ms")),
-        number(r.get("fraction"), ".1%"),
-        number(predicted, ".1%"),
-        number(r.get("hbm_bytes"), ".1f", 1e-6),
-        number(r.get("peak_bytes"), ".1f", 1e-6),
-        *(number(r.get("rivals", {}).get(n, {}).get("ratio"), ".3g") for n in RIVAL_COLUMNS),
-    ]
+# -- writing ---------------------------------------------------------------------------------------
 
 
-def write(file: Path, content: str) -> None:
-    """In one piece: a reader sees the old file or the new one."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    scratch = file.with_suffix(f".{os.getpid()}.tmp")
-    scratch.write_text(content, encoding="utf-8")
-    os.replace(scratch, file)
+def section(file: Path, root: Path) -> str:
+    """What docs/speed.md says of a stored file."""
+    result = stored.load(file)
+    stored.check(result)
+    from bench.pictures import PICTURES
+
+    folder = file.with_suffix("")
+    name = file.relative_to(root).as_posix()
+    lines = [f"## {result['machine']['device']}", "", tables.machine(result)]
+    lines += [f"Set: {result['set']}. Stored in [{name}](../{name}),"]
+    lines += [f"all rows in [table.csv](../{folder.relative_to(root).as_posix()}/table.csv)."]
+    for picture, (title, _) in PICTURES.items():
+        if (folder / f"{picture}.png").exists():
+            path = (folder / f"{picture}.png").relative_to(root).as_posix()
+            lines += ["", f"![{title}](../{path})"]
+    titles = (
+        ("### Everybody who does the same work", tables.contests(result)),
+        ("### Other sizes and parts", tables.sweep(result)),
+        ("### Growth", tables.growth(result)),
+        ("### Many small networks", tables.replicas(result)),
+    )
+    for title, found in titles:
+        lines += ["", title, *found] if found else []
+    return "\n".join([*lines, *tables.missing(result)])
 
 
-def append(file: Path, record: Mapping[str, Any]) -> None:
-    """One line of a JSON lines file, on the disk before this returns."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(record) + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
+def sections(root: Path) -> str:
+    """What docs/speed.md has to say between its markers."""
+    files = stored.files(root / "bench" / "results")
+    return "\n\n".join(section(file, root) for file in files) or NOTHING_STORED
 
 
-def rounded(value: Any) -> Any:
-    """Five figures: more is noise."""
-    if isinstance(value, float):
-        return float(f"{value:.5g}")
-    if isinstance(value, Mapping):
-        return {k: rounded(v) for k, v in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [rounded(v) for v in value]
-    return value
+def write_all(root: Path) -> list[Path]:
+    """Tables, pictures and documents from what is stored."""
+    from bench import pictures
+
+    written = []
+    for file in stored.files(root / "bench" / "results"):
+        result = stored.load(file)
+        stored.check(result)
+        folder = file.with_suffix("")
+        shutil.rmtree(folder, ignore_errors=True)
+        written += [folder / name for name in pictures.draw(result, folder)]
+        records.write(folder / "table.csv", tables.as_csv(result))
+        written.append(folder / "table.csv")
+        parts = (tables.contests, tables.sweep, tables.growth, tables.replicas, tables.missing)
+        text = [tables.machine(result), *(line for part in parts for line in part(result))]
+        records.write(folder / "table.md", "\n".join(text) + "\n")
+        written.append(folder / "table.md")
+    speed = root / "docs" / "speed.md"
+    cpu_table.replace_between(speed, BEGIN, END, sections(root))
+    cpu_table.write_readme(root)
+    return [*written, speed, root / "README.md"]
+
+
+# -- comparing -------------------------------------------------------------------------------------
+
+
+def measured(what: str, only: str) -> Record:
+    """Of a file, or of a commit: stored, or else measured now."""
+    if Path(what).is_file():
+        return stored.load(Path(what))
+    commit = said("git", "rev-parse", "--verify", f"{what}^{{commit}}")
+    if commit is None:
+        raise stored.Refused(f"{what}: neither a file nor a commit")
+    for file in stored.files():
+        result = stored.load(file)
+        if result["machine"]["commit"] == commit and not result["machine"]["changed"]:
+            print(f"{what}: stored in {file.name}", flush=True)
+            return result
+    with tempfile.TemporaryDirectory() as folder:
+        tree, found = Path(folder, "tree"), Path(folder, "found.json")
+        if said("git", "worktree", "add", "--detach", str(tree), commit) is None:
+            raise stored.Refused(f"{what}: git cannot check it out")
+        try:
+            shutil.rmtree(tree / "bench", ignore_errors=True)
+            shutil.copytree(ROOT / "bench", tree / "bench")
+            shutil.copy(ROOT / "conftest.py", tree)
+            command = [sys.executable, "-m", "pytest", "--benchmark", "--benchmark-json"]
+            command += [str(found), *(["-k", only] if only else [])]
+            print(f"{what}: measured in a tree of its own", flush=True)
+            done = subprocess.run(command, cwd=tree)
+            if not found.exists():
+                ended = f"pytest ended with {done.returncode}"
+                raise stored.Refused(f"{what}: nothing measured, {ended}")
+            result = stored.load(found)
+            result["machine"] |= {"commit": commit, "changed": False}
+            return result
+        finally:
+            said("git", "worktree", "remove", "--force", str(tree))
+
+
+def comparison(a: Record, b: Record) -> str:
+    """Entry by entry: times, the ratio, and whether the quartiles lie apart."""
+    first = {(row["group"], row["label"]): row for row in a["rows"]}
+    rows = [["", "A ms", "B ms", "B / A", ""]]
+    for row in b["rows"]:
+        old = first.get((row["group"], row["label"]))
+        if old is None:
+            continue
+        apart = row["low_ms"] > old["high_ms"] or row["high_ms"] < old["low_ms"]
+        verdict = ("slower" if row["ms"] > old["ms"] else "faster") if apart else "quartiles meet"
+        figures = [cpu_table.figures(value) for value in (old["ms"], row["ms"])]
+        ratio = cpu_table.figures(row["ms"] / old["ms"])
+        rows.append([f"{row['group']}, {row['label']}", *figures, ratio, verdict])
+    lines = [f"{name}: {_where(result)}" for name, result in (("A", a), ("B", b))]
+    if a["machine"]["device"] != b["machine"]["device"]:
+        lines.append("Another machine each: the ratios say nothing of the code.")
+    if len(rows) == 1:
+        return "\n".join([*lines, "no entry in common"])
+    return "\n".join([*lines, "", *records.aligned(rows)])
+
+
+def _where(result: Record) -> str:
+    m = result["machine"]
+    changed = " with changes" if m["changed"] else ""
+    return f"{m['device']}, {m['threads']} threads, {m['date']}, commit {m['commit'][:10]}{changed}"
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    options = arguments_of(given)
+    try:
+        if options.compare:
+            print(comparison(*(measured(what, options.k) for what in options.compare)))
+            return 0
+        if options.file is not None:
+            print(f"stored: {store(options.file, options.root, options.gate)}")
+        for path in write_all(options.root):
+            print(f"written: {path}")
+    except stored.Refused as reason:
+        print(f"refused: {reason}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -4,12 +4,14 @@
     J_j(t)  = kappa J_j(t-1) + theta s_j(t-1)
 
 One tensor [B, J, I] of currents per step under autograd, a spike with the triangular surrogate, as
-in the paper's official programs. Four ways to run it:
+in the paper's official programs. Ways to run it:
 
 - `loop`: eager; bound by launches where the tensors are small;
 - `compiled`: the cell of one step under `torch.compile`, the loop in Python;
 - `graph`: the eager loop, forward and backward, in one CUDA graph: no launch is waited for;
-- `compiled graph`: the compiled cell, captured: the strongest of them.
+- `compiled graph`: the compiled cell, captured: the strongest of them;
+- `checkpointed` (`checkpointed_layer_loop`): eager, of CHUNK steps at a time only the states before
+  them are kept, and the steps are run once more on the way back: less memory, more time.
 """
 
 from __future__ import annotations
@@ -21,11 +23,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 KAPPA = math.exp(-1 / 20)
 """Decay of the reset current, as the layers have it by default."""
 
 RIVALS = ("loop", "compiled", "graph", "compiled graph")
+"""What `gpu.py` compares with."""
+CHUNK = 16
+"""Steps between two checkpoints: about the root of 250, where states and steps kept are fewest."""
 
 
 class _Spike(torch.autograd.Function):
@@ -153,23 +159,42 @@ def current_loop(x: Tensor, layer: Weights, compile: Compile = as_it_is) -> Tens
 
 def layer_loop(x: Tensor, layer: Weights, compile: Compile = as_it_is) -> Tensor:
     """x [T, B, I] -> spikes [T, B, J]; recurrent if the layer is."""
-    J, I = layer.w.shape  # noqa: E741
-    B, out = x.shape[1], []
-    reset, s, theta, kappa = _neuron(x, B, J)
-    current = _zeros(x, B, J, I)
-    if layer.recurrent is None:
-        cell = compile(layer_cell)
-        for z in x.unbind(0):
-            s, current, reset = cell(z, current, reset, s, layer.w, layer.r, theta, kappa)
-            out.append(s)
-    else:
-        cell, recurrent = compile(full_cell), _zeros(x, B, J, J)
-        for z in x.unbind(0):
-            s, current, recurrent, reset = cell(
-                z, current, recurrent, reset, s, layer.w, layer.r, *layer.recurrent, theta, kappa
-            )
-            out.append(s)
-    return torch.stack(out)
+    return _layer_steps(x, layer, _layer_states(x, layer), compile)[0]
+
+
+def checkpointed_layer_loop(x: Tensor, layer: Weights, chunk: int = CHUNK) -> Tensor:
+    """The same with a checkpoint before every `chunk` steps."""
+    states, out = _layer_states(x, layer), []
+    for part in x.split(chunk):
+        # Nothing here is random: no generator's state has to be kept.
+        spikes, states = checkpoint(
+            _layer_steps, part, layer, states, use_reentrant=False, preserve_rng_state=False
+        )
+        out.append(spikes)
+    return torch.cat(out)
+
+
+def _layer_states(x: Tensor, layer: Weights) -> tuple[Tensor, ...]:
+    """Currents, recurrent currents if there are any, reset current and spike before the first
+    step."""
+    (J, I), B = layer.w.shape, x.shape[1]  # noqa: E741
+    reset, s, *_ = _neuron(x, B, J)
+    back = () if layer.recurrent is None else (_zeros(x, B, J, J),)
+    return _zeros(x, B, J, I), *back, reset, s
+
+
+def _layer_steps(
+    x: Tensor, layer: Weights, states: tuple[Tensor, ...], compile: Compile = as_it_is
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Steps [T, B, I] from given states -> spikes [T, B, J], states after them."""
+    *currents, reset, s = states
+    theta, kappa = reset.new_ones(reset.shape[1]), reset.new_full((reset.shape[1],), KAPPA)
+    weights = (layer.w, layer.r, *(layer.recurrent or ()), theta, kappa)
+    cell, out = compile(layer_cell if layer.recurrent is None else full_cell), []
+    for z in x.unbind(0):
+        s, *currents, reset = cell(z, *currents, reset, s, *weights)
+        out.append(s)
+    return torch.stack(out), (*currents, reset, s)
 
 
 def recurrent_loop(c: Tensor, layer: Weights, compile: Compile = as_it_is) -> Tensor:
@@ -188,6 +213,15 @@ def network_loop(x: Tensor, layers: Sequence[Weights], compile: Compile = as_it_
     """Layers one after the other; one that does not spike gives its current."""
     for layer in layers:
         x = (layer_loop if layer.spiking else current_loop)(x, layer, compile)
+    return x
+
+
+def checkpointed_network_loop(
+    x: Tensor, layers: Sequence[Weights], compile: Compile = as_it_is
+) -> Tensor:
+    """The same with checkpoints in the layers that spike; nothing of them is compiled."""
+    for layer in layers:
+        x = checkpointed_layer_loop(x, layer) if layer.spiking else current_loop(x, layer, compile)
     return x
 
 

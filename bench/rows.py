@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench import rivals, workloads
+from bench import registry, rivals, workloads
 from bench.cases import BENCHMARK, Case
 from bench.rivals import Weights
 from bench.timing import Call, size_of
@@ -182,7 +182,7 @@ def _layer_row(T: int, B: int, I: int, J: int, part: str, recurrent: bool = Fals
         return Call(_both(lambda: rivals.layer_loop(x, weights, compile), leaves))
 
     synapses = I * J + (J * J if recurrent else 0)
-    need = {"forward": 2, "backward": 6, "both": 8}[part]
+    need = registry.FMA[part]
     kinds = {"forward": rivals.RIVALS[:3], "backward": ("loop",), "both": rivals.RIVALS}[part]
     name = f"layer {I}->{J}{'r' if recurrent else ''} T{T} B{B}"
     tape = 0 if part == "forward" else rivals.tape_bytes(T, B, synapses)
@@ -243,13 +243,13 @@ def _network_row(T: int, B: int, sizes: Sequence[int]) -> Row:
         made, x = workloads.network(sizes).to(device), spikes(T, B, inputs, device=device)
         return Call(workloads.loop_network(made, x, classes, compile)[0])
 
-    name = f"network {workloads.network_name(sizes)} T{T} B{B}"
-    fma = workloads.network_fma(T, B, sizes)
-    tape = rivals.tape_bytes(T, B, workloads.network_synapses(sizes))
+    name = f"network {registry.network_name(sizes)} T{T} B{B}"
+    fma = registry.network_fma(T, B, sizes)
+    tape = rivals.tape_bytes(T, B, registry.network_synapses(sizes))
     return Row(name, "step", T, B, inputs, classes, fma, ours, rival, rivals.RIVALS, tape)
 
 
-SHD = (700, 128, 64, 20)
+SHD = registry.SHD
 
 
 def layer_rows(steps: int | None = None) -> list[Row]:
@@ -257,18 +257,19 @@ def layer_rows(steps: int | None = None) -> list[Row]:
 
     With `steps` all rows have that many.
     """
-    T = steps or 250
+    T = steps or registry.STEPS
+    pixels, samples, I, J = registry.PIXELS  # noqa: E741
     layers = [
         _layer_row(T, B, I, J, part)
-        for I, J in ((700, 128), (128, 64))  # noqa: E741
-        for B in (256, 32)
+        for I, J in registry.GPU_LAYERS  # noqa: E741
+        for B in registry.GPU_SAMPLES
         for part in ("both", "forward", "backward")
     ]
     return [
         _network_row(T, 32, SHD),
         *layers[:6],
-        *(_recurrent_row(T, B, J) for J in (128, 64, 256, 512) for B in (256, 32)),
-        _layer_row(steps or 784, 256, 1, 64, "both", recurrent=True),
+        *(_recurrent_row(T, B, J) for J in registry.GPU_RECURRENT for B in registry.GPU_SAMPLES),
+        _layer_row(steps or pixels, samples, I, J, "both", recurrent=True),
         *layers[6:],
     ]
 

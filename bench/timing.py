@@ -135,34 +135,47 @@ def _free_of_garbage() -> Iterator[None]:
         gc.enable()
 
 
-# -- on a CPU --------------------------------------------------------------------------------------
+# -- contenders in turn, and memory on a CPU -------------------------------------------------------
 
 
 def interleaved(
     runs: Mapping[str, Callable[[], Any]], seconds: float, least: int = 5, most: int = 100
 ) -> dict[str, Timing]:
-    """Contenders in turn, at least `least` rounds: what the machine does meanwhile meets them all.
+    """Medians and quartiles of `in_turn`."""
+    timings = {}
+    for name, all_ms in in_turn(runs, seconds, least, most).items():
+        low, median, high = statistics.quantiles(all_ms, n=4, method="inclusive")
+        timings[name] = Timing(median, low, high, len(all_ms), 1, None)
+    return timings
+
+
+def in_turn(
+    runs: Mapping[str, Callable[[], Any]],
+    seconds: float,
+    least: int = 5,
+    most: int = 100,
+    device: torch.device | str = "cpu",
+) -> dict[str, list[float]]:
+    """Milliseconds of contenders in turn, at least `least` rounds: what the machine does meanwhile
+    meets them all. On a GPU between CUDA events, with nothing else under way.
 
     A short one runs up to five times in a round. Each is called twice before, so that code is
     compiled and memory mapped.
     """
+    timed = _timed_cuda if torch.device(device).type == "cuda" else _timed_cpu
     found: dict[str, list[float]] = {name: [] for name in runs}
     with _free_of_garbage():
         for run in runs.values():
             run()
-        once = {name: _timed_cpu([run])[0] for name, run in runs.items()}
+        once = {name: timed([run])[0] for name, run in runs.items()}
         slowest = max(once.values())
         times = {name: max(1, min(5, int(slowest / max(ms, 1e-3)))) for name, ms in once.items()}
         times = {name: n if len(runs) > 1 else 5 for name, n in times.items()}
         a_round = sum(times[name] * once[name] for name in runs)
         for _ in range(max(least, min(most, int(1e3 * seconds / max(a_round, 1e-3))))):
             for name, run in runs.items():
-                found[name] += _timed_cpu([run] * times[name])
-    timings = {}
-    for name, all_ms in found.items():
-        low, median, high = statistics.quantiles(all_ms, n=4, method="inclusive")
-        timings[name] = Timing(median, low, high, len(all_ms), 1, None)
-    return timings
+                found[name] += timed([run] * times[name])
+    return found
 
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # of malloc.h

@@ -67,21 +67,6 @@ def network(sizes: Sequence[int], dtype: torch.dtype = torch.float32) -> Spiking
     return SpikingNetwork(layers, readout)
 
 
-def network_name(sizes: Sequence[int]) -> str:
-    """As 700-128r-64r-20."""
-    inputs, *hidden, classes = sizes
-    return "-".join([str(inputs), *(f"{h}r" for h in hidden), str(classes)])
-
-
-def network_synapses(sizes: Sequence[int]) -> int:
-    return sum(a * b for a, b in pairwise(sizes)) + sum(h * h for h in sizes[1:-1])
-
-
-def network_fma(T: int, B: int, sizes: Sequence[int]) -> int:
-    """Multiply-adds of a step. Nobody asks for the gradient of the input."""
-    return T * B * (8 * network_synapses(sizes) - 2 * sizes[0] * sizes[1])
-
-
 def our_network(made: SpikingNetwork, x: Tensor, classes: int) -> tuple[Run, list[Tensor]]:
     """A training step, and its parameters."""
     groups = parameter_groups(made, lr=1e-3)
@@ -90,7 +75,11 @@ def our_network(made: SpikingNetwork, x: Tensor, classes: int) -> tuple[Run, lis
 
 
 def loop_network(
-    made: SpikingNetwork, x: Tensor, classes: int, compile: Compile = rivals.as_it_is
+    made: SpikingNetwork,
+    x: Tensor,
+    classes: int,
+    compile: Compile = rivals.as_it_is,
+    loop: Callable[..., Tensor] = rivals.network_loop,
 ) -> tuple[Run, list[Tensor]]:
     """The same step with the loop, and its parameters: of each layer w, r, recurrent w and r."""
     weights = [weights_of(module) for module in [*made.layers, made.readout]]
@@ -106,7 +95,7 @@ def loop_network(
             for decay in decays:
                 decay.clamp_(0, 1)
 
-    step = _step(lambda: rivals.network_loop(x, weights, compile), classes, x, groups, clamp)
+    step = _step(lambda: loop(x, weights, compile), classes, x, groups, clamp)
     return step, [t for w in weights for t in w.tensors]
 
 

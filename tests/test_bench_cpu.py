@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench import cpu_rivals, cpu_rows, cpu_table, growth, timing, workloads
+from bench import cpu_rows, cpu_table, growth, plain_lif, timing, workloads
 from hetsyn_triton import ops
 from hetsyn_triton.surrogates import Triangular
 
@@ -235,11 +235,11 @@ def test_the_loop_gives_the_layers_gradients(recurrent: bool, part: str) -> None
 def test_the_plain_lif_is_the_layer_with_one_time_constant(recurrent: bool) -> None:
     """SpikingJelly's neuron is ours with equal decays and a reset that decays at once with the
     potential (strength rho theta)."""
-    reason = cpu_rivals.missing_spikingjelly()
+    reason = plain_lif.missing("spikingjelly")
     if reason:
         pytest.skip(f"SpikingJelly: {reason}")
     torch.manual_seed(0)
-    forward, weights = cpu_rivals.spikingjelly_layer(6, 5, recurrent, torch.float64)
+    forward, weights = plain_lif.spikingjelly_layer(6, 5, recurrent, torch.float64)
     with torch.no_grad():
         for w in weights:
             w *= 3.0
@@ -247,13 +247,13 @@ def test_the_plain_lif_is_the_layer_with_one_time_constant(recurrent: bool) -> N
             weights[1][:, :5] = torch.eye(5)
     z = (torch.rand(30, 2, 6) < 0.4).double().requires_grad_()
     found = forward(z)
-    rho = torch.full((1, 1, 5), cpu_rivals.RHO, dtype=torch.float64)
+    rho = torch.full((1, 1, 5), plain_lif.RHO, dtype=torch.float64)
     one, zeros = torch.ones(1, 5, dtype=torch.float64), torch.zeros(1, 2, 5, dtype=torch.float64)
     neuron = (one, rho, rho, zeros[None], zeros)
-    synapses = weights[0][None], torch.full((1, 5, 6), cpu_rivals.RHO, dtype=torch.float64), None
+    synapses = weights[0][None], torch.full((1, 5, 6), plain_lif.RHO, dtype=torch.float64), None
     if recurrent:
         current, _ = ops.synaptic_current(z[None], *synapses)
-        square = torch.full((1, 5, 5), cpu_rivals.RHO, dtype=torch.float64)
+        square = torch.full((1, 5, 5), plain_lif.RHO, dtype=torch.float64)
         fed_back = weights[1][:, 5:][None], square, None
         spikes, *_ = ops.recurrent_scan(current, *fed_back, *neuron, Triangular())
     else:

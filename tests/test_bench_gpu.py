@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench import report, rivals, timing
+from bench import records, rivals, timing
 from hetsyn_triton import HetSynLIF, HetSynReadout, Normal, ops
 from hetsyn_triton.surrogates import Triangular
 
@@ -95,15 +95,15 @@ def test_ratios_and_fractions() -> None:
         "predicted": {"in_waves": 0.5},
         "rivals": {"loop": {"ms": 50.0}, "graph": {"reason": "does not fit"}},
     }
-    found = report.derive(record, 6e12)
+    found = records.derive(record, 6e12)
     assert found["floor_ms"] == pytest.approx(0.5)
     assert found["fraction"] == pytest.approx(0.25)
     assert found["of_predicted"] == pytest.approx(0.5)
     assert found["rivals"]["loop"]["ratio"] == pytest.approx(25.0)
     assert found["rivals"]["graph"] == {"reason": "does not fit", "ratio": None}
-    missing = report.derive({"ms": None, "fma": 10}, 6e12)
+    missing = records.derive({"ms": None, "fma": 10}, 6e12)
     assert missing["fraction"] is None
-    assert report.derive({"ms": 1.0, "fma": 0}, 6e12)["fraction"] is None
+    assert records.derive({"ms": 1.0, "fma": 0}, 6e12)["fraction"] is None
 
 
 def test_what_breaks_is_recorded_and_costs_nothing_else() -> None:

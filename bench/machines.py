@@ -1,0 +1,85 @@
+"""The machine that a figure was measured on."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+from pathlib import Path
+
+import torch
+
+from bench.provenance import provenance, said
+from bench.records import Record
+from hetsyn_triton import ops
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def cpu(commit: str) -> Record:
+    """All that a figure depends on."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    compiler = (said(os.environ.get("CXX", "g++"), "--version") or "").splitlines() or [None]
+    packages = ("numba", "llvmlite", "numpy", "spikingjelly", "snntorch", "norse")
+    return {
+        "device": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
+        "instructions": capability,
+        "system": f"{platform.system()} {platform.machine()}",
+        **{name: _version(name) for name in packages},
+        "compiler": compiler[0],
+        **provenance(commit),
+        "load_average": os.getloadavg()[0],
+        "operators": {i.operator: i.chosen for i in ops.backend_info("cpu").operators},
+    }
+
+
+def gpu(device: torch.device, commit: str) -> Record:
+    """All that a figure depends on. `fma_rate`: multiply-adds a second at the highest clock."""
+    import triton
+
+    from bench.model import CLOCK
+
+    found: Record = {
+        "device": platform.processor() or platform.machine(),
+        "cuda": torch.version.cuda,
+        "triton": triton.__version__,
+        **provenance(commit),
+        "fma_rate": None,
+    }
+    if device.type != "cuda":
+        return found
+    properties = torch.cuda.get_device_properties(device)
+    query = "--query-gpu=clocks.max.sm,driver_version,power.limit"
+    answer = (said("nvidia-smi", query, "--format=csv,noheader,nounits") or "").splitlines()
+    megahertz, driver, power = (answer[0].split(", ") if answer else ["", "", ""])[:3]
+    clock = float(megahertz) * 1e6 if re.fullmatch(r"\d+", megahertz) else CLOCK
+    # GA100 has 64 lanes a multiprocessor; what came after has 128.
+    lanes = 64 if (properties.major, properties.minor) == (8, 0) else 128
+    return found | {
+        "device": properties.name,
+        "sms": properties.multi_processor_count,
+        "lanes": lanes,
+        "clock_hz": clock,
+        "clock_from": "nvidia-smi" if clock != CLOCK or megahertz else "assumed",
+        "driver": driver,
+        "power_limit_w": power,
+        "memory_bytes": properties.total_memory,
+        "fma_rate": properties.multi_processor_count * lanes * clock,
+    }

@@ -1,0 +1,106 @@
+"""Many small networks of one shape, one for each seed: their training steps one network after the
+other, and all together through the replica axis.
+
+Both begin with the same weights and see the same batches, of the delayed-match task; after a step
+the weights are the same to the last bit (`check`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.registry import ONE_BY_ONE, TOGETHER, Work
+from hetsyn_triton import SpikingNetwork, clamp_decays_
+from hetsyn_triton.studies.replicas import Replicas
+from hetsyn_triton.tasks import Batch, Task
+from hetsyn_triton.training import TrainConfig, default_config
+from hetsyn_triton.training.build import build_network, build_optimizer, build_task
+from hetsyn_triton.training.finite import check_gradients, step_checked
+from hetsyn_triton.training.measure import measure
+
+Training = tuple[Callable[[], Any], list[Tensor]]
+"""A step of all networks, and their parameters."""
+TASK = "delayed-match"
+
+
+def configs(work: Work, device: torch.device) -> list[TrainConfig]:
+    """One for each of R seeds."""
+    given: dict[str, Any] = {
+        "hidden": (work.J,),
+        "recurrent": work.recurrent,
+        "batch_size": work.B,
+        "device": str(device),
+    }
+    return [default_config(TASK, seed=seed, **given) for seed in range(work.R)]
+
+
+def batches(work: Work, device: torch.device) -> list[Batch]:
+    """The first of each network's seed, its first T steps."""
+    found = []
+    for config in configs(work, device):
+        batch = next(iter(build_task(config).batches("train", 0)))
+        found.append(Batch(batch.input[: work.T].to(device), batch.target.to(device)))
+    return found
+
+
+def together(work: Work, device: torch.device) -> tuple[Replicas, Callable[[], Any]]:
+    trained, given = Replicas(configs(work, device)), batches(work, device)
+    return trained, lambda: trained.train_on(given)
+
+
+def one_by_one(work: Work, device: torch.device) -> tuple[list[SpikingNetwork], Callable[[], Any]]:
+    """As `hetsyn train` steps, without its log and checkpoints."""
+    networks, steps = [], []
+    for config, batch in zip(configs(work, device), batches(work, device), strict=True):
+        task = build_task(config)
+        network = build_network(config, task)
+        networks.append(network)
+        steps.append(_step(network, build_optimizer(config, network), task, batch))
+
+    def run() -> None:
+        for step in steps:
+            step()
+
+    return networks, run
+
+
+def _step(
+    network: SpikingNetwork, optimizer: torch.optim.Optimizer, task: Task, batch: Batch
+) -> Callable[[], None]:
+    network.train()
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        loss, _ = measure(task, network, batch)
+        loss.backward()
+        check_gradients(loss, network, "in a benchmark")
+        step_checked(optimizer, network, "in a benchmark")
+        clamp_decays_(network)
+
+    return step
+
+
+def training(work: Work, device: torch.device) -> dict[str, Training]:
+    trained, all_at_once = together(work, device)
+    networks, in_turn = one_by_one(work, device)
+    return {
+        TOGETHER: (all_at_once, list(trained.network.parameters())),
+        ONE_BY_ONE: (in_turn, [p for network in networks for p in network.parameters()]),
+    }
+
+
+def check(work: Work, device: torch.device, steps: int = 2) -> None:
+    """AssertionError where training together gives other weights than one after the other."""
+    trained, all_at_once = together(work, device)
+    networks, in_turn = one_by_one(work, device)
+    for _ in range(steps):
+        all_at_once()
+        in_turn()
+    for replica, network in enumerate(networks):
+        found = trained.weights(replica)
+        for name, value in network.state_dict().items():
+            assert torch.equal(found[name], value), f"replica {replica}: {name} differs"

@@ -1,0 +1,155 @@
+"""What `pytest --benchmark` measured, as it is stored: one file for a machine and its threads.
+
+A stored file has `machine` (with versions, date and commit), `set`, `rates`, `gate`, `missing`, and
+`rows`: of each entry its group, label, contender, work, check, milliseconds (median and quartiles),
+memory, and errors over time where they were taken.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.growth import exponent
+from bench.records import Record, rounded
+from bench.registry import OURS, PER_STEP
+
+RESULTS = Path(__file__).resolve().parent / "results"
+CACHED_NEURONS = 512
+"""Up to here the states of a recurrent layer stay in the caches of a CPU; exponents against its
+neurons are fitted so far."""
+
+
+class Refused(Exception):
+    """What may not be stored; the message says why."""
+
+
+def files(folder: Path = RESULTS) -> list[Path]:
+    return sorted(folder.glob("benchmark-*.json"))
+
+
+def load(file: Path) -> Record:
+    """A stored file, or one of pytest-benchmark's own brought to the same form."""
+    found: Record = json.loads(file.read_text(encoding="utf-8"))
+    return compact(found) if "benchmarks" in found else found
+
+
+def compact(given: Record) -> Record:
+    """Of the JSON of pytest-benchmark what is stored: no host name, no single times."""
+    about = given.get("hetsyn") or {}
+    if "machine" not in about:
+        raise Refused("no file of `pytest --benchmark --benchmark-json FILE`")
+    keep = ("label", "contender", "check", "work", "fma", "peak_bytes", "saved_bytes", "fresh_ms")
+    rows = []
+    for one in given["benchmarks"]:
+        extra, stats = one["extra_info"], one["stats"]
+        row = {"group": one["group"], **{k: extra[k] for k in keep if k in extra}}
+        row |= {"ms": 1e3 * stats["median"], "rounds": stats["rounds"]}
+        row |= {"low_ms": 1e3 * stats["q1"], "high_ms": 1e3 * stats["q3"]}
+        row |= {key: extra[key] for key in ("error", "memory") if key in extra}
+        rows.append(row)
+    names = ("machine", "set", "rates", "missing", "wrong", "seconds")
+    found: Record = rounded({name: about[name] for name in names} | {"rows": rows})
+    return found
+
+
+def check(result: Record) -> None:
+    """Refused for what is no measurement of right results."""
+    if result["set"] == "rehearse":
+        raise Refused("a rehearsal: none of its figures counts")
+    if result["wrong"]:
+        raise Refused("; ".join(f"{name}: {what}" for name, what in result["wrong"].items()))
+    if not result["rows"] or any(not row["ms"] for row in result["rows"]):
+        raise Refused("nothing timed: --benchmark-disable?")
+    gate = result.get("gate") or {"state": "not run"}
+    if gate["state"] != "green":
+        raise Refused(f"the gate is {gate['state']}: no speed of kernels not known to be right")
+
+
+def file_name(result: Record) -> str:
+    machine = result["machine"]
+    device = re.sub(r"[^A-Za-z0-9]+", "-", machine["device"]).strip("-")
+    return f"benchmark-{device}-{machine['threads']}-threads.json"
+
+
+# -- what follows from the times -------------------------------------------------------------------
+
+
+def groups(result: Record, kind: str = "") -> dict[str, list[Record]]:
+    """Rows by group, those of one kind of work; growth left out."""
+    found: dict[str, list[Record]] = {}
+    for row in result["rows"]:
+        if row["work"]["kind"].startswith(kind) and not _growing(row["group"]):
+            found.setdefault(row["group"], []).append(row)
+    return found
+
+
+def _growing(group: str) -> bool:
+    return group.startswith("growth with ") or group == PER_STEP
+
+
+def base(rows: Sequence[Record], contender: str = OURS) -> Record | None:
+    """The contender that the others of a group are compared with."""
+    return next((row for row in rows if row["contender"] == contender), None)
+
+
+def fraction(row: Record, result: Record) -> float | None:
+    """Multiply-adds needed / the peak / time."""
+    rate = result["rates"]["fma"]
+    return 1e3 * row["fma"] / rate / row["ms"] if row["fma"] and rate else None
+
+
+def growths(result: Record) -> list[Record]:
+    """Of each axis: sizes, times, peaks, their exponents and what was wanted, `fitted` points."""
+    by_group: dict[str, list[Record]] = {}
+    for row in result["rows"]:
+        if row["group"].startswith("growth with "):
+            by_group.setdefault(row["group"], []).append(row)
+    found = []
+    for group, rows in by_group.items():
+        axis, form = re.fullmatch(r"growth with (\w), (\w+)", group).groups()  # type: ignore[union-attr]
+        sizes = [row["work"][axis] for row in rows]
+        square = form == "recurrent" and axis == "J"
+        fitted = sum(n <= CACHED_NEURONS for n in sizes) if square else len(sizes)
+        ms, peaks = [row["ms"] for row in rows], [row.get("peak_bytes") for row in rows]
+        found.append(
+            {
+                "axis": axis,
+                "form": form,
+                "sizes": sizes,
+                "ms": ms,
+                "peaks": peaks,
+                "fitted": fitted,
+                "time": _slope(sizes[:fitted], ms[:fitted]),
+                "memory": _slope(sizes[:fitted], peaks[:fitted]),
+                "wanted": 2 if square else 1,
+            }
+        )
+    return found
+
+
+def per_step(result: Record) -> Record | None:
+    """Bytes one more step takes of layers N -> N, and their exponent against N."""
+    peaks: dict[int, dict[int, float]] = {}
+    for row in result["rows"]:
+        if row["group"] == PER_STEP and row.get("peak_bytes"):
+            peaks.setdefault(row["work"]["J"], {})[row["work"]["T"]] = row["peak_bytes"]
+    steps = {
+        N: (of[max(of)] - of[min(of)]) / (max(of) - min(of))
+        for N, of in peaks.items()
+        if len(of) > 1
+    }
+    slope = _slope(list(steps), list(steps.values()))
+    if slope is None:
+        return None
+    return {"sizes": list(steps), "bytes": list(steps.values()), "exponent": slope}
+
+
+def _slope(sizes: Sequence[float], values: Sequence[Any]) -> float | None:
+    """None where a value is missing or nothing."""
+    if len(sizes) < 2 or any(not value or value <= 0 for value in values):
+        return None
+    return exponent(sizes, values)

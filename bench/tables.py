@@ -1,0 +1,141 @@
+"""A stored measurement as Markdown and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+from bench import stored
+from bench.cpu_table import figures
+from bench.records import Record
+from bench.registry import CLOSED, LOOP, ONE_BY_ONE, OURS, TOGETHER
+
+COLUMNS = (
+    "group", "label", "contender", "T", "B", "I", "J", "recurrent", "part", "R", "ms", "low_ms",
+    "high_ms", "rounds", "fma", "fraction", "peak_bytes", "saved_bytes", "fresh_ms", "check",
+)  # fmt: skip
+
+
+def as_csv(result: Record) -> str:
+    """Every row, with the sizes of its work."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for row in result["rows"]:
+        writer.writerow({**row["work"], **row, "fraction": stored.fraction(row, result)})
+    return text.getvalue()
+
+
+def markdown(lines: Sequence[Sequence[str]]) -> list[str]:
+    """A table; the first line is its head."""
+    head, *rest = lines
+    marks = "|" + "---|" * len(head)
+    return [f"| {' | '.join(head)} |", marks, *(f"| {' | '.join(line)} |" for line in rest)]
+
+
+def machine(result: Record) -> str:
+    """Where, when and of what the figures are."""
+    m = result["machine"]
+    versions = [f"torch {m['torch']}"]
+    for name in ("numba", "triton", "spikingjelly", "snntorch", "norse"):
+        if m.get(name):
+            versions.append(f"{name} {m[name]}")
+    changed = ", with changes" if m["changed"] else ""
+    where = f"{m['device']} ({m['instructions']})" if m.get("instructions") else m["device"]
+    cores = f", {m['threads']} threads of {m['cores']} cores" if m.get("cores") else ""
+    return (
+        f"{where}{cores}, float32, {', '.join(versions)}, Python {m['python']}, {m['date'][:10]},"
+        f" commit {m['commit'][:10]}{changed}. Peak {figures(result['rates']['fma'] / 1e9)} billion"
+        f" multiply-adds a second. Gate {result['gate']['state']}:"
+        f" {result['gate']['passed']} proofs."
+    )
+
+
+def contests(result: Record) -> list[str]:
+    """A table for each work and everybody who does it."""
+    lines: list[str] = []
+    for group, rows in stored.groups(result).items():
+        ours = stored.base(rows)
+        if ours is None or (len(rows) < 4 and rows[0]["work"]["kind"] != "network"):
+            continue
+        table = [
+            ["", "ms", "quartiles", "x", "of the peak", "peak MB", "kept MB", "ms in fresh memory"]
+        ]
+        for row in rows:
+            backend = row["contender"] in (OURS, CLOSED)
+            part = stored.fraction(row, result) if backend else None
+            table.append(
+                [
+                    row["label"] + ("" if row["check"].startswith("equal") else " (plain LIF)"),
+                    figures(row["ms"]),
+                    f"{figures(row['low_ms'])}-{figures(row['high_ms'])}",
+                    figures(row["ms"] / ours["ms"]),
+                    "-" if part is None else f"{part:.0%}",
+                    _mega(row.get("peak_bytes")),
+                    _mega(row.get("saved_bytes")),
+                    figures(row.get("fresh_ms")),
+                ]
+            )
+        lines += ["", f"**{group}**", "", *markdown(table)]
+    return lines
+
+
+def sweep(result: Record) -> list[str]:
+    """The sizes of the full set: ours, against the closed forms and the loop."""
+    table = [["", "ms", "of the peak", "peak MB", "x closed forms", "x loop", "MB of the loop"]]
+    for group, rows in stored.groups(result, "layer").items():
+        ours = stored.base(rows)
+        if ours is None or len(rows) >= 4:
+            continue
+        part = stored.fraction(ours, result)
+        others = [stored.base(rows, name) for name in (CLOSED, LOOP)]
+        ratios = [figures(o["ms"] / ours["ms"]) if o else "-" for o in others]
+        loop = _mega(others[1].get("peak_bytes")) if others[1] else "-"
+        cells = [group, figures(ours["ms"]), f"{part:.0%}" if part else "-"]
+        table.append([*cells, _mega(ours.get("peak_bytes")), *ratios, loop])
+    return ["", *markdown(table)] if len(table) > 1 else []
+
+
+def growth(result: Record) -> list[str]:
+    table = [["layer", "axis", "sizes", "time", "memory", "in proportion"]]
+    for one in stored.growths(result):
+        sizes = f"{one['sizes'][0]}-{one['sizes'][one['fitted'] - 1]}"
+        cells = [_exponent(one["time"]), _exponent(one["memory"]), str(one["wanted"])]
+        table.append([one["form"], one["axis"], sizes, *cells])
+    lines = ["", *markdown(table)] if len(table) > 1 else []
+    steps = stored.per_step(result)
+    if steps:
+        lines += [
+            "",
+            f"Bytes that one more step takes of layers N -> N, N {steps['sizes'][0]}-"
+            f"{steps['sizes'][-1]}: exponent {_exponent(steps['exponent'])} against N; a term"
+            " T I J would give 2.",
+        ]
+    return lines
+
+
+def replicas(result: Record) -> list[str]:
+    table = [["a training step of", "one after another", "together", "x"]]
+    for group, rows in stored.groups(result, "replicas").items():
+        together, turns = stored.base(rows, TOGETHER), stored.base(rows, ONE_BY_ONE)
+        if together and turns:
+            ratio = figures(turns["ms"] / together["ms"])
+            cells = [f"{figures(row['ms'])} ms" for row in (turns, together)]
+            table.append([group, *cells, ratio])
+    return ["", *markdown(table)] if len(table) > 1 else []
+
+
+def missing(result: Record) -> list[str]:
+    if not result["missing"]:
+        return []
+    lines = [f"- {name}: {reason}" for name, reason in result["missing"].items()]
+    return ["", "Not measured:", "", *lines]
+
+
+def _exponent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _mega(value: float | None) -> str:
+    return figures(None if value is None else value / 1e6)

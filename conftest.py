@@ -1,0 +1,56 @@
+"""`pytest --benchmark`: measures what is in bench/ instead of running the tests."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCH = Path(__file__).parent / "bench"
+EXTRA = (
+    "--benchmark needs pytest-benchmark, which is not there; the extra `bench` brings it:"
+    " pip install -c constraints.txt -e '.[bench]'"
+)
+
+
+class _Refused(argparse.Action):
+    """Says what is missing before pytest calls the options of what is missing unknown."""
+
+    def __call__(self, *_: Any) -> None:
+        raise pytest.UsageError(EXTRA)
+
+
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    group = parser.getgroup("measurements of this repository")
+    about = "measure bench/ with pytest-benchmark, instead of running the tests"
+    if pluginmanager.hasplugin("benchmark"):
+        group.addoption("--benchmark", action="store_true", help=about)
+    else:
+        refused: Any = _Refused
+        group.addoption("--benchmark", action=refused, nargs=0, default=False, help=about)
+    for option, about in (
+        ("--benchmark-full", "with --benchmark: all sizes, not the quick set"),
+        ("--benchmark-rehearse", "with --benchmark: tiny sizes; no figure counts"),
+    ):
+        group.addoption(option, action="store_true", help=about)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not config.getoption("benchmark"):
+        for option in ("full", "rehearse"):
+            if config.getoption(f"benchmark_{option}"):
+                raise pytest.UsageError(f"--benchmark-{option}: goes with --benchmark")
+        return
+    # What pytest-benchmark warns of (nothing to save, another machine) is no error.
+    warning = "pytest_benchmark.logger.PytestBenchmarkWarning"
+    config.addinivalue_line("filterwarnings", f"default::{warning}")
+    if config.args_source == config.ArgsSource.TESTPATHS:
+        config.args = [str(BENCH)]
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Nothing of bench/ without --benchmark, nothing else with it."""
+    inside = collection_path == BENCH or BENCH in collection_path.parents
+    if collection_path.is_file() and inside != config.getoption("benchmark"):
+        return True
+    return None

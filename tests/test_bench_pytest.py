@@ -1,0 +1,353 @@
+"""`pytest --benchmark`: the option, the way through in tiny, who takes part and what they compute,
+what is stored of it and what the documents say."""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench import contests, cpu_table, plain_lif, registry, replicas, report, rivals, stored
+from bench.registry import Entry, Work
+from bench.turns import Plan, Turns, advance, measured_time
+from hetsyn_triton import HetSynLIF
+from hetsyn_triton.surrogates import FastSigmoid
+
+ROOT = Path(__file__).resolve().parents[1]
+CPU = torch.device("cpu")
+TINY = Work("layer", 4, 2, 5, 4)
+needs_plugin = pytest.mark.skipif(
+    importlib.util.find_spec("pytest_benchmark") is None,
+    reason="pytest-benchmark is not installed: extra 'bench'",
+)
+
+
+WITHOUT = ("-p", "no:benchmark", "docs")
+"""The plugin; a folder without tests of its own, so that only the options are looked at."""
+
+
+def run_pytest(*options: str) -> tuple[int, str]:
+    """Exit status and output."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+# -- the option ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("more", [(), ("--benchmark-json", "none.json")], ids=["alone", "json"])
+def test_without_the_plugin_the_extra_is_named(more: tuple[str, ...]) -> None:
+    status, said = run_pytest(*WITHOUT, "--benchmark", *more)
+    assert status == pytest.ExitCode.USAGE_ERROR
+    assert "'.[bench]'" in said
+    assert "unrecognized" not in said
+
+
+def test_nothing_is_measured_without_the_option() -> None:
+    status, said = run_pytest("-p", "no:benchmark", "bench/test_benchmark.py")
+    assert status == pytest.ExitCode.INTERRUPTED
+    assert "bench/ is measured with --benchmark" in said
+    status, said = run_pytest(*WITHOUT, "--benchmark-full")
+    assert status == pytest.ExitCode.USAGE_ERROR
+    assert "--benchmark-full: goes with --benchmark" in said
+
+
+@needs_plugin
+@pytest.mark.timeout(600)
+def test_the_way_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rehearsal of some entries: lines on the screen, the plugin's file, what is stored of it,
+    tables, pictures and documents; a rehearsal itself is not stored."""
+    file = tmp_path / "found.json"
+    status, said = run_pytest(
+        "--benchmark", "--benchmark-rehearse", "--benchmark-json", str(file),
+        "--benchmark-max-time", "0.01", "--benchmark-min-rounds", "3",
+        "-k", "4r or networks or current or growth-with-T or memory",
+    )  # fmt: skip
+    assert status == 0, said
+    assert "graph           skipped: a CUDA graph needs a CUDA device" in said
+    assert re.search(r"^  hetsyn_triton +[\d.]+ ms .* MB .* ms in fresh memory$", said, re.M)
+    found = json.loads(file.read_text())
+    ids = {b["param"] for b in found["benchmarks"]}
+    assert "layer-5-4r-T4-B2-both-checkpointed" in ids
+    assert "layer-5-4-T4-B2-both-loop" not in ids
+    about = found["hetsyn"]
+    assert about["set"] == "rehearse"
+    assert about["wrong"] == {}
+    assert {"device", "cores", "torch", "numba", "date", "commit"} <= about["machine"].keys()
+    for one in found["benchmarks"]:
+        assert one["stats"]["rounds"] >= 3
+        assert one["extra_info"]["check"].startswith(("equal", "a plain LIF"))
+        assert one["extra_info"]["fresh_ms"] > 0
+
+    with pytest.raises(stored.Refused, match="rehearsal"):
+        report.store(file, tmp_path)
+    about["set"] = "quick"
+    file.write_text(json.dumps(found))
+    _house(tmp_path)
+    red = {"state": "red", "reason": "a proof failed", "passed": 9, "failures": ["a_proof"]}
+    with monkeypatch.context() as patch:
+        patch.setattr(report.gate, "run", lambda *_: red)
+        assert report.main([str(file), "--root", str(tmp_path)]) == 1
+    assert stored.files(tmp_path / "bench" / "results") == []
+    proof = ["tests/test_bench_cpu.py", "-k", "test_exponents"]
+    assert report.main([str(file), "--root", str(tmp_path), "--gate", *proof]) == 0
+    (kept,) = stored.files(tmp_path / "bench" / "results")
+    assert "node" not in kept.read_text(), "a host's name"
+    pictures = {path.stem for path in kept.with_suffix("").glob("*.png")}
+    assert pictures == {"speed-up", "floor", "memory", "growth", "error", "replicas"}
+    text = (tmp_path / "docs" / "speed.md").read_text()
+    assert cpu_table.between_markers(text, report.BEGIN, report.END) == report.sections(tmp_path)
+    assert "layer 5->4r T4 B2 both" in text
+    lines = (kept.with_suffix("") / "table.csv").read_text().splitlines()
+    assert len(lines) == 1 + len(found["benchmarks"])
+
+
+def _house(root: Path) -> None:
+    """Documents with their markers."""
+    (root / "docs").mkdir()
+    (root / "docs" / "speed.md").write_text(f"{report.BEGIN}\nold\n{report.END}\n")
+    (root / "README.md").write_text(f"{cpu_table.BEGIN}\nold\n{cpu_table.END}\n")
+
+
+# -- what the documents say ------------------------------------------------------------------------
+
+
+def test_the_documents_say_what_is_stored() -> None:
+    """`python bench/report.py` brings them there."""
+    text = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
+    assert cpu_table.between_markers(text, report.BEGIN, report.END) == report.sections(ROOT)
+    for file in stored.files():
+        stored.check(stored.load(file))
+        assert (file.with_suffix("") / "table.csv").exists()
+
+
+def _result(**changes: Any) -> dict[str, Any]:
+    row = {"group": "g", "label": "loop", "contender": "loop", "ms": 2.0, "low_ms": 1.9}
+    row |= {"high_ms": 2.1, "check": "equal", "fma": 10**6, "work": {"kind": "layer"}}
+    machine = {"device": "A", "threads": 2, "date": "d", "commit": "c", "changed": False}
+    found = {"set": "quick", "wrong": {}, "rows": [row], "machine": machine}
+    return found | {"gate": {"state": "green"}, "rates": {"fma": 1e9}} | changes
+
+
+def test_what_may_not_be_stored() -> None:
+    stored.check(_result())
+    for changes, reason in (
+        ({"set": "rehearse"}, "rehearsal"),
+        ({"wrong": {"g, loop": "other spikes"}}, "other spikes"),
+        ({"rows": []}, "nothing timed"),
+        ({"gate": {"state": "red"}}, "gate is red"),
+        ({"gate": None}, "not run"),
+    ):
+        with pytest.raises(stored.Refused, match=reason):
+            stored.check(_result(**changes))
+
+
+def test_two_files_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = _result(), _result()
+    b["rows"] = [b["rows"][0] | {"ms": 4.0, "low_ms": 3.9, "high_ms": 4.1}]
+    names = []
+    for name, result in (("a", a), ("b", b)):
+        names.append(str(tmp_path / f"{name}.json"))
+        Path(names[-1]).write_text(json.dumps(result))
+    assert report.main(["--compare", *names]) == 0
+    assert re.search(r"g, loop +2\.00 +4\.00 +2\.00 +slower", capsys.readouterr().out)
+    assert report.main(["--compare", names[0], names[0]]) == 0
+    assert "quartiles meet" in capsys.readouterr().out
+    assert report.main(["--compare", names[0], "no-such-commit"]) == 1
+    assert "neither a file nor a commit" in capsys.readouterr().out
+
+
+def test_growth_of_what_is_stored() -> None:
+    """Of recurrent neurons beyond the caches the points are kept, and not fitted."""
+    rows = []
+    for J in (256, 512, 1024):
+        ms = (J / 256) ** 2 * (3 if J > 512 else 1)
+        work = {"kind": "layer", "J": J, "T": 1}
+        rows.append({"group": "growth with J, recurrent", "work": work, "ms": ms, "peak_bytes": J})
+    for N in (64, 128):
+        for T in (100, 300):
+            work = {"kind": "layer", "J": N, "T": T}
+            peak = 1e6 + 12 * N * T
+            rows.append({"group": registry.PER_STEP, "work": work, "peak_bytes": peak, "ms": 1.0})
+    (one,) = stored.growths({"rows": rows})
+    assert one["fitted"] == 2
+    assert one["wanted"] == 2
+    assert one["time"] == pytest.approx(2)
+    assert one["memory"] == pytest.approx(1)
+    steps = stored.per_step({"rows": rows})
+    assert steps is not None
+    assert steps["bytes"] == [12 * 64, 12 * 128]
+    assert steps["exponent"] == pytest.approx(1)
+
+
+# -- who takes part --------------------------------------------------------------------------------
+
+
+def test_entries_have_names_of_their_own() -> None:
+    for chosen in (registry.entries(False), registry.entries(True), registry.rehearsed()):
+        ids = [entry.id for entry in chosen]
+        assert len(set(ids)) == len(ids)
+        assert all(re.fullmatch(r"[\w-]+", name) for name in ids)
+    quick, full = set(registry.entries(False)), set(registry.entries(True))
+    assert quick - full <= {e for e in quick if e.work.kind == "replicas"}
+    parts = {e.work.part for e in full if e.work.kind == "layer"}
+    assert parts == set(registry.PARTS)
+
+
+@pytest.mark.parametrize("part", registry.PARTS)
+@pytest.mark.parametrize("recurrent", [False, True], ids=["feedforward", "recurrent"])
+def test_everybody_computes_the_same(recurrent: bool, part: str) -> None:
+    """In float32, exactly where sums are exact; and who does not is seen."""
+    work = replace(TINY, I=40, J=12, recurrent=recurrent, part=part)
+    for who in (*registry.BACKENDS, registry.LOOP, registry.CHECKPOINTED):
+        assert contests.checked(work, who, CPU) == "equal"
+    spikes = contests.problem(replace(work, T=6, part="forward"), CPU, exact=True)
+    assert 0 < rivals.layer_loop(spikes.x, spikes.weights).mean() < 1
+
+
+def test_who_computes_something_else_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(given: contests.Problem) -> contests.Made:
+        weights = replace(given.weights, r=given.weights.r * 0.9)
+        return contests._eager(replace(given, weights=weights))
+
+    work = replace(TINY, I=40, J=12)
+    monkeypatch.setitem(contests._LAYER, registry.LOOP, wrong)
+    with pytest.raises(AssertionError):
+        contests.checked(work, registry.LOOP, CPU)
+    said: list[str] = []
+    plan = Plan(CPU, 1, 0.0, 3, timed=False)
+    pair = [Entry("g", who, work, who) for who in (registry.LOOP, registry.OURS, registry.GRAPH)]
+    turns = Turns(plan, pair, said.append, 0.0)
+    loop, ours, graph = (turns.of(entry) for entry in pair)
+    assert loop.wrong
+    assert not ours.wrong
+    assert graph.missing == "a CUDA graph needs a CUDA device"
+    assert any("WRONG" in line for line in said)
+
+
+def test_closed_forms_are_closed_forms() -> None:
+    """No kernel is called, in either direction."""
+    called: list[str] = []
+    from hetsyn_triton.ops import kernels
+
+    launcher = kernels.Kernels.launcher
+    made = contests.make(TINY, registry.CLOSED, CPU)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            kernels.Kernels,
+            "launcher",
+            lambda self, name: called.append(name) or launcher(self, name),
+        )
+        made.run()
+        assert called == []
+        contests.make(TINY, registry.OURS, CPU).run()
+        assert called
+
+
+def test_checkpoints_keep_less() -> None:
+    work = replace(TINY, T=64, I=40, J=12)
+    loop, less = (contests.make(work, who, CPU) for who in (registry.LOOP, registry.CHECKPOINTED))
+    from bench.timing import saved_bytes
+
+    kept = [saved_bytes(made.forward, made.given) for made in (loop, less)]
+    assert kept[1] < kept[0] / 4
+
+
+def test_the_checkpointed_network_takes_the_same_training_step() -> None:
+    from bench import workloads
+
+    sizes = (40, 12, 8, 3)
+    x = workloads.spikes(40, 4, sizes[0], dtype=torch.float64)
+    networks = [workloads.network(sizes, torch.float64) for _ in range(2)]
+    ways = (rivals.network_loop, rivals.checkpointed_network_loop)
+    made = [
+        workloads.loop_network(net, x, sizes[-1], loop=way)
+        for net, way in zip(networks, ways, strict=True)
+    ]
+    for step, _ in made:
+        step()
+    for a, b in zip(made[0][1], made[1][1], strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_small_networks_train_the_same_together() -> None:
+    replicas.check(replace(registry.REPLICAS[0], R=2, T=40, B=3), CPU)
+
+
+def test_the_clock_stands_still_but_for_what_was_measured() -> None:
+    begin = measured_time()
+    assert measured_time() == begin
+    advance(0.25)
+    assert measured_time() == begin + 0.25
+
+
+# -- plain LIF layers ------------------------------------------------------------------------------
+
+
+def _compared(library: str, recurrent: bool) -> tuple[torch.Tensor, Any, Any]:
+    """Their spikes of an input, their weights, and the input."""
+    reason = plain_lif.missing(library)
+    if reason:
+        pytest.skip(f"{library}: {reason}")
+    torch.manual_seed(0)
+    forward, weights = plain_lif.LAYERS[library](6, 5, recurrent)
+    with torch.no_grad():
+        weights[0] *= 3.0
+    z = (torch.rand(30, 2, 6) < 0.4).float().requires_grad_()
+    return forward(z), weights, z
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("recurrent", [False, True], ids=["feedforward", "recurrent"])
+def test_snntorch_is_the_layer_with_one_time_constant(recurrent: bool) -> None:
+    """And with its surrogate, and no gradient through the reset."""
+    found, weights, z = _compared("snntorch", recurrent)
+    layer = HetSynLIF(
+        6, 5, recurrent=recurrent, tau_reset=20.0, detach_reset=True,
+        surrogate=FastSigmoid(plain_lif.SLOPE),
+    )  # fmt: skip
+    with torch.no_grad():
+        layer.weight.copy_(weights[0])
+        layer.decay.raw.fill_(plain_lif.RHO)
+        if recurrent:
+            layer.recurrent_weight.copy_(weights[1])
+            layer.recurrent_decay.raw.fill_(plain_lif.RHO)
+    spikes, _ = layer(z)
+    assert found.any()
+    assert torch.equal(found, spikes)
+    g = torch.randn(found.shape)
+    theirs = torch.autograd.grad(found, [z, weights[0]], g)
+    expected = torch.autograd.grad(spikes, [z, layer.weight], g)
+    for got, want in zip(theirs, expected, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("recurrent", [False, True], ids=["feedforward", "recurrent"])
+def test_norse_is_the_neuron_that_its_docstring_says(recurrent: bool) -> None:
+    """The potential times 1 - rho: step by step from the equations, spikes and gradient."""
+    found, weights, z = _compared("norse", recurrent)
+    u, s, spikes = torch.zeros(2, 5), torch.zeros(2, 5), []
+    for z_t in z:
+        current = z_t @ weights[0].T + (s @ weights[1].T if recurrent else 0.0)
+        h = plain_lif.RHO * u + current
+        s = (h > 1).float()
+        u = h - s
+        spikes.append(s)
+    assert found.any()
+    assert torch.equal(found, torch.stack(spikes))
+    (gradient,) = torch.autograd.grad(found.sum(), [weights[0]])
+    assert gradient.abs().sum() > 0
