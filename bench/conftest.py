@@ -49,7 +49,7 @@ def turns(request: pytest.FixtureRequest) -> Iterator[Turns]:
         float(config.getoption("benchmark_max_time")),
         int(config.getoption("benchmark_min_rounds")),
         timed,
-        config.getoption("benchmark_full"),
+        config.getoption("benchmark_full") or config.getoption("benchmark_rehearse"),
     )
     machine = machines.gpu(device, "") if device.type == "cuda" else machines.cpu("")
     chosen = config.stash[ENTRIES]
