@@ -193,7 +193,10 @@ def errors(result: Record) -> Figure | None:
         axes.plot(*zip(*shown, strict=True), marker=marker, color=colour, ms=4, lw=1.2,
                   label=row["label"])  # fmt: skip
     axes.axhline(2.0**-24, color=GREY, lw=0.8, ls=":")
-    axes.annotate("half a unit of float32", (1, 2.0**-24), fontsize=7, color=GREY, va="bottom")
+    axes.annotate(
+        "half a unit of float32", (1, 2.0**-24), xycoords=("axes fraction", "data"), fontsize=7,
+        color=GREY, va="bottom", ha="right",
+    )  # fmt: skip
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     clean_axes(axes)
