@@ -11,7 +11,8 @@
 6. memory: first calls, peaks and what is kept for the backward, in processes of their own.
 
 Contenders of a row take turns in one process, in which freed memory is kept: the loop's tape of
-hundreds of megabytes is mapped once. Writes `cpu-<device>-<threads>-threads.json` to the results.
+hundreds of megabytes is mapped once. Writes `cpu-<device>-<instructions>-<threads>-threads.json` to
+the results.
 `--quick` goes the same way with tiny sizes: no figure counts, and nothing is written but to FILE.
 `--readme` brings the README's table to what is stored.
 """
@@ -23,7 +24,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -281,8 +281,7 @@ def main(given: Sequence[str] | None = None) -> int:
     result = records.rounded({"gate": passed} | measure_all(options))
     file: Path | None = options.json
     if file is None and not options.quick:
-        name = re.sub(r"[^A-Za-z0-9]+", "-", result["machine"]["device"]).strip("-")
-        file = RESULTS / f"cpu-{name}-{options.threads}-threads.json"
+        file = RESULTS / machines.file_name("cpu", result["machine"])
     print(cpu_table.text(result))
     if file is not None:
         records.write(file, json.dumps(result, indent=1) + "\n")

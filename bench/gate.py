@@ -18,9 +18,21 @@ PROOFS = ("tests/gpu", "--ignore=tests/gpu/test_gpu_codegen.py")
 """All proofs of the kernels but that of the compiler's output, which needs no GPU."""
 CPU_PROOFS = tuple(
     f"tests/cpu/test_cpu_{name}.py"
-    for name in ("synaptic_current", "feedforward", "spike_scan", "recurrent", "leaky", "threads")
+    for name in (
+        "synaptic_current",
+        "feedforward",
+        "spike_scan",
+        "neurons",
+        "recurrent",
+        "leaky",
+        "sweeps",
+        "vectors",
+        "between",
+        "threads",
+    )
 )
-"""Of the CPU's kernels: every operator against the closed forms and bounds, on several threads."""
+"""Of the CPU's kernels: every operator against the closed forms and bounds, what is computed around
+them, on several threads. Child processes and random cases are left to the tests."""
 
 
 def run(arguments: Sequence[str], folder: Path, seconds: float, workers: int) -> dict[str, Any]:

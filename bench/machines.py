@@ -50,6 +50,12 @@ def cpu(commit: str) -> Record:
     }
 
 
+def file_name(kind: str, machine: Record) -> str:
+    """Of what is stored: `kind`, processor, its instructions and threads."""
+    parts = (kind, machine["device"], machine.get("instructions"), machine["threads"], "threads")
+    return re.sub(r"[^A-Za-z0-9]+", "-", "-".join(str(p) for p in parts if p is not None)) + ".json"
+
+
 def gpu(device: torch.device, commit: str) -> Record:
     """All that a figure depends on. `fma_rate`: multiply-adds a second at the highest clock."""
     import triton

@@ -5,10 +5,10 @@
     python bench/report.py --compare A B   two files or two commits, entry by entry
 
 Storing runs the proofs of the kernels first; while they are red nothing is written. A FILE becomes
-`results/benchmark-<device>-<threads>-threads.json`, beside it a folder with a table of all rows
-(`table.csv`), a readable one (`table.md`) and the pictures; then docs/speed.md and the README's
-table are written between their markers. A commit is measured in a working tree of its own, by the
-benchmark of this one.
+`results/benchmark-<device>-<instructions>-<threads>-threads.json`, beside it a folder with a table
+of all rows (`table.csv`), a readable one (`table.md`) and the pictures; then docs/speed.md and the
+README's table are written between their markers. A commit is measured in a working tree of its
+own, by the benchmark of this one.
 """
 
 # ruff: noqa: E402 - the path comes first
@@ -28,7 +28,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from bench import cpu_table, gate, records, stored, tables
+from bench import cpu_table, gate, machines, records, stored, tables
 from bench.provenance import said
 from bench.records import Record
 
@@ -73,7 +73,7 @@ def store(file: Path, root: Path, wanted: Sequence[str] | None = None) -> Path:
     for failure in result["gate"]["failures"][:20]:
         print("  ", failure)
     stored.check(result)
-    to = root / "bench" / "results" / stored.file_name(result)
+    to = root / "bench" / "results" / machines.file_name("benchmark", result["machine"])
     records.write(to, json.dumps(result, indent=1) + "\n")
     return to
 

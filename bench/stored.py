@@ -69,12 +69,6 @@ def check(result: Record) -> None:
         raise Refused(f"the gate is {gate['state']}: no speed of kernels not known to be right")
 
 
-def file_name(result: Record) -> str:
-    machine = result["machine"]
-    device = re.sub(r"[^A-Za-z0-9]+", "-", machine["device"]).strip("-")
-    return f"benchmark-{device}-{machine['threads']}-threads.json"
-
-
 # -- what follows from the times -------------------------------------------------------------------
 
 

@@ -66,6 +66,7 @@ def test_nothing_is_measured_without_the_option() -> None:
 
 
 @needs_plugin
+@pytest.mark.full
 @pytest.mark.timeout(600)
 def test_the_way_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rehearsal of some entries: lines on the screen, the plugin's file, what is stored of it,
