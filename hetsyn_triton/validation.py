@@ -6,7 +6,8 @@ or break the graph; there a layer's parameters are checked when they are made an
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import TypeGuard
 
@@ -201,4 +202,11 @@ def check_surrogate(value: object) -> None:
 def check_choice(name: str, value: object, allowed: Sequence[str]) -> None:
     """ValueError unless `value` is one of `allowed`."""
     if value not in allowed:
-        raise ValueError(f"{name}: expected one of {', '.join(allowed)}, got {value!r}")
+        near = did_you_mean(value, allowed)
+        raise ValueError(f"{name}: expected one of {', '.join(allowed)}, got {value!r}{near}")
+
+
+def did_you_mean(value: object, allowed: Iterable[str]) -> str:
+    """The end of an error that refuses a name: the one of `allowed` that is near, if one is."""
+    near = get_close_matches(value, allowed, n=1) if isinstance(value, str) else []
+    return f" (did you mean {near[0]}?)" if near else ""

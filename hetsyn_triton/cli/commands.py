@@ -60,7 +60,7 @@ def cli() -> None:
     """Spiking networks with a learnable time constant at every synapse."""
 
 
-@cli.command("train")
+@cli.command("train", short_help="Train a network, or go on with a run.")
 @click.argument("task", required=False)
 @click.option(
     "--model",
@@ -113,7 +113,7 @@ def train_command(**given: Any) -> Callable[[], int]:
     return _later("train", **given)
 
 
-@cli.command("eval")
+@cli.command("eval", short_help="Evaluate a trained run.")
 @click.argument("run_folder", metavar="RUN", callback=_folder)
 @click.option("--split", metavar="train|validation|test", default="test", show_default=True)
 @click.option(
@@ -140,7 +140,7 @@ def eval_command(**given: Any) -> Callable[[], int]:
     return _later("evaluate", **given)
 
 
-@cli.command("encode")
+@cli.command("encode", short_help="Draw an audio file as mel bands and spikes.")
 @click.argument("file", metavar="FILE")
 @click.option("--out", metavar="PNG", required=True, help="The picture to write.")
 @click.option("--hop-ms", type=float, help="Length of a step (default 10).")
@@ -157,7 +157,7 @@ def encode_command(**given: Any) -> Callable[[], int]:
     return _later("encode", **given)
 
 
-@cli.command("study")
+@cli.command("study", short_help="Run a study: many networks, a table and a picture.")
 @click.argument("name", metavar="variants|limited-neurons|noise|timescales|time-constants|cost")
 @click.option("--task", help="What to train on; by default the study's own choice.")
 @click.option("--seeds", type=int, help="How many seeds, from 0 on.")
@@ -184,7 +184,7 @@ def study_command(**given: Any) -> Callable[[], int]:
     return _later("study", **given)
 
 
-@cli.command("results")
+@cli.command("results", short_help="Write docs/results.md from runs and studies.")
 @click.argument("folders", metavar="[RUN_OR_STUDY]...", nargs=-1)
 @click.option(
     "--docs", metavar="DIR", default="docs", show_default=True, help="Where results.md stands."
@@ -198,7 +198,7 @@ def results_command(**given: Any) -> Callable[[], int]:
     return _later("results", **given)
 
 
-@cli.command("info")
+@cli.command("info", short_help="Print versions, devices, and what runs each operator.")
 def info_command() -> Callable[[], int]:
     """Print versions, devices, and what runs each operator."""
     return _later("info")

@@ -34,8 +34,17 @@ class RichReporter(Reporter):
         self.bar: Progress | None = None
         self.held_out = ""
 
+    def expect(self, config: TrainConfig, folder: Path) -> None:
+        """Say what comes, before the seconds it takes to begin: where files are read, which may
+        be missing, only that."""
+        if not task_class(config.task).reads_files:
+            self.announce(config, folder)
+            return
+        self.folder = folder
+        self.console.print(Text(f"{config.task}: reading the data"))
+
     def announce(self, config: TrainConfig, folder: Path) -> None:
-        """Say what is trained and where, before the seconds it takes to begin."""
+        """Say what is trained and where."""
         self.folder, self.epochs = folder, config.epochs
         self.score = task_class(config.task).score
         layers = "-".join(str(size) for size in config.hidden)
@@ -138,9 +147,9 @@ class RichReporter(Reporter):
 def selection_table(title: str, chosen: dict[str, Any]) -> Table:
     """The test measures of the last, the best validation and the best test epoch, as there are."""
     table = Table(title=title)
-    table.add_column("epoch")
+    table.add_column("selection")
     names = list(chosen["last"]["test"])
-    for name in ("", *names):
+    for name in ("epoch", *names):
         table.add_column(name, justify="right")
     for kind, label in SELECTIONS.items():
         result = chosen[kind]

@@ -47,7 +47,7 @@ def _run(
                     check_new_folder(folder)
             for note in notes(config, named):
                 reporter.note(note)
-            reporter.announce(config, folder)
+            reporter.expect(config, folder)
             train(config, out, reporter=reporter)
         else:
             data_dir = given.pop("data_dir", None)

@@ -122,9 +122,12 @@ def _runs(runs: dict[str, dict[str, Any]]) -> list[str]:
     for stem, values in runs.items():
         key = digest({name: v for name, v in values["config"].items() if name != "seed"})
         groups.setdefault(key, []).append((stem, values))
-    rows = [_run_row([values for _, values in members]) for members in groups.values()]
+    ordered = sorted(groups.values(), key=lambda members: _order(members[0][1]))
+    for members in ordered:
+        members.sort(key=lambda member: member[1]["config"]["seed"])
+    rows = [_run_row([values for _, values in members]) for members in ordered]
     parts = [f"{_table(rows)}\n"]
-    for members in groups.values():
+    for members in ordered:
         stem, values = members[0]
         measured = {name for point in values["curve"] for name in point}
         if len(values["curve"]) > 1 and measured & set(PARTS):
@@ -139,12 +142,11 @@ def _runs(runs: dict[str, dict[str, Any]]) -> list[str]:
 def _run_row(members: Sequence[dict[str, Any]]) -> Row:
     first = members[0]
     config, score = first["config"], first["score"]
-    changed = {k: v for k, v in first["changed"].items() if k not in _SHOWN}
     row: Row = {
         "model": config["model"],
         "form": "recurrent" if config["recurrent"] else "feedforward",
         "hidden": "-".join(map(str, config["hidden"])),
-        "settings": ", ".join(f"{k} {v}" for k, v in changed.items()) or "the task's",
+        "settings": _changed(first) or "the task's",
         "parameters": first["parameters"],
         "seeds": len(members),
     }
@@ -162,6 +164,16 @@ def _run_row(members: Sequence[dict[str, Any]]) -> Row:
 
 
 _SHOWN = ("model", "recurrent", "hidden")
+
+
+def _changed(values: dict[str, Any]) -> str:
+    """The settings of a run that are not its task's, but for those with columns of their own."""
+    return ", ".join(f"{k} {v}" for k, v in values["changed"].items() if k not in _SHOWN)
+
+
+def _order(values: dict[str, Any]) -> tuple[str, str, int]:
+    """Where a run stands among those of its task: the task's own settings are first."""
+    return _changed(values), values["config"]["model"], values["config"]["seed"]
 
 
 def _by_epoch(values: dict[str, Any]) -> list[Row]:

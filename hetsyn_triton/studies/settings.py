@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hetsyn_triton.tasks import task_class
 from hetsyn_triton.training import ConfigError, TrainConfig, default_config
 from hetsyn_triton.training.config import FIELDS
+from hetsyn_triton.validation import did_you_mean
 
 if TYPE_CHECKING:
     from .base import Study
@@ -152,7 +153,7 @@ def _split(
             raise ConfigError(
                 f"settings: expected of {study.name} {', '.join(study.options) or 'none'}, of "
                 f"{task or 'no task'} {', '.join(known) or 'none'}, or {', '.join(allowed)}, "
-                f"got {name}"
+                f"got {name}{did_you_mean(name, [*study.options, *known, *allowed])}"
             )
     own = {name: value for name, value in changes.items() if name in known}
     return {name: value for name, value in changes.items() if name not in known}, own

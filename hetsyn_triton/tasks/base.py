@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
-from hetsyn_triton.validation import check_choice
+from hetsyn_triton.validation import check_choice, did_you_mean
 
 from .options import Option
 from .readouts import READOUTS
@@ -83,7 +83,8 @@ class Task(ABC):
         for name, value in options.items():
             if name not in cls.options:
                 allowed = ", ".join(cls.options) or "none"
-                raise ValueError(f"options: expected for {cls.name} {allowed}, got {name!r}")
+                near = did_you_mean(name, cls.options)
+                raise ValueError(f"options: expected for {cls.name} {allowed}, got {name!r}{near}")
             if not cls.options[name].allows(value):
                 expected = cls.options[name].expected
                 raise ValueError(f"options.{name}: expected {expected}, got {value!r}")
@@ -133,6 +134,7 @@ class Task(ABC):
         return output[:, 0]
 
     trace_label: str = "readout"
+    class_names: ClassVar[tuple[str, ...]] = ()  # of the outputs, where numbers say less
     input_label: ClassVar[str] = "input"
     time_unit: ClassVar[str] = "steps"  # of time constants, and of a step's length
     step_label: ClassVar[str | None] = None  # what a step is, where it is not one such unit
@@ -144,6 +146,10 @@ class Task(ABC):
     def highlight(self, target: Tensor) -> int | None:
         """The output that should win, where there is one."""
         return None
+
+    def class_name(self, number: int) -> str:
+        """What output `number` stands for."""
+        return self.class_names[number] if self.class_names else str(number)
 
     def spans(self) -> list[Span]:
         """Stretches of time to shade."""

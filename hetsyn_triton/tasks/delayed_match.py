@@ -46,6 +46,7 @@ class DelayedMatch(Classification):
     name = "delayed-match"
     in_features = 3 * GROUP
     out_features = 2
+    class_names = WORDS
     input_label = "channel"
     time_unit = "ms"
     step_label = f"steps of {DT_MS} ms"

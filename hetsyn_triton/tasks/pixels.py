@@ -80,7 +80,10 @@ class PixelByPixel(Classification):
         """Where the files are: `data_dir`, else `default_folder`."""
         folder = self.default_folder() if self.data_dir is None else self.data_dir
         if folder is None:
-            raise DataError(f"data_dir: expected a folder of idx files, got none. {self.help}")
+            raise DataError(
+                "data_dir: expected a folder of idx files, got none: give --data-dir DIR. "
+                f"{self.help}"
+            )
         if not folder.is_dir():
             raise DataError(f"data_dir: expected a folder, got {folder}. {self.help}")
         return folder

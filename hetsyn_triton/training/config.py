@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from hetsyn_triton.surrogates import SURROGATES
 from hetsyn_triton.tasks import TASKS, task_class
 from hetsyn_triton.tasks.options import is_real
 from hetsyn_triton.tasks.readouts import READOUTS
+from hetsyn_triton.validation import did_you_mean
 
 from .distributions import EXPECTED as DISTRIBUTION
 from .distributions import parse_distribution, smallest
@@ -126,7 +127,8 @@ class TrainConfig:
         for name, (allowed, expected) in _rules().items():
             value = getattr(self, name)
             if not allowed(value):
-                raise ConfigError(f"{name}: expected {expected}, got {value!r}")
+                near = did_you_mean(value, _NAMES.get(name, ()))
+                raise ConfigError(f"{name}: expected {expected}, got {value!r}{near}")
         _check_task(self.task, self.options, self.data_dir)
 
     def to_json(self) -> dict[str, Any]:
@@ -170,9 +172,11 @@ def default_config(task: str = "digits", **changes: Any) -> TrainConfig:
         raise ConfigError(str(error)) from None
     unknown = sorted(set(changes) - set(FIELDS))
     if unknown:
+        names = [*chosen.options, *FIELDS]
+        found = ", ".join(f"{name}{did_you_mean(name, names)}" for name in unknown)
         raise ConfigError(
             f"settings: expected {', '.join(FIELDS)}, or of {task} "
-            f"{', '.join(chosen.options) or 'none'}, got {', '.join(unknown)}"
+            f"{', '.join(chosen.options) or 'none'}, got {found}"
         )
     settings = {**COMMON, **chosen.defaults, "options": {}, **changes}
     options = settings["options"]
@@ -188,6 +192,19 @@ def default_config(task: str = "digits", **changes: Any) -> TrainConfig:
 
 FIELDS = tuple(item.name for item in fields(TrainConfig))
 
+_NAMES: dict[str, Iterable[str]] = {
+    "task": TASKS,
+    "model": MODELS,
+    "surrogate": SURROGATES,
+    "readout": READOUTS,
+    "decay_parametrization": PARAMETRIZATIONS,
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+    "schedule_unit": SCHEDULE_UNITS,
+    "backend": BACKENDS,
+}
+"""What the fields that hold a name may hold."""
+
 _Rule = tuple[Callable[[Any], bool], str]
 
 
@@ -199,8 +216,7 @@ def _rules() -> dict[str, _Rule]:
     flag: _Rule = (lambda v: isinstance(v, bool), "true or false")
     distribution: _Rule = (_distribution, f"positive times: {DISTRIBUTION}")
     return {
-        "task": _one_of(TASKS),
-        "model": _one_of(MODELS),
+        **{name: _one_of(names) for name, names in _NAMES.items()},
         "seed": (lambda v: _integer(v) and 0 <= v < 2**63, "an integer from 0 to 2^63 - 1"),
         "hidden": (_sizes, "one or more positive integers below 2^31"),
         "recurrent": flag,
@@ -211,29 +227,22 @@ def _rules() -> dict[str, _Rule]:
         "adaptation": not_negative,
         "threshold": positive,
         "dt": positive,
-        "surrogate": _one_of(SURROGATES),
-        "readout": _one_of(READOUTS),
         "learn_decay": flag,
         "frozen_fraction": (lambda v: is_real(v) and 0 <= v <= 1, "a number from 0 to 1"),
-        "decay_parametrization": _one_of(PARAMETRIZATIONS),
         "dropout": (lambda v: is_real(v) and 0 <= v < 1, "a number from 0 to below 1"),
         "epochs": count,
         "batch_size": count,
-        "optimizer": _one_of(OPTIMIZERS),
         "lr": positive,
         "decay_lr": _or_none(positive),
         "weight_decay": not_negative,
         "decay_weight_decay": _or_none(not_negative),
-        "schedule": _one_of(SCHEDULES),
         "warmup": (lambda v: is_real(v) and 0 <= v < 1, "a number from 0 to below 1"),
-        "schedule_unit": _one_of(SCHEDULE_UNITS),
         "horizon": _or_none(count),
         "step_every": count,
         "step_factor": (lambda v: is_real(v) and 0 < v <= 1, "a number above 0, at most 1"),
         "clip": _or_none(positive),
         "test_every": (lambda v: _integer(v) and 0 <= v < 2**31, "an integer from 0 to below 2^31"),
-        "backend": _one_of(BACKENDS),
-        "device": (_device_is_here, "a device of this machine, such as cpu or cuda"),
+        "device": (_device_is_here, _devices()),
         "threads": _or_none(
             (
                 lambda v: _integer(v) and 1 <= v <= MOST_THREADS,
@@ -271,6 +280,14 @@ def _distribution(value: Any) -> bool:
         return smallest(parse_distribution(value)) > 0
     except (ValueError, TypeError):
         return False
+
+
+def _devices() -> str:
+    """The devices of this machine, in words."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not count:
+        return "cpu, for PyTorch finds no GPU on this machine"
+    return ", ".join(["cpu", "cuda", *(f"cuda:{number}" for number in range(count))])
 
 
 def _device_is_here(value: Any) -> bool:

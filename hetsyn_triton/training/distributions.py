@@ -11,7 +11,10 @@ _KINDS: dict[str, type[Uniform] | type[Normal] | type[LogUniform]] = {
     "normal": Normal,
     "log-uniform": LogUniform,
 }
-EXPECTED = 'a number, "uniform(LOW,HIGH)", "log-uniform(LOW,HIGH)" or "normal(MEAN,DEVIATION)"'
+EXPECTED = (
+    'a number, "uniform(LOW,HIGH)", "log-uniform(LOW,HIGH)" or "normal(MEAN,DEVIATION)", '
+    "LOW not above HIGH"
+)
 
 
 def parse_distribution(text: str | float) -> Distribution:

@@ -19,6 +19,8 @@ from .measure import format_metric, run_network
 from .timeconstants import quartiles
 
 RASTER_STEPS = 200  # longer samples are drawn as dots, shorter ones as filled cells
+PARTS = (("train", GREY, 9.0), ("validation", BLUE, 6.5), ("test", ORANGE, 4.0))
+"""Colour and size of marker of each curve: of points that coincide the later ones are smaller."""
 TAU_RANGE = (0.5, 1000.0)  # in steps; what lies outside is counted in the outermost bins
 
 
@@ -34,19 +36,22 @@ def draw_learning_curve(
     epochs = [record["epoch"] for record in history]
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         clean_axes(axes)
-        for part, colour in (("train", GREY), ("validation", BLUE), ("test", ORANGE)):
+        for part, colour, size in PARTS:
             lines = [record for record in history if f"{part}_{name}" in record]
             if lines:
                 values = [record[f"{part}_{name}"] for record in lines]
                 marker = "o" if len(lines) < 3 else None
                 at = [record["epoch"] for record in lines]
-                axes.plot(at, values, color=colour, lw=1.8, marker=marker, label=part)
+                axes.plot(at, values, color=colour, lw=1.8, marker=marker, ms=size, label=part)
         label = f"test, last epoch: {format_metric(name, test[name])}"
-        axes.plot(epochs[-1:], [test[name]], "D", color=ORANGE, ms=6, label=label, zorder=3)
+        axes.plot(
+            epochs[-1:], [test[name]], "D", color=ORANGE, mfc="none", ms=11, label=label, zorder=3
+        )
         if name.endswith("accuracy"):
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set(xlabel="epoch", title=name)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        margin = min(0.5, 0.05 * len(epochs)) if len(epochs) > 1 else 0.5  # no room for epoch 0
+        axes.set(xlabel="epoch", title=name, xlim=(epochs[0] - margin, epochs[-1] + margin))
         axes.legend(frameon=False, fontsize=8)
     save_figure(figure, path)
 
@@ -136,9 +141,10 @@ def _draw_events(axes: Axes, values: Tensor, name: str) -> None:
         time, neuron = values.nonzero(as_tuple=True)
         axes.plot(time + 0.5, neuron + 0.5, ".", ms=1.6, color=INK, rasterized=True)
     else:
+        shown = np.ma.masked_equal(values.T.numpy(), 0)  # clear, for the shading of spans below
         axes.imshow(
-            values.T.numpy(), cmap="Greys", vmin=0, aspect="auto", origin="lower",
-            interpolation="nearest", extent=(0, steps, 0, count),
+            shown, cmap="Greys", vmin=0, aspect="auto", origin="lower", interpolation="nearest",
+            extent=(0, steps, 0, count), zorder=1,
         )  # fmt: skip
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes.set(ylabel=name, ylim=(0, count))
@@ -156,9 +162,15 @@ def _draw_output(axes: Axes, task: Task, output: Tensor, target: Tensor) -> None
         if winner is None:
             label, style = ("output" if number == 0 else None), {"color": BLUE, "lw": 1.3}
         elif number == winner:
-            label, style = f"{number} (true)", {"color": INK, "lw": 2.6, "zorder": 3}
+            label, style = (
+                f"{task.class_name(number)} (true)",
+                {"color": INK, "lw": 2.6, "zorder": 3},
+            )
         else:
-            label, style = f"{number}", {"color": f"C{number}", "lw": 1.1, "alpha": 0.55}
+            label, style = (
+                task.class_name(number),
+                {"color": f"C{number}", "lw": 1.1, "alpha": 0.55},
+            )
         axes.plot(time, curve, label=label, **style)  # type: ignore[arg-type]
     axes.set(ylabel=task.trace_label)
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -109,7 +109,9 @@ class _Announcement(event.Listener):
             return
         _Announcement.said = True
         folder = cache_folder()
-        kept = f"once, kept in {folder}" if folder else "in every process: no folder to keep them"
+        kept = (
+            f"each once, kept in {folder}" if folder else "in every process: no folder to keep them"
+        )
         logger.warning("hetsyn_triton: compiling CPU kernels (%s)", kept)
 
     def on_end(self, event: Any) -> None:

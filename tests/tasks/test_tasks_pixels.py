@@ -84,7 +84,9 @@ def test_what_does_not_fit_is_named(images: Write, tmp_path: Path) -> None:
         return str(caught.value)
 
     named = "named as those of MNIST"
-    assert message(None).startswith("data_dir: expected a folder of idx files, got none. The task")
+    assert message(None).startswith(
+        "data_dir: expected a folder of idx files, got none: give --data-dir"
+    )
     assert named in message(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     found = message(tmp_path / "empty")

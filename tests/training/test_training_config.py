@@ -81,8 +81,9 @@ def test_protocol_defaults() -> None:
         ("test_every", -1, "an integer from 0 to below 2^31"),
         ("step_every", 0, "a positive integer"),
         ("step_factor", 0, "above 0, at most 1"),
-        ("device", "abacus", "cpu or cuda"),
-        ("device", "cuda:99", "cpu or cuda"),
+        ("device", "abacus", "expected cpu"),
+        ("device", "cuda:99", "expected cpu"),
+        ("tau", "uniform(5,2)", "LOW not above HIGH"),
         ("epochs", 10**400, "a positive integer below 2^31"),
         ("lr", 10**400, "a positive number"),
         ("threads", 0, "an integer from 1 to 1024, or nothing"),
@@ -108,6 +109,28 @@ def test_unknown_names_list_what_there_is() -> None:
         default_config("digits", learning_rate=1)
     with pytest.raises(ConfigError, match=r"options: expected for digits hold.*got 'noise_hz'"):
         default_config("digits", options={"noise_hz": 3.0})
+
+
+def test_a_name_that_is_nearly_right() -> None:
+    for changes, near in (
+        ({"model": "hetsin"}, "got 'hetsin' (did you mean hetsyn?)"),
+        ({"task": "smnst"}, "got 'smnst' (did you mean smnist?)"),
+        ({"holdd": 3, "lrr": 1}, "got holdd (did you mean hold?), lrr (did you mean lr?)"),
+        ({"options": {"holdd": 3}}, "got 'holdd' (did you mean hold?)"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            default_config(**changes)
+        assert str(caught.value).endswith(near)
+
+
+def test_devices_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=r"expected cpu, for PyTorch finds no GPU .*got 'cuda'"):
+        default_config("digits", device="cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ConfigError, match=r"expected cpu, cuda, cuda:0, cuda:1, got 'cuda:2'"):
+        default_config("digits", device="cuda:2")
 
 
 BAD_OPTIONS: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {
