@@ -47,8 +47,9 @@ def without_long(
 ) -> tuple[SpikingNetwork, float]:
     """A copy whose time constants above `bound` are all `tau`, and their share of all synapses.
 
-    With a `generator` as many, drawn at random within each group of synapses, take their place.
-    Frozen decays stay as they are.
+    With a `generator` as many others, drawn at random within each group of synapses from those that
+    are not long, take their place; fewer where there are fewer, as the share then says. Frozen
+    decays stay as they are.
     """
     changed = copy.deepcopy(network)
     reset = total = 0
@@ -60,7 +61,7 @@ def without_long(
             free = free if module.frozen is None else ~module.frozen
             chosen = (decay_to_tau(module().double(), dt) > bound) & free
             if generator is not None:
-                places = free.flatten().nonzero().squeeze(1)
+                places = (free & ~chosen).flatten().nonzero().squeeze(1)
                 order = torch.randperm(len(places), generator=generator)
                 picked = places[order[: int(chosen.sum())].to(places.device)]
                 chosen = torch.zeros_like(free).flatten().index_fill_(0, picked, True)

@@ -37,8 +37,9 @@ class TimeConstants(Study):
     decay does not touch.
 
     `bound` is where a time constant is long: 0 is the paper's value for the task, or three times
-    the initial mean. Long ones are reset to the initial mean after training; so are as many drawn
-    at random, for comparison. Where the task has no weight decay there is nothing to exempt.
+    the initial mean. Long ones are reset to the initial mean after training; so are as many others
+    drawn at random, or all others where they are fewer, for comparison. Where the task has no
+    weight decay there is nothing to exempt.
     """
 
     name = "time-constants"
@@ -92,7 +93,7 @@ class TimeConstants(Study):
         test = partial(tested, change=as_it_is, threads=place.threads)
         reset, share = without_long(run.network, bound, mean, dt)
         generator = seeded_generator(seed, "study", "reset")
-        other, _ = without_long(run.network, bound, mean, dt, generator)
+        other, others = without_long(run.network, bound, mean, dt, generator)
         return {
             "part": "networks",
             **cell.values,
@@ -100,6 +101,7 @@ class TimeConstants(Study):
             f"{self.score}_long_reset": test(replace(run, network=reset))[self.score],
             f"{self.score}_as_many_reset": test(replace(run, network=other))[self.score],
             "reset_share": share,
+            "as_many_reset_share": others,  # smaller where fewer were left to draw from
         }
 
     def table(self, done: Sequence[Finished]) -> list[Row]:

@@ -99,7 +99,24 @@ def test_only_the_long_ones_are_reset() -> None:
     torch.testing.assert_close(kept, taus, rtol=1e-4, atol=0)
     other, same = without_long(network, 40.0, 7.0, 1.0, torch.Generator().manual_seed(0))
     assert same == share
-    assert int((decay_to_tau(other.layers[0].decay()) - 7).abs().lt(1e-2).sum()) == 2
+    others = torch.tensor([[7.0, 50.0], [80.0, 7.0]])  # both that are not long, and neither that is
+    found = decay_to_tau(other.layers[0].decay()).detach()
+    torch.testing.assert_close(found, others, rtol=1e-4, atol=0)
+
+
+def test_as_many_others_are_never_long_and_may_be_fewer() -> None:
+    taus = torch.tensor([[50.0, 60.0, 10.0], [80.0, 11.0, 12.0], [13.0, 14.0, 15.0]])
+    network = make_network("hetsyn", 3, [3], 1, recurrent=False, tau=5.0)
+    decay = network.layers[0].decay
+    for bound, count in ((40.0, 3), (11.5, 2)):  # of 9 are 3 long, then 7
+        decay.raw.data = torch.exp(-1 / taus)
+        for seed in range(20):
+            generator = torch.Generator().manual_seed(seed)
+            changed, share = without_long(network, bound, 7.0, 1.0, generator)
+            reset = (decay_to_tau(changed.layers[0].decay()) - 7).abs() < 1e-2
+            assert int(reset.sum()) == count
+            assert not bool((reset & (taus > bound)).any())
+            assert share == count / 12
 
 
 def test_frozen_ones_are_not_reset() -> None:
