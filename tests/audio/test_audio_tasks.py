@@ -188,7 +188,13 @@ def test_protocol_and_learning(
     assert (config.lr, config.decay_lr, config.optimizer) == (2e-3, 4e-3, "adamw")
     assert (config.readout, config.surrogate) == ("summed-softmax", "multi-gaussian")
     assert (config.tau, config.tau_reset) == ("uniform(5,20)", 20)
+    of_the_protocol = {"horizon": 40, "schedule_unit": "epoch", "warmup": 0.05}
+    of_fsdd = {"horizon": None, "schedule_unit": "batch", "warmup": 0.05}
+    schedule = {field: getattr(config, field) for field in of_fsdd}
+    assert schedule == (of_fsdd if name == "fsdd" else of_the_protocol)
+    assert config.options["steps"] == (100 if name == "fsdd" else 200)
     changes = {"hidden": (16,), "epochs": 12, "batch_size": 20, "lr": 1e-2, "threads": 1}
+    changes |= {"horizon": None, "schedule_unit": "batch"}
     small = {"data_dir": str(make(tmp_path)), "options": {"steps": 40}}
     trainer = Trainer(default_config(name, **changes, **small))
     losses = []

@@ -32,6 +32,8 @@ class SpokenDigits(SpokenWords):
     )
     defaults: ClassVar[Mapping[str, Any]] = {
         **SpokenWords.defaults,
+        "horizon": None,  # over the whole run, with each batch: the paper has no fsdd
+        "schedule_unit": "batch",
         "hidden": (64, 32),
         "weight_decay": 1e-2,
         "dropout": 0.5,

@@ -69,6 +69,8 @@ class SpokenWords(Classification):
         "lr": 2e-3,
         "decay_lr": 4e-3,
         "schedule": "cosine",
+        "horizon": 40,
+        "schedule_unit": "epoch",
         "warmup": 0.05,
         "readout": "summed-softmax",
         "surrogate": "multi-gaussian",
