@@ -21,6 +21,10 @@ SMALL_TRAINING: dict[str, dict[str, Any]] = {
 """How much shorter a task is trained where the full size is not asked for. A task that is missing
 is trained as long as by `hetsyn train`."""
 
+PUBLISHED_RUNS = {"pattern-generation": 10, "delayed-match": 50}
+"""How often the paper trained each network. Of a task that is missing a study says it itself, as
+`full_seeds`."""
+
 OF_A_STUDY = ("task", "seed", "options")  # fields of a run that no change may name
 
 
@@ -67,8 +71,29 @@ class StudySettings:
         said = [f"{name} {_in_words(value)}" for name, value in changed.items()]
         words = ", ".join([runs, *said])
         if self.full:
-            return f"full size: {words}"
+            return self._full_in_words(runs, words)
         return f"SMALL: {words}; --full is the paper's size"
+
+    def _full_in_words(self, runs: str, words: str) -> str:
+        """ "full size" with `words`, or with all in which the study is not the paper's."""
+        from .catalogue import study_class
+        from .networks import MOVABLE
+
+        study = study_class(self.study)
+        wanted = full_seeds(study, self.task)
+        few = [f"{self.seeds} of {wanted} seeds"] if self.seeds < wanted else []
+        changed = {n: v for n, v in self.options.items() if v != study.options[n].full}
+        changed |= {n: v for n, v in self.changes.items() if n not in MOVABLE}
+        changed |= self.task_options
+        less = [*few, *(f"{name} {_in_words(value)}" for name, value in changed.items())]
+        if not less:
+            return f"full size: {words}"
+        return f"full size but {', '.join(less)}" + ("" if few else f": {runs}")
+
+
+def full_seeds(study: "type[Study]", task: str | None) -> int:
+    """How many seeds the full size of `study` has on `task`."""
+    return study.full_seeds if task is None else PUBLISHED_RUNS.get(task, study.full_seeds)
 
 
 def make_settings(
@@ -94,7 +119,7 @@ def make_settings(
         wanted = study.wants(task)
         if wanted is not None:
             raise ConfigError(f"task: expected {wanted} for {study.name}, got {task!r}")
-    seeds = (study.full_seeds if full else study.small_seeds) if seeds is None else seeds
+    seeds = (full_seeds(study, task) if full else study.small_seeds) if seeds is None else seeds
     if type(seeds) is not int or not 1 <= seeds <= 10_000:
         raise ConfigError(f"seeds: expected an integer from 1 to 10000, got {seeds!r}")
     options = {

@@ -16,7 +16,7 @@ from hetsyn_triton.cli.commands import run as command
 from hetsyn_triton.studies import STUDIES, StudyResult, run_study
 from hetsyn_triton.studies.base import Cell, Finished, Place
 from hetsyn_triton.studies.runner import StudyReporter
-from hetsyn_triton.studies.settings import SMALL_TRAINING, cores
+from hetsyn_triton.studies.settings import SMALL_TRAINING, cores, make_settings
 from hetsyn_triton.studies.variants import Variants
 from hetsyn_triton.studies.workers import work_through
 from hetsyn_triton.tasks import TASKS
@@ -204,8 +204,6 @@ def test_bad_input(name: str, changes: dict[str, Any], message: str, tmp_path: P
 
 
 def test_the_full_size_is_the_papers() -> None:
-    from hetsyn_triton.studies.settings import make_settings
-
     neurons = make_settings(STUDIES["limited-neurons"], full=True)
     assert neurons.options["sizes"] == [5, 10, 20, 50, 100]
     assert neurons.seeds == 50
@@ -213,8 +211,32 @@ def test_the_full_size_is_the_papers() -> None:
     pattern = make_settings(STUDIES["variants"], full=True)
     assert pattern.config().epochs * pattern.config().options["iterations"] == 1000
     assert pattern.sizes_in_words() == "full size: 10 seeds"
-    noise = make_settings(STUDIES["noise"], full=True).options["deletion"]
-    assert noise == [0, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64]
+    noise = make_settings(STUDIES["noise"], full=True)
+    assert noise.options["deletion"] == [0, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64]
+    assert noise.seeds == 50  # the paper's runs of delayed match-to-sample
+    assert make_settings(STUDIES["noise"], full=True, task="digits").seeds == 10
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "words"),
+    [
+        ("variants", {"seeds": 12}, "full size: 12 seeds"),
+        ("variants", {"seeds": 3}, "full size but 3 of 10 seeds"),
+        ("variants", {"seeds": 1, "task": "delayed-match"}, "full size but 1 of 50 seeds"),
+        ("variants", {"changes": {"epochs": 2}}, "full size but epochs 2: 10 seeds"),
+        ("variants", {"changes": {"threads": 1}}, "full size: 10 seeds, threads 1"),
+        (
+            "limited-neurons",
+            {"seeds": 2, "changes": {"sizes": [5, 10], "delay": 100}},
+            "full size but 2 of 50 seeds, sizes 5-10, delay 100",
+        ),
+        ("cost", {"changes": {"rounds": 3}}, "full size but rounds 3: one network of each kind"),
+    ],
+)
+def test_what_is_less_than_the_papers_is_said(
+    name: str, settings: dict[str, Any], words: str
+) -> None:
+    assert make_settings(STUDIES[name], full=True, **settings).sizes_in_words() == words
 
 
 @pytest.mark.skipif(cores() < 2, reason="needs two cores for two processes")
