@@ -87,7 +87,9 @@ def _study(folder: Path) -> tuple[dict[str, Any], str]:
 def _run(folder: Path) -> tuple[dict[str, Any], str]:
     if not (folder / SUMMARY).is_file():
         raise RunFolderError(f"results: expected a complete run, with {SUMMARY}, got {folder}")
-    config = TrainConfig.load(folder / CONFIG).to_json()
+    config = TrainConfig.load(folder / CONFIG, device="cpu").to_json()
+    # Another machine's GPU need not be here; CONFIG is JSON, or it had not been read.
+    config["device"] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["device"]
     summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
     lines = (folder / METRICS).read_text(encoding="utf-8").splitlines()
     score = summary["score"] or "loss"
@@ -118,5 +120,6 @@ def _run(folder: Path) -> tuple[dict[str, Any], str]:
             **{name: value for name, value in summary["environment"].items() if value is not None},
         },
     }
-    parts = ["run", config["task"], config["model"], f"s{config['seed']}", digest(kept)]
+    of = kept if config["device"] == "cpu" else {**kept, "device": config["device"]}
+    parts = ["run", config["task"], config["model"], f"s{config['seed']}", digest(of)]
     return values, "-".join(parts)

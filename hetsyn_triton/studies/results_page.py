@@ -120,7 +120,8 @@ def _runs(runs: dict[str, dict[str, Any]]) -> list[str]:
         return []
     groups: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     for stem, values in runs.items():
-        key = digest({name: v for name, v in values["config"].items() if name != "seed"})
+        same = {name: v for name, v in values["config"].items() if name != "seed"}
+        key = digest({**same, "device": values["environment"]["device"]})
         groups.setdefault(key, []).append((stem, values))
     ordered = sorted(groups.values(), key=lambda members: _order(members[0][1]))
     for members in ordered:
@@ -201,7 +202,9 @@ def _where(environment: dict[str, Any]) -> str:
         f"{name} {environment[name]}" for name in ("hetsyn-triton", "torch", "numba", "python")
         if name in environment
     )  # fmt: skip
-    machine = f"{environment['cpu']}, {environment['cores']} cores{gpu}"
+    device = environment.get("device", "cpu")
+    on = "" if device == "cpu" else f", on {device}"
+    machine = f"{environment['cpu']}, {environment['cores']} cores{gpu}{on}"
     return f"{machine}; {versions}; {environment['date']}"
 
 

@@ -88,6 +88,24 @@ def test_what_is_no_result_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "docs").exists()
 
 
+@pytest.mark.usefixtures("echo")
+def test_a_run_of_a_gpu_is_recorded_without_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(default_config("echo"), tmp_path / "run", pictures=False)
+    on_cpu = collect(tmp_path / "run", tmp_path / "docs")
+    path = tmp_path / "run/config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "device": "cuda"}))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    on_gpu = collect(tmp_path / "run", tmp_path / "docs")
+    assert on_gpu != on_cpu
+    for stored, device in ((on_cpu, "cpu"), (on_gpu, "cuda")):
+        assert json.loads(stored.read_text())["environment"]["device"] == device
+    lines = page(tmp_path / "docs/results").splitlines()
+    assert sum(line.startswith("| hetsyn |") for line in lines) == 2  # no mean of two devices
+    assert sum("cores, on cuda; " in line for line in lines) == 1
+
+
 def test_a_remark_without_a_place_is_told(tmp_path: Path) -> None:
     (tmp_path / "remarks.md").write_text("## dance\n\nTo nothing.\n")
     with pytest.raises(ValueError, match=r"remarks.md: expected sections .*, got dance"):
