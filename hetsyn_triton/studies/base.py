@@ -48,7 +48,8 @@ class Study(ABC):
     """One question and how it is answered.
 
     A study names itself, its task by default (None: it trains on none), its numbers of seeds, the
-    fields of TrainConfig that it `varies` itself, and its own `options`.
+    fields of TrainConfig that it `varies` itself, those that it `keeps` as they are, each with the
+    reason, and its own `options`.
     """
 
     name: ClassVar[str]
@@ -57,6 +58,7 @@ class Study(ABC):
     small_seeds: ClassVar[int] = 3
     full_seeds: ClassVar[int] = 10
     varies: ClassVar[frozenset[str]] = frozenset()
+    keeps: ClassVar[Mapping[str, str]] = {}
     options: ClassVar[Mapping[str, StudyOption]] = {}
     alone: ClassVar[bool] = False  # whether its cells must not run side by side
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SUCCESS = 0.9  # of the accuracy, from which on a network has learnt the task
+COUNTS = "counts parameters of networks that learn all decays"
 EQUALS = ("neurons", "parameters")
 
 
@@ -38,6 +39,7 @@ class LimitedNeurons(Study):
     small_seeds = 4
     full_seeds = 50
     varies = frozenset({"model", "recurrent", "hidden"})
+    keeps: ClassVar = dict.fromkeys(("learn_decay", "frozen_fraction"), COUNTS)
     options: ClassVar = {
         "sizes": integers((5, 20), (5, 10, 20, 50, 100), 1, 10_000),
         "models": names(MODELS, MODELS),

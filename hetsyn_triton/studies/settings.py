@@ -168,11 +168,16 @@ def _split(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Changes of TrainConfig's fields, and of the task's own settings."""
     known = {} if task is None else task_class(task).options
-    allowed = [] if task is None else [n for n in FIELDS if n not in {*OF_A_STUDY, *study.varies}]
+    of_the_study = {*OF_A_STUDY, *study.varies, *study.keeps}
+    allowed = [] if task is None else [n for n in FIELDS if n not in of_the_study]
     for name, value in changes.items():
         if name in study.varies:
             raise ConfigError(
                 f"{name}: expected no value, for {study.name} varies it itself, got {value!r}"
+            )
+        if name in study.keeps:
+            raise ConfigError(
+                f"{name}: expected no value, for {study.name} {study.keeps[name]}, got {value!r}"
             )
         if name not in known and name not in allowed:
             raise ConfigError(

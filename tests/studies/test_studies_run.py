@@ -189,6 +189,8 @@ def test_another_folder_is_refused(tmp_path: Path) -> None:
         ("variants", {"models": ["hetsyn", "hetsyn"]}, "models: expected different names"),
         ("variants", {"seed": 3}, "settings: expected of variants"),
         ("limited-neurons", {"task": "pattern-generation"}, "task: expected one with an accuracy"),
+        ("limited-neurons", {"learn_decay": False}, "for limited-neurons counts parameters"),
+        ("limited-neurons", {"frozen_fraction": 0.5}, "frozen_fraction: expected no value"),
         ("limited-neurons", {"sizes": [0]}, "sizes: expected different integers from 1"),
         ("timescales", {"task": "pattern-generation"}, "task: expected one that names classes"),
         ("noise", {"task": "echo", "deletion": [2]}, "deletion: expected different numbers"),
