@@ -7,6 +7,8 @@ that dies names the cell it had. Processes are spawned, never forked: the kernel
 import multiprocessing
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -14,6 +16,8 @@ from contextlib import suppress
 from typing import TypeVar
 
 Item = TypeVar("Item")
+
+LOOK_EVERY_S = 1.0  # for a parent that is gone
 
 Outcome = tuple[Item, "str | None"]
 """An item, and what went wrong with it."""
@@ -82,7 +86,7 @@ class _Worker:
 
     def renew(self) -> None:
         context = multiprocessing.get_context("spawn")
-        self.executor = ProcessPoolExecutor(1, context, initializer=_ignore_interrupts)
+        self.executor = ProcessPoolExecutor(1, context, initializer=_begin, initargs=(os.getpid(),))
         self.process: Future[int] = self.executor.submit(os.getpid)
 
     def end(self, kill: bool) -> None:
@@ -93,6 +97,15 @@ class _Worker:
                 os.kill(self.process.result(), signal.SIGTERM)
 
 
-def _ignore_interrupts() -> None:
-    """Ctrl-C reaches every process of a terminal; the first one answers it and ends the others."""
+def _begin(parent: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the first one answers it and ends the others. One
+    that is killed cannot: its workers see to their own end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """End this process, in the middle of its work, once `parent` is no longer its parent."""
+    while os.getppid() == parent:
+        time.sleep(LOOK_EVERY_S)
+    os._exit(1)

@@ -2,10 +2,12 @@
 
 import csv
 import json
+import multiprocessing
 import os
 import shlex
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -272,6 +274,54 @@ def test_a_process_that_dies_is_told_and_loses_no_other() -> None:
         "raises": "ValueError: a reason",
         "dies": "its process ended before it did (killed, or out of memory)",
     }
+
+
+def _say_and_stay(item: str) -> None:
+    Path(item).write_text(str(os.getpid()))
+    time.sleep(300)
+
+
+def _parent(items: list[str]) -> None:
+    list(work_through(items, _say_and_stay, 2))
+
+
+def _is_there(process: int) -> bool:
+    """Whether it runs; one that ended may wait, as a zombie, for somebody to ask how."""
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def _wait_for(condition: Callable[[], bool], seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.1)
+    return condition()
+
+
+@pytest.mark.full
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
+def test_workers_end_with_their_parent(tmp_path: Path) -> None:
+    files = [tmp_path / "a", tmp_path / "b"]
+    parent = multiprocessing.get_context("spawn").Process(
+        target=_parent, args=([str(file) for file in files],)
+    )
+    parent.start()
+    workers: list[int] = []
+    try:
+        assert _wait_for(lambda: all(f.is_file() and f.read_text() for f in files), 60)
+        workers = [int(file.read_text()) for file in files]
+        assert all(_is_there(worker) for worker in workers)
+        parent.kill()
+        parent.join()
+        assert _wait_for(lambda: not any(_is_there(worker) for worker in workers), 10)
+    finally:
+        parent.kill()
+        for worker in workers:
+            if _is_there(worker):
+                os.kill(worker, signal.SIGKILL)
 
 
 @pytest.mark.usefixtures("echo")
