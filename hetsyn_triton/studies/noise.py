@@ -120,7 +120,7 @@ class Noise(Study):
                 look: dict[str, Any] = {"colour": COLOURS[model], "marker": MARKERS[model]}
                 band(one, levels, means, width, label=model, **look)
             if kind in ("deletion", "addition"):
-                least = min(level for level in self.option[kind] if level > 0)
+                least = min((level for level in self.option[kind] if level > 0), default=1)
                 one.set_xscale("symlog", linthresh=least, linscale=0.5)
                 ticks = self.option[kind]
                 one.set_xticks(ticks, [f"{p:g}" for p in ticks], fontsize=7, rotation=45)
