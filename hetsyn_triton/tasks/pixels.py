@@ -1,6 +1,5 @@
 """Images read one pixel per time step, row by row or in one fixed order of another kind."""
 
-import os
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from .classification import Classification, Samples
 from .errors import DataError
+from .folders import data_folder
 from .idx import read_idx
 from .seeds import seeded_generator
 
@@ -29,6 +29,7 @@ class PixelByPixel(Classification):
 
     reads_files = True
     in_features = 1
+    home: ClassVar[str | None] = None  # the files' folder in that which HETSYN_DATA names
     help: ClassVar[str]  # where the files can be had and where they go
     defaults: ClassVar[Mapping[str, Any]] = {
         "hidden": (64, 64),
@@ -55,7 +56,8 @@ class PixelByPixel(Classification):
         """The files of images and of labels of "train" or "test" in `folder`."""
 
     def load(self) -> dict[str, Samples]:
-        folder = self.folder()
+        expected = "a folder of idx files, got none: give --data-dir DIR"
+        folder = data_folder(self.data_dir, self.home, expected, self.help)
         splits = {part: self._read(folder, part) for part in PARTS}
         sizes = [tuple(splits[part].values.shape[1:]) for part in PARTS]
         if sizes[0] != sizes[1]:
@@ -71,22 +73,6 @@ class PixelByPixel(Classification):
             splits["validation"] = Samples(train.values[-held_out:], train.labels[-held_out:])
         limit = self.option["limit"] or None
         return {name: Samples(*(tensor[:limit] for tensor in splits[name])) for name in splits}
-
-    def default_folder(self) -> Path | None:
-        """Where the files are if `data_dir` does not say."""
-        return None
-
-    def folder(self) -> Path:
-        """Where the files are: `data_dir`, else `default_folder`."""
-        folder = self.default_folder() if self.data_dir is None else self.data_dir
-        if folder is None:
-            raise DataError(
-                "data_dir: expected a folder of idx files, got none: give --data-dir DIR. "
-                f"{self.help}"
-            )
-        if not folder.is_dir():
-            raise DataError(f"data_dir: expected a folder, got {folder}. {self.help}")
-        return folder
 
     def _read(self, folder: Path, part: str) -> Samples:
         try:
@@ -116,9 +102,3 @@ class PixelByPixel(Classification):
 def pixel_order(count: int) -> Tensor:
     """The one permutation of `count` pixels, the same in every run and for every seed."""
     return torch.randperm(count, generator=seeded_generator(ORDER_SEED, "pixels"))
-
-
-def folder_in_data(name: str) -> Path | None:
-    """The folder `name` of the one HETSYN_DATA names, if it names one."""
-    root = os.environ.get("HETSYN_DATA")
-    return Path(root) / name if root else None

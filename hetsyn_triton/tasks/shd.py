@@ -5,9 +5,7 @@ The data set is that of Cramer et al. (arXiv 1910.07407), the protocol that of t
 constants of 5 to 20 are time steps, 20 to 80 ms.
 """
 
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -19,6 +17,7 @@ from .classification import Classification, Samples
 from .digits import VALIDATION, stratified_split
 from .errors import DataError
 from .events import BINNINGS, Events, bin_events, joined
+from .folders import data_folder
 from .options import Option
 
 CHANNELS = 700
@@ -84,7 +83,8 @@ class SpikingHeidelbergDigits(Classification):
     """The spikes of all recordings, training before test; there once `splits` are."""
 
     def load(self) -> dict[str, Samples]:
-        folder = self.folder()
+        # The home of SHD is the folder that HETSYN_DATA names: SHD itself lies in it.
+        folder = data_folder(self.data_dir, "", "a folder that holds SHD, got none", HELP)
         paths = {split: folder / "SHD" / name for split, name in FILES.items()}
         for path in paths.values():
             if not path.is_file():
@@ -105,17 +105,6 @@ class SpikingHeidelbergDigits(Classification):
         if len(held_out):
             splits["validation"] = Samples(held_out, train.labels[held_out])
         return splits
-
-    def folder(self) -> Path:
-        """The folder that holds SHD: `data_dir`, or what HETSYN_DATA names."""
-        folder = self.data_dir
-        if folder is None and os.environ.get("HETSYN_DATA"):
-            folder = Path(os.environ["HETSYN_DATA"])
-        if folder is None:
-            raise DataError(f"data_dir: expected a folder that holds SHD, got none. {HELP}")
-        if not folder.is_dir():
-            raise DataError(f"data_dir: expected a folder, got {folder}. {HELP}")
-        return folder
 
     def _held_out(self, labels: Tensor, speakers: Tensor) -> tuple[Tensor, Tensor]:
         """Rows of the training set that are validation, and those left to train on."""

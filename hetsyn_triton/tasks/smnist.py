@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from .idx import find_idx
 from .options import Option, integer
-from .pixels import PixelByPixel, folder_in_data
+from .pixels import PixelByPixel
 
 FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
@@ -34,6 +34,7 @@ class SequentialMNIST(PixelByPixel):
 
     name = "smnist"
     out_features = 10
+    home = "mnist"
     help = HELP
     options: ClassVar[Mapping[str, Option]] = {
         "validation": integer(0, 0, 59_999),
@@ -43,9 +44,6 @@ class SequentialMNIST(PixelByPixel):
     def files(self, folder: Path, part: str) -> tuple[Path, Path]:
         images, labels = FILES[part]
         return find_idx(folder, images), find_idx(folder, labels)
-
-    def default_folder(self) -> Path | None:
-        return folder_in_data("mnist")
 
 
 class PermutedMNIST(SequentialMNIST):

@@ -13,11 +13,13 @@ from ..classification import Classification, Samples
 from ..digits import VALIDATION, stratified_split
 from ..errors import DataError
 from ..events import Events, bin_events
+from ..folders import data_folder
 from ..options import Option, integer, number
+from ..shd import SpikingHeidelbergDigits
 from .cache import encoded
 from .crossings import CHANNELS, NORMALISATIONS, SCALES, CrossingEncoder
 
-FIRST_STEP = 11  # of those summed for the class scores
+FIRST_STEP = SpikingHeidelbergDigits.first_step
 SUFFIXES = (".wav", ".flac", ".sph")
 
 
@@ -61,23 +63,11 @@ class SpokenWords(Classification):
     in_features = CHANNELS
     input_label = "channel"
     first_step = FIRST_STEP
-    evaluation_batch_size = 64
+    evaluation_batch_size = SpikingHeidelbergDigits.evaluation_batch_size
     defaults: ClassVar[Mapping[str, Any]] = {
+        **SpikingHeidelbergDigits.defaults,  # as the paper says of what it does not list
         "epochs": 50,
-        "batch_size": 32,
-        "optimizer": "adamw",
-        "lr": 2e-3,
-        "decay_lr": 4e-3,
-        "schedule": "cosine",
-        "horizon": 40,
-        "schedule_unit": "epoch",
-        "warmup": 0.05,
-        "readout": "summed-softmax",
-        "surrogate": "multi-gaussian",
-        "tau": "uniform(5,20)",
-        "tau_reset": 20.0,
-        "tau_adaptation": 100.0,
-        "adaptation": 0.05,
+        "decay_weight_decay": None,
     }
     options: ClassVar[Mapping[str, Option]] = encoder_options()
     home: ClassVar[str]  # the corpus's folder in that which HETSYN_DATA names
@@ -90,7 +80,8 @@ class SpokenWords(Classification):
         """The recordings in `folder`, in an order that depends on their names alone."""
 
     def load(self) -> dict[str, Samples]:
-        folder = self.folder()
+        expected = "the corpus's folder, got none"
+        folder = data_folder(self.data_dir, self.home, expected, self.help)
         found = self.recordings(folder)
         for split in ("train", "test"):
             if not any(recording.split == split for recording in found):
@@ -118,17 +109,6 @@ class SpokenWords(Classification):
             scale=option["scale"],
             range_db=option["range_db"],
         )
-
-    def folder(self) -> Path:
-        """Where the corpus is: `data_dir`, or `home` in HETSYN_DATA."""
-        folder = self.data_dir
-        if folder is None and os.environ.get("HETSYN_DATA"):
-            folder = Path(os.environ["HETSYN_DATA"]) / self.home
-        if folder is None:
-            raise DataError(f"data_dir: expected the corpus's folder, got none. {self.help}")
-        if not folder.is_dir():
-            raise DataError(f"data_dir: expected a folder, got {folder}. {self.help}")
-        return folder
 
     def encode(self, values: Tensor) -> Tensor:
         return bin_events(self.events.take(values), self.option["steps"], CHANNELS, 1, "plain")
