@@ -7,10 +7,9 @@ from typing import Any
 
 from hetsyn_triton.training import Run, RunFolderError, TrainConfig, load_run, resume, train
 from hetsyn_triton.training.folder import CONFIG, SUMMARY
+from hetsyn_triton.training.restore import MOVABLE
 
 from .base import Place, Row
-
-MOVABLE = ("data_dir", "device", "threads")  # where a run is computed, not what is computed
 
 
 def trained(config: TrainConfig, name: str, place: Place) -> Run:

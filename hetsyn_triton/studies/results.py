@@ -15,10 +15,10 @@ from typing import Any
 from hetsyn_triton.files import write_json
 from hetsyn_triton.training import ConfigError, RunFolderError, TrainConfig, default_config
 from hetsyn_triton.training.folder import CONFIG, LEARNING_CURVE, METRICS, SUMMARY
+from hetsyn_triton.training.restore import MOVABLE
 
 from .folder import PICTURE, STUDY, TABLE_CSV, read_study
 from .machine import cpu_name
-from .networks import MOVABLE
 
 STORED = "results"  # the folder of the copies, beside results.md
 

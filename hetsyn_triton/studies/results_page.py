@@ -10,6 +10,7 @@ from hetsyn_triton.files import write_atomically
 
 from .base import Row
 from .catalogue import STUDIES
+from .networks import form
 from .results import STORED, digest
 from .statistics import mean_and_deviation
 from .words import in_words, is_share
@@ -145,7 +146,7 @@ def _run_row(members: Sequence[dict[str, Any]]) -> Row:
     config, score = first["config"], first["score"]
     row: Row = {
         "model": config["model"],
-        "form": "recurrent" if config["recurrent"] else "feedforward",
+        "form": form(config["recurrent"]),
         "hidden": "-".join(map(str, config["hidden"])),
         "settings": _changed(first) or "the task's",
         "parameters": first["parameters"],
@@ -191,8 +192,8 @@ def _by_epoch(values: dict[str, Any]) -> list[Row]:
 
 def _named(values: dict[str, Any]) -> str:
     config = values["config"]
-    form = "recurrent" if config["recurrent"] else "feedforward"
-    return f"{config['model']}, {form}, {'-'.join(map(str, config['hidden']))} hidden neurons"
+    kind = form(config["recurrent"])
+    return f"{config['model']}, {kind}, {'-'.join(map(str, config['hidden']))} hidden neurons"
 
 
 def _where(environment: dict[str, Any]) -> str:

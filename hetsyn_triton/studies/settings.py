@@ -76,8 +76,9 @@ class StudySettings:
 
     def _full_in_words(self, runs: str, words: str) -> str:
         """ "full size" with `words`, or with all in which the study is not the paper's."""
+        from hetsyn_triton.training.restore import MOVABLE
+
         from .catalogue import study_class
-        from .networks import MOVABLE
 
         study = study_class(self.study)
         wanted = full_seeds(study, self.task)

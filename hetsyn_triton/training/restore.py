@@ -13,7 +13,7 @@ from .config import TrainConfig
 from .errors import CheckpointError
 from .selection import best_epoch
 
-_MOVABLE = ("data_dir", "device", "threads")  # where a run is computed, not what is computed
+MOVABLE = ("data_dir", "device", "threads")  # where a run is computed, not what is computed
 
 
 def check_same_run(path: Path, checkpoint: Checkpoint, config: TrainConfig) -> None:
@@ -22,7 +22,7 @@ def check_same_run(path: Path, checkpoint: Checkpoint, config: TrainConfig) -> N
     different = [
         f"{name} is {stored.get(name)!r} in the checkpoint and {value!r} in the configuration"
         for name, value in wanted.items()
-        if name not in _MOVABLE and stored.get(name) != value
+        if name not in MOVABLE and stored.get(name) != value
     ]
     if different:
         raise CheckpointError(f"{path} is of another run: {'; '.join(different)}")
