@@ -69,6 +69,7 @@ def answer(work: Work, contender: str, saved: bool) -> dict[str, Any]:
     import torch
 
     from bench import contests, timing
+    from hetsyn_triton.studies import memory
 
     cpu = torch.device("cpu")
     if work.kind != "replicas":  # what is compiled does not depend on the length
@@ -81,7 +82,7 @@ def answer(work: Work, contender: str, saved: bool) -> dict[str, Any]:
     ms = 1e3 * (time.perf_counter() - begin)
     found = {"peak": growth, "fresh_ms": ms}
     if saved and work.part in ("both", "step") and work.kind != "replicas":
-        found["saved"] = timing.saved_bytes(made.forward, made.given)
+        found["saved"] = memory.kept_for_backward(made.forward, made.given)
     return found
 
 

@@ -32,6 +32,7 @@ import torch
 from torch import Tensor
 
 from bench import cpu_rows, rivals, timing, workloads
+from hetsyn_triton.studies import memory
 
 
 def _layer(who: str, recurrent: bool, T: int, B: int, I: int, J: int) -> tuple[Any, Any, Any]:  # noqa: E741
@@ -67,7 +68,7 @@ def measured(which: str, make: Callable[[int], tuple[Any, Any, Any]], T: int) ->
     ms = 1e3 * (time.perf_counter() - begin)
     if which == "first":
         return {"first_ms": ms, "first_growth": growth}
-    saved = timing.saved_bytes(forward, given)
+    saved = memory.kept_for_backward(forward, given)
     return {"peak": growth, "saved": saved, "mapped_one_by_one": mapped}
 
 

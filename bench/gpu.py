@@ -322,8 +322,8 @@ def _unmeasured(row: Row, reason: str) -> Record:
 
 
 def finish(result: Record, options: argparse.Namespace) -> None:
-    name = re.sub(r"[^A-Za-z0-9]+", "-", result["machine"]["device"]).strip("-")
-    file = options.out / f"gpu-{'rehearsal' if options.rehearse else name}.json"
+    name = machines.file_name("gpu", result["machine"])
+    file = options.out / ("gpu-rehearsal.json" if options.rehearse else name)
     records.write(file, json.dumps(records.rounded(result), indent=1) + "\n")
     text = records.table(result)
     records.write(file.with_suffix(".txt"), text + "\n")

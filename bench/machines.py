@@ -6,22 +6,13 @@ import importlib.metadata
 import os
 import platform
 import re
-from pathlib import Path
 
 import torch
 
 from bench.provenance import provenance, said
 from bench.records import Record
 from hetsyn_triton import ops
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+from hetsyn_triton.studies.machine import cpu_name
 
 
 def _version(package: str) -> str | None:
@@ -37,7 +28,7 @@ def cpu(commit: str) -> Record:
     compiler = (said(os.environ.get("CXX", "g++"), "--version") or "").splitlines() or [None]
     packages = ("numba", "llvmlite", "numpy", "spikingjelly", "snntorch", "norse")
     return {
-        "device": _cpu_name(),
+        "device": cpu_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
         "instructions": capability,
@@ -51,9 +42,11 @@ def cpu(commit: str) -> Record:
 
 
 def file_name(kind: str, machine: Record) -> str:
-    """Of what is stored: `kind`, processor, its instructions and threads."""
-    parts = (kind, machine["device"], machine.get("instructions"), machine["threads"], "threads")
-    return re.sub(r"[^A-Za-z0-9]+", "-", "-".join(str(p) for p in parts if p is not None)) + ".json"
+    """Of what is stored: `kind`, processor, where they are known its instructions and threads."""
+    threads = f"{machine['threads']}-threads" if "threads" in machine else None
+    parts = (kind, machine["device"], machine.get("instructions"), threads)
+    name = "-".join(part for part in parts if part is not None)
+    return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-") + ".json"
 
 
 def gpu(device: torch.device, commit: str) -> Record:

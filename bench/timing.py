@@ -234,20 +234,3 @@ def _status(field: str) -> int:
         if line.startswith(f"{field}:"):
             return 1024 * int(line.split()[1])
     raise KeyError(field)
-
-
-def saved_bytes(forward: Callable[[], Any], not_counted: Sequence[torch.Tensor] = ()) -> int:
-    """Bytes that autograd keeps for the backward, each storage once; those of `not_counted`, the
-    parameters and the input, left out."""
-    given = {t.untyped_storage().data_ptr() for t in not_counted}
-    found: dict[int, int] = {}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        found[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        output = forward()
-    del output
-    return sum(n for place, n in found.items() if place not in given)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from bench import cpu_rows, cpu_table, growth, plain_lif, timing, workloads
 from hetsyn_triton import ops
+from hetsyn_triton.studies import memory
 from hetsyn_triton.surrogates import Triangular
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -173,8 +174,8 @@ def test_contenders_take_turns() -> None:
 def test_kept_memory_counts_each_storage_once() -> None:
     """The product keeps w twice, the sine keeps the product."""
     w = torch.ones(10, requires_grad=True)
-    assert timing.saved_bytes(lambda: (w * w).sin().sum()) == 80
-    assert timing.saved_bytes(lambda: (w * w).sin().sum(), [w]) == 40
+    assert memory.kept_for_backward(lambda: (w * w).sin().sum()) == 80
+    assert memory.kept_for_backward(lambda: (w * w).sin().sum(), [w]) == 40
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")

@@ -261,9 +261,9 @@ def test_closed_forms_are_closed_forms() -> None:
 def test_checkpoints_keep_less() -> None:
     work = replace(TINY, T=64, I=40, J=12)
     loop, less = (contests.make(work, who, CPU) for who in (registry.LOOP, registry.CHECKPOINTED))
-    from bench.timing import saved_bytes
+    from hetsyn_triton.studies.memory import kept_for_backward
 
-    kept = [saved_bytes(made.forward, made.given) for made in (loop, less)]
+    kept = [kept_for_backward(made.forward, made.given) for made in (loop, less)]
     assert kept[1] < kept[0] / 4
 
 

@@ -3,7 +3,7 @@
 import gc
 import multiprocessing
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -38,7 +38,7 @@ def growth(call: Callable[[], object]) -> int | None:
     return _status(status, "VmHWM") - before
 
 
-def kept_for_backward(forward: Callable[[], Tensor], known: list[Tensor]) -> int:
+def kept_for_backward(forward: Callable[[], Tensor], known: Iterable[Tensor] = ()) -> int:
     """Bytes of all storages that autograd keeps between `forward` and its backward, but for those
     of the `known` tensors, parameters and inputs."""
     mine = {tensor.untyped_storage().data_ptr() for tensor in known}
