@@ -16,6 +16,9 @@ from typing import Any
 
 import torch
 
+SHARED = 1 << 15
+"""Elements from which PyTorch shares out an operation; exponentials already smaller ones."""
+
 
 @contextmanager
 def on_this_thread() -> Iterator[None]:

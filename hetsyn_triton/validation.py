@@ -7,6 +7,7 @@ or break the graph; there a layer's parameters are checked when they are made an
 
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import TypeGuard
@@ -14,7 +15,7 @@ from typing import TypeGuard
 import torch
 from torch import Tensor
 
-from .one_thread import on_this_thread
+from .one_thread import SHARED, on_this_thread
 
 PARAMETER_DTYPES = (torch.float32, torch.float64)
 _EXACT = {
@@ -63,7 +64,7 @@ def as_input(name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
         )
     if not readable(value):
         return value.to(dtype)
-    with on_this_thread():
+    with _alone(value):
         return value.to(dtype)
 
 
@@ -103,9 +104,14 @@ def readable(value: Tensor) -> bool:
     return not torch._C._functorch.is_functorch_wrapped_tensor(value)
 
 
+def _alone(value: Tensor) -> AbstractContextManager[None]:
+    """What keeps an operation on `value` on this thread; nothing where it stays there anyway."""
+    return on_this_thread() if value.numel() >= SHARED else nullcontext()
+
+
 def _extent(value: Tensor) -> tuple[float, float]:
     """Smallest and largest value; NaN anywhere makes both NaN."""
-    with on_this_thread():
+    with _alone(value):
         low, high = torch.aminmax(value.detach())
     return low.item(), high.item()
 
