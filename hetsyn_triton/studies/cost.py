@@ -12,6 +12,7 @@ from torch import Tensor
 from hetsyn_triton.modules import MODELS, SpikingNetwork, make_network
 from hetsyn_triton.optim import clamp_decays_, parameter_groups
 from hetsyn_triton.tasks.seeds import seeded_generator
+from hetsyn_triton.training.threads import on_threads
 
 from .base import Cell, Finished, Place, Row, Study
 from .machine import cpu_name
@@ -84,14 +85,10 @@ class Cost(Study):
             for model in option["models"]
         }  # fmt: skip
         memory = {m: in_a_process(measured_memory, load, threads) for m, load in loads.items()}
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads)
-        try:
+        with on_threads(threads):
             times = interleaved(
                 {m: training_step(load)[0] for m, load in loads.items()}, option["rounds"]
             )
-        finally:
-            torch.set_num_threads(before)
         rows = []
         for model, load in loads.items():
             low, median, high = statistics.quantiles(times[model], n=4, method="inclusive")

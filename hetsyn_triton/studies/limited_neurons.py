@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-import torch
-
 from hetsyn_triton.modules import MODELS
 from hetsyn_triton.tasks import task_class
 from hetsyn_triton.training.build import build_task
+from hetsyn_triton.training.threads import on_threads
 
 from .base import Cell, Finished, Place, Row, Study
 from .networks import form
@@ -85,14 +84,10 @@ class LimitedNeurons(Study):
             self.settings.config(seed, model=model, recurrent=kind == form(True), hidden=(neurons,))
             for seed in cell.values["seeds"]
         ]
-        before = torch.get_num_threads()
-        torch.set_num_threads(configs[0].threads or place.threads)
-        try:
+        with on_threads(configs[0].threads or place.threads):
             replicas = Replicas(configs)
             replicas.fit()
             tests = replicas.measure_split("test")
-        finally:
-            torch.set_num_threads(before)
         task = replicas.tasks[0]
         count = learnt_parameters(
             model, task.in_features, neurons, task.out_features, recurrent=kind == form(True)

@@ -11,6 +11,7 @@ from hetsyn_triton.tasks.seeds import seeded_generator
 from hetsyn_triton.training import Run
 from hetsyn_triton.training.build import build_task
 from hetsyn_triton.training.measure import Means, measure
+from hetsyn_triton.training.threads import on_threads
 
 Change = Callable[[Batch, torch.Generator], Iterable[Batch]]
 """From a test batch to what takes its place, drawn from the generator."""
@@ -21,18 +22,13 @@ def tested(run: Run, change: Change, *stream: int | str, threads: int) -> dict[s
     on the run's seed besides."""
     device = torch.device(run.config.device)
     means = Means()
-    before = torch.get_num_threads()
-    torch.set_num_threads(run.config.threads or threads)
-    try:
-        with torch.no_grad():
-            for number, batch in enumerate(run.task.batches("test")):
-                generator = seeded_generator(run.config.seed, "study", *stream, number)
-                for part in change(batch, generator):
-                    moved = Batch(part.input.to(device), part.target.to(device))
-                    loss, metrics = measure(run.task, run.network.eval(), moved)
-                    means.add({"loss": loss.item(), **metrics}, moved.input.shape[1], "of test")
-    finally:
-        torch.set_num_threads(before)
+    with on_threads(run.config.threads or threads), torch.no_grad():
+        for number, batch in enumerate(run.task.batches("test")):
+            generator = seeded_generator(run.config.seed, "study", *stream, number)
+            for part in change(batch, generator):
+                moved = Batch(part.input.to(device), part.target.to(device))
+                loss, metrics = measure(run.task, run.network.eval(), moved)
+                means.add({"loss": loss.item(), **metrics}, moved.input.shape[1], "of test")
     return means.values()
 
 

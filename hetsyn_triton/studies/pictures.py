@@ -28,7 +28,6 @@ level and marker."""
 SERIES = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#4d4d4d")
 """Of anything else, in this order."""
 MARKERS = {"hetsyn": "o", "hetneu": "s", "homneu-adaptive": "^", "homneu": "D"}
-MARKER_SERIES = ("o", "s", "^", "D", "v", "P", "X")
 ROW_INCHES = 3.4
 COLUMN_INCHES = 4.6
 

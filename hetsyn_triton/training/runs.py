@@ -3,8 +3,8 @@
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -41,6 +41,7 @@ from .parallel import Ranks, joined_ranks
 from .reporting import Reporter
 from .restore import check_best, check_same_run, load_weights
 from .selection import selection
+from .threads import on_threads
 from .timeconstants import quartiles, time_constants
 from .trainer import Trainer
 
@@ -80,7 +81,7 @@ def train(
     """
     config = default_config(config) if isinstance(config, str) else config
     wanted = None if out is None else Path(out)
-    with joined_ranks() as ranks, _threads(config.threads), ExitStack() as held:
+    with joined_ranks() as ranks, on_threads(config.threads), ExitStack() as held:
         with ranks.together():
             if ranks.first:
                 _require_pictures(pictures)
@@ -113,7 +114,7 @@ def resume(
             if ranks.first:
                 _require_pictures(pictures)
             config = _read_config(folder, data_dir, None)
-            held.enter_context(_threads(config.threads))
+            held.enter_context(on_threads(config.threads))
             if ranks.first:
                 check_writable(folder)
                 held.enter_context(claim_run_folder(folder))
@@ -172,7 +173,7 @@ def evaluate(run: Run | str | Path, split: str = "test") -> dict[str, float]:
     if split not in SPLITS:
         raise ConfigError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
     run = run if isinstance(run, Run) else load_run(run)
-    with _threads(run.config.threads):
+    with on_threads(run.config.threads):
         values = measure_split(run.task, run.network, split, run.config.device)
     if not values:
         raise ConfigError(f"split: {run.task.name} holds out no {split} samples in this run")
@@ -293,15 +294,3 @@ def _version(name: str) -> str | None:
 def _require_pictures(pictures: bool) -> None:
     if pictures:
         require_extra("drawing the run's pictures", "matplotlib")
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """PyTorch's number of threads set to `count` for a while."""
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
