@@ -51,10 +51,11 @@ def run(arguments: Sequence[str], folder: Path, seconds: float, workers: int) ->
     command = [sys.executable, "-m", "pytest", *arguments, "-q", "-p", "no:cacheprovider"]
     # A warning of another version of torch or Triton is no wrong number.
     command += ["-W", "default", f"--junitxml={report}"]
-    if workers > 1 and importlib.util.find_spec("xdist"):
-        command += ["-n", str(workers), "--dist", "worksteal"]
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    if workers > 1 and importlib.util.find_spec("xdist"):
+        command += ["-n", str(workers), "--dist", "worksteal"]
+        environment.setdefault("OMP_NUM_THREADS", "1")  # workers share the cores
     found = {"command": " ".join(command[1:]), "state": "red", "reason": None}
     with log.open("w", encoding="utf-8") as stream:
         process = subprocess.Popen(
