@@ -18,6 +18,7 @@ from .words import in_words, is_share
 PAGE = "results.md"
 REMARKS = "remarks.md"
 NOT_MEASURED = "Not measured."
+NOT_RECORDED = "not recorded"
 TASKS = {
     "pattern-generation": "Pattern generation",
     "delayed-match": "Delayed match-to-sample",
@@ -137,7 +138,8 @@ def _runs(runs: dict[str, dict[str, Any]]) -> list[str]:
             parts.append(f"{_table(_by_epoch(values))}\n")
             parts.append(f"![learning curve]({STORED}/{stem}.png)\n")
         several = f" and {len(members) - 1} more seeds" if len(members) > 1 else ""
-        parts.append(f"`{values['command']}`{several}: {_where(values['environment'])}.\n")
+        where = dict.fromkeys(_trained(values) for _, values in members)
+        parts.append(f"`{values['command']}`{several}: {'; '.join(where)}.\n")
     return parts
 
 
@@ -196,6 +198,19 @@ def _named(values: dict[str, Any]) -> str:
     return f"{config['model']}, {kind}, {'-'.join(map(str, config['hidden']))} hidden neurons"
 
 
+def _trained(values: dict[str, Any]) -> str:
+    """Where and when a run was trained: its last part, then those before."""
+    where, sessions = _where(values["environment"]), values.get("sessions")
+    if sessions is None:
+        return f"{where} (machine noted when the run was collected)"
+    if not sessions:
+        return where
+    earlier = [f"{s.get('gpu', s['cpu'])}, {s['date']}" for s in sessions[:-1]]
+    if sessions[0]["step"] > 0:
+        earlier.insert(0, f"{NOT_RECORDED} up to step {sessions[0]['step']}")
+    return f"{where} (before: {'; '.join(dict.fromkeys(earlier))})" if earlier else where
+
+
 def _where(environment: dict[str, Any]) -> str:
     """The machine, the versions and the date of a figure."""
     gpu = f" and {environment['gpu']}" if "gpu" in environment else ""
@@ -205,8 +220,9 @@ def _where(environment: dict[str, Any]) -> str:
     )  # fmt: skip
     device = environment.get("device", "cpu")
     on = "" if device == "cpu" else f", on {device}"
-    machine = f"{environment['cpu']}, {environment['cores']} cores{gpu}{on}"
-    return f"{machine}; {versions}; {environment['date']}"
+    cpu = environment["cpu"] or f"CPU {NOT_RECORDED}"
+    date = environment["date"] or f"date {NOT_RECORDED}"
+    return f"{cpu}, {environment['cores']} cores{gpu}{on}; {versions}; {date}"
 
 
 def _table(rows: Iterable[Row]) -> str:

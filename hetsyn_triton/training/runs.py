@@ -1,12 +1,9 @@
 """Runs from Python: train, resume, load and evaluate."""
 
-import os
-import platform
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +33,7 @@ from .folder import (
     check_writable,
     free_folder,
 )
+from .machine import environment
 from .measure import measure_split
 from .parallel import Ranks, joined_ranks
 from .reporting import Reporter
@@ -198,7 +196,7 @@ def _complete(trainer: Trainer, folder: Path, reporter: Reporter, pictures: bool
     if pictures:
         _draw(run, test, before, after)
     summary = _summary(run, test, before, after, time.monotonic() - began)
-    summary |= {"selection": chosen, "processes": ranks.size}
+    summary |= {"selection": chosen, "processes": ranks.size, **_where(trainer)}
     write_json(folder / SUMMARY, summary)
     reporter.finished(summary, folder)
     return run
@@ -241,19 +239,19 @@ def _summary(
             }
             for name in after
         },
-        "environment": environment(),
     }
 
 
-def environment() -> dict[str, Any]:
-    """Versions and the number of threads, which together with the seed fix the result."""
-    names = ("hetsyn-triton", "torch", "triton", "numba", "numpy")
-    return {
-        "python": platform.python_version(),
-        **{name: _version(name) for name in names},
-        "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
-    }
+def _where(trainer: Trainer) -> dict[str, Any]:
+    """The parts the run was trained in, and the environment of the last of them.
+
+    Of a run trained before parts were recorded the environment is this process's, and names no
+    machine.
+    """
+    if not trainer.sessions:
+        return {"environment": environment(), "sessions": []}
+    last = {name: value for name, value in trainer.sessions[-1].items() if name != "step"}
+    return {"environment": last, "sessions": trainer.sessions}
 
 
 def _read_config(folder: Path, data_dir: str | None, device: str | None) -> TrainConfig:
@@ -282,13 +280,6 @@ def _shared(ranks: Ranks, folder: Path | None) -> Path:
 
 def _json_number(value: float) -> float | str:
     return value if value < float("inf") else "infinite"
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def _require_pictures(pictures: bool) -> None:

@@ -106,6 +106,62 @@ def test_a_run_of_a_gpu_is_recorded_without_one(
     assert sum("cores, on cuda; " in line for line in lines) == 1
 
 
+@pytest.mark.usefixtures("echo")
+def test_the_machine_is_that_of_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hetsyn_triton.training.machine.cpu_name", lambda: "Trainer 3000")
+    train(default_config("echo"), tmp_path / "run", pictures=False)
+    monkeypatch.setattr("hetsyn_triton.training.machine.cpu_name", lambda: "Collector 7")
+    path, docs = tmp_path / "run/summary.json", tmp_path / "docs"
+    summary = json.loads(path.read_text())
+    summary["environment"]["date"] = summary["sessions"][0]["date"] = "2001-02-03"
+
+    def shown(**changes: Any) -> str:
+        path.write_text(json.dumps({**summary, **changes}))
+        collect(tmp_path / "run", docs)
+        text = page(docs / "results")
+        return text[text.index("`hetsyn train echo") :].split("\n")[0]
+
+    assert ": Trainer 3000, " in shown()
+    assert shown().endswith("; 2001-02-03.")
+    earlier = {**summary["sessions"][0], "cpu": "Older 1", "date": "2001-02-02"}
+    last = {**summary["sessions"][0], "step": 2}
+    assert shown(sessions=[earlier, last]).endswith("; 2001-02-03 (before: Older 1, 2001-02-02).")
+    assert shown(sessions=[last]).endswith("; 2001-02-03 (before: not recorded up to step 2).")
+    of_before = {n: v for n, v in summary["environment"].items() if n not in ("cpu", "date")}
+    del summary["sessions"]
+    text = shown(environment=of_before)
+    assert ": CPU not recorded, " in text
+    assert text.endswith("; date not recorded.")
+
+
+@pytest.mark.usefixtures("echo")
+def test_seeds_of_several_machines_name_them_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed, cpu in enumerate(("One", "Two", "One")):
+        monkeypatch.setattr("hetsyn_triton.training.machine.cpu_name", lambda cpu=cpu: cpu)
+        train(default_config("echo", seed=seed), tmp_path / f"{seed}", pictures=False)
+        collect(tmp_path / f"{seed}", tmp_path / "docs")
+    text = page(tmp_path / "docs/results")
+    line = text[text.index("`hetsyn train echo") :].split("\n")[0]
+    assert "and 2 more seeds: One, " in line
+    assert line.count("One, ") == line.count("; Two, ") == 1
+
+
+def test_a_copy_of_before_says_when_its_machine_was_noted(tmp_path: Path) -> None:
+    """Runs collected before they named their machine themselves."""
+    source = next((ROOT / "docs/results").glob("run-delayed-match-*.json"))
+    values = json.loads(source.read_text(encoding="utf-8"))
+    (tmp_path / source.name).write_text(json.dumps({**values, "sessions": []}))
+    noted = "(machine noted when the run was collected)"
+    assert noted not in page(tmp_path)
+    values.pop("sessions", None)
+    (tmp_path / source.name).write_text(json.dumps(values))
+    assert noted in page(tmp_path)
+
+
 def test_a_remark_without_a_place_is_told(tmp_path: Path) -> None:
     (tmp_path / "remarks.md").write_text("## dance\n\nTo nothing.\n")
     with pytest.raises(ValueError, match=r"remarks.md: expected sections .*, got dance"):
