@@ -13,7 +13,7 @@ from .catalogue import STUDIES
 from .networks import form
 from .results import STORED, digest
 from .statistics import mean_and_deviation
-from .words import in_words, is_share
+from .words import cell, columns, in_words
 
 PAGE = "results.md"
 REMARKS = "remarks.md"
@@ -228,27 +228,8 @@ def _where(environment: dict[str, Any]) -> str:
 def _table(rows: Iterable[Row]) -> str:
     """A Markdown table; a mean and its deviation share a column."""
     rows = list(rows)
-    columns = [
-        name
-        for name in dict.fromkeys(name for row in rows for name in row)
-        if not name.endswith("_deviation") and name not in ("size", "part")
-    ]
-    lines = [
-        "| " + " | ".join(in_words(name) for name in columns) + " |",
-        "|" + "---|" * len(columns),
-    ]
+    names = [name for name in columns(rows) if name != "part"]
+    lines = ["| " + " | ".join(map(in_words, names)) + " |", "|" + "---|" * len(names)]
     for row in rows:
-        lines.append("| " + " | ".join(_cell(row, name) for name in columns) + " |")
+        lines.append("| " + " | ".join(cell(row, name) for name in names) + " |")
     return "\n".join(lines)
-
-
-def _cell(row: Row, name: str) -> str:
-    value, deviation = row.get(name), row.get(f"{name}_deviation")
-    if value is None:
-        return "-"
-    if not isinstance(value, float):
-        return str(value)
-    if is_share(name):
-        text = f"{100 * value:.2f}"
-        return f"{text} %" if deviation is None else f"{text} ± {100 * deviation:.2f} %"
-    return f"{value:.4g}" if deviation is None else f"{value:.4g} ± {deviation:.2g}"
