@@ -44,7 +44,7 @@ def test_a_task_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert evaluate(load_run(trained.path))["accuracy"] > 0.9
     with pytest.raises(ValueError, match=r"options.length: expected an integer from 2 to 1000"):
         default_config("which-first", options={"length": 1})
-    monkeypatch.delitem(TASKS, "which-first")
+    del TASKS["which-first"]  # for good: monkeypatch would put it back
 
 
 def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
