@@ -107,7 +107,10 @@ class RichReporter(Reporter):
             table.add_row(name, *(_quartiles(taus[when]) for when in ("before", "after")))
         self.console.print(table)
         seconds = summary["seconds_training"]
-        self.console.print(Text(f"{summary['parameters']} parameters, trained in {seconds} s"))
+        compiling = summary["seconds_compiling"]
+        also = f"; compiling CPU kernels took {compiling} s of this process" if compiling else ""
+        trained = f"{summary['parameters']} parameters, trained in {seconds} s{also}"
+        self.console.print(Text(trained), soft_wrap=True)
         self.console.print(Text(f"Everything is in {folder}"), soft_wrap=True)
 
     def note(self, line: str) -> None:

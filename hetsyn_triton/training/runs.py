@@ -13,6 +13,7 @@ from torch import Tensor
 from hetsyn_triton.extras import require_extra
 from hetsyn_triton.files import write_json
 from hetsyn_triton.modules import SpikingNetwork
+from hetsyn_triton.ops.kernels import seconds_compiling
 from hetsyn_triton.tasks import SPLITS, Task
 
 from .build import build_network, build_task
@@ -179,7 +180,7 @@ def evaluate(run: Run | str | Path, split: str = "test") -> dict[str, float]:
 
 
 def _complete(trainer: Trainer, folder: Path, reporter: Reporter, pictures: bool) -> Run:
-    began = time.monotonic()
+    began, compiled = time.monotonic(), seconds_compiling()
     ranks = trainer.ranks
     reporter = reporter if ranks.first else Reporter()
     trainer.fit(folder, reporter)
@@ -196,6 +197,7 @@ def _complete(trainer: Trainer, folder: Path, reporter: Reporter, pictures: bool
     if pictures:
         _draw(run, test, before, after)
     summary = _summary(run, test, before, after, time.monotonic() - began)
+    summary["seconds_compiling"] = round(seconds_compiling() - compiled, 1)
     summary |= {"selection": chosen, "processes": ranks.size, **_where(trainer)}
     write_json(folder / SUMMARY, summary)
     reporter.finished(summary, folder)
