@@ -15,6 +15,7 @@ from hetsyn_triton.files import write_json
 from hetsyn_triton.modules import SpikingNetwork
 from hetsyn_triton.ops.kernels import seconds_compiling
 from hetsyn_triton.tasks import SPLITS, Task
+from hetsyn_triton.tasks.watching import watched
 
 from .build import build_network, build_task
 from .checkpoint import read_checkpoint
@@ -79,19 +80,20 @@ def train(
     Under `torchrun` its processes share the work of each batch; the first one writes the folder.
     """
     config = default_config(config) if isinstance(config, str) else config
+    reporter = reporter or Reporter()
     wanted = None if out is None else Path(out)
     with joined_ranks() as ranks, on_threads(config.threads), ExitStack() as held:
         with ranks.together():
             if ranks.first:
                 _require_pictures(pictures)
                 check_new_folder(wanted or free_folder(config))
-            trainer = Trainer(config, ranks)
+            trainer = _prepared(config, ranks, reporter)
         with ranks.together():
             folder = None
             if ranks.first:
                 folder = held.enter_context(claim_new_folder(wanted, config))
                 write_json(folder / CONFIG, config.to_json())
-        return _complete(trainer, _shared(ranks, folder), reporter or Reporter(), pictures)
+        return _complete(trainer, _shared(ranks, folder), reporter, pictures)
 
 
 def resume(
@@ -107,7 +109,7 @@ def resume(
     if not where the run read it before. RunFolderError where another process works on the run.
     Under `torchrun` as in `train`; the number of processes need not be that of before.
     """
-    folder = Path(path)
+    folder, reporter = Path(path), reporter or Reporter()
     with joined_ranks() as ranks, ExitStack() as held:
         with ranks.together():
             if ranks.first:
@@ -118,13 +120,13 @@ def resume(
                 check_writable(folder)
                 held.enter_context(claim_run_folder(folder))
         with ranks.together():  # what a killed writer left is gone
-            trainer = Trainer(config, ranks)
+            trainer = _prepared(config, ranks, reporter)
             checkpoint = folder / CHECKPOINT
             if checkpoint.exists():
                 trainer.restore(checkpoint, read_checkpoint(checkpoint, trainer.device))
             elif (folder / METRICS).exists():
                 raise CheckpointError(f"there is no checkpoint {checkpoint}")
-        return _complete(trainer, folder, reporter or Reporter(), pictures)
+        return _complete(trainer, folder, reporter, pictures)
 
 
 def load_run(
@@ -177,6 +179,14 @@ def evaluate(run: Run | str | Path, split: str = "test") -> dict[str, float]:
     if not values:
         raise ConfigError(f"split: {run.task.name} holds out no {split} samples in this run")
     return values
+
+
+def _prepared(config: TrainConfig, ranks: Ranks, reporter: Reporter) -> Trainer:
+    """The run with its data read, of which the first rank's reporter hears."""
+    if not ranks.first:
+        return Trainer(config, ranks)
+    with watched(reporter.preparing):
+        return Trainer(config, ranks)
 
 
 def _complete(trainer: Trainer, folder: Path, reporter: Reporter, pictures: bool) -> Run:
