@@ -120,6 +120,8 @@ class RichReporter(Reporter):
     def finished(self, summary: dict[str, Any], folder: Path) -> None:
         title = f"{summary['task']}, {summary['model']}: test, by how the epoch was chosen"
         self.console.print(selection_table(title, summary["selection"]))
+        if summary["no_validation"] is not None:
+            self.console.print(Text(summary["no_validation"]), soft_wrap=True)
         unit = task_class(summary["task"]).time_unit
         table = Table(title=f"time constants ({unit}): the three quartiles")
         for heading in ("synapses", "before training", "after training"):

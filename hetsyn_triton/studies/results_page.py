@@ -37,8 +37,10 @@ results FOLDER...` adds run and study folders first.
 
 Means ± standard deviation over seeds. *Last epoch* is the test result after the last epoch;
 *validation-selected* that of the epoch with the best held-out score; *test-selected* that of the
-best test epoch, which the test samples themselves chose: it is no held-out result. "SMALL" marks
-a study of fewer seeds or shorter training than the paper's.
+best test epoch, which the test samples themselves chose: it is no held-out result. Of the three a
+"-" marks what a run does not have: validation-selected where no samples were held out of training,
+test-selected where the test was measured at the end alone. "SMALL" marks a study of fewer seeds or
+shorter training than the paper's.
 """
 
 
@@ -160,8 +162,9 @@ def _run_row(members: Sequence[dict[str, Any]]) -> Row:
         ("test", "test-selected"),
     ):
         values = [m["selection"][kind]["test"][score] for m in members if m["selection"][kind]]
+        name = f"{title} {score}"
+        row[name] = None  # a column that is empty says that there is no such result
         if len(values) == len(members):
-            name = f"{title} {score}"
             row[name], row[f"{name}_deviation"] = mean_and_deviation(values)
     row["hours"] = mean_and_deviation([m["curve"][-1]["hours"] for m in members])[0]
     return row

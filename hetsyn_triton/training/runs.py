@@ -40,7 +40,7 @@ from .measure import measure_split
 from .parallel import Ranks, joined_ranks
 from .reporting import Reporter
 from .restore import check_best, check_same_run, load_weights
-from .selection import selection
+from .selection import selection, why_no_validation
 from .threads import on_threads
 from .timeconstants import quartiles, time_constants
 from .trainer import Trainer
@@ -208,6 +208,7 @@ def _complete(trainer: Trainer, folder: Path, reporter: Reporter, pictures: bool
         _draw(run, test, before, after)
     summary = _summary(run, test, before, after, time.monotonic() - began)
     summary["seconds_compiling"] = round(seconds_compiling() - compiled, 1)
+    summary["no_validation"] = why_no_validation(run.task, chosen)
     summary |= {"selection": chosen, "processes": ranks.size, **_where(trainer)}
     write_json(folder / SUMMARY, summary)
     reporter.finished(summary, folder)

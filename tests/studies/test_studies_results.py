@@ -76,6 +76,33 @@ def test_folders_become_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert (docs / "results.md").read_text(encoding="utf-8") == text
 
 
+def test_a_selection_that_is_not_there_is_marked(tmp_path: Path) -> None:
+    """Of a task whose runs all lack it, as well."""
+    source = next((ROOT / "docs/results").glob("run-fsdd-*.json"))
+    values = json.loads(source.read_text(encoding="utf-8"))
+    assert values["selection"]["validation"] is None
+
+    def shown() -> list[tuple[str, str]]:
+        (tmp_path / source.name).write_text(json.dumps(values))
+        table = [line for line in page(tmp_path).splitlines() if line.startswith("|")]
+        head, row = (line.strip("| ").split(" | ") for line in (table[0], table[2]))
+        return [(name, cell) for name, cell in zip(head, row, strict=True) if "accuracy" in name]
+
+    accuracy = {
+        kind: f"{100 * values['selection'][kind]['test']['accuracy']:.2f} %"
+        for kind in ("last", "test")
+    }
+    last = ("last epoch accuracy", accuracy["last"])
+    assert shown() == [
+        last, ("validation-selected accuracy", "-"), ("test-selected accuracy", accuracy["test"])
+    ]  # fmt: skip
+    values["selection"]["test"] = None
+    values["selection"]["validation"] = values["selection"]["last"]
+    assert shown() == [
+        last, ("validation-selected accuracy", accuracy["last"]), ("test-selected accuracy", "-")
+    ]  # fmt: skip
+
+
 @pytest.mark.usefixtures("echo")
 def test_what_is_no_result_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="expected a run or study folder"):

@@ -85,6 +85,16 @@ def test_every_setting_of_the_training_is_named() -> None:
         assert f"`{readout}`" in table
 
 
+def test_tasks_that_hold_nothing_out_are_named() -> None:
+    (sentence,) = re.findall(r"By default (.*?) hold nothing out", PAGE, flags=re.DOTALL)
+    names = re.findall(r"`([\w-]+)`", sentence)
+    assert names == [
+        name
+        for name, task in TASKS.items()
+        if "validation" in task.options and not task.options["validation"].default
+    ]
+
+
 def test_every_task_setting_is_named() -> None:
     for name in ("digits", "smnist", "idx", "pattern-generation", "delayed-match", "shd"):
         (row,) = [line for line in PAGE.splitlines() if line.startswith(f"| `{name}`")]
