@@ -12,7 +12,8 @@ from hetsyn_triton.studies import StudyReporter, StudyResult, run_study
 from hetsyn_triton.studies.base import Cell, Row, Study
 from hetsyn_triton.studies.catalogue import study_class
 from hetsyn_triton.studies.folder import PICTURE, TABLE_CSV
-from hetsyn_triton.studies.words import cell, columns, in_words
+from hetsyn_triton.studies.tables import cell, columns
+from hetsyn_triton.studies.words import in_words
 from hetsyn_triton.training import ConfigError
 
 from . import interrupts

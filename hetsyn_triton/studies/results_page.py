@@ -13,7 +13,8 @@ from .catalogue import STUDIES
 from .networks import form
 from .results import STORED, digest
 from .statistics import mean_and_deviation
-from .words import cell, columns, in_words
+from .tables import cell, columns
+from .words import in_words
 
 PAGE = "results.md"
 REMARKS = "remarks.md"

@@ -56,7 +56,6 @@ def test_gpus_are_named_where_they_train(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_run_on_a_gpu_names_it(louder: Louder, tmp_path: Path) -> None:
     run = train(louder(epochs=1, device="cuda"), tmp_path / "run", pictures=False)
     assert summary(run.path)["environment"]["gpu"] == torch.cuda.get_device_name()
