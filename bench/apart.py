@@ -13,7 +13,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -77,9 +76,7 @@ def answer(work: Work, contender: str, saved: bool) -> dict[str, Any]:
     made = contests.make(work, contender, cpu)
     if work.kind == "replicas":
         made.run()
-    begin = time.perf_counter()
-    growth = timing.resident_growth(made.run)
-    ms = 1e3 * (time.perf_counter() - begin)
+    growth, ms = timing.growth_and_ms(made.run)
     found = {"peak": growth, "fresh_ms": ms}
     if saved and work.part in ("both", "step") and work.kind != "replicas":
         found["saved"] = memory.kept_for_backward(made.forward, made.given)

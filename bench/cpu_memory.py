@@ -20,7 +20,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,9 +62,7 @@ def measured(which: str, make: Callable[[int], tuple[Any, Any, Any]], T: int) ->
     mapped = which == "peak" and timing.give_back_freed_memory()
     make(min(T, 2))[0]()
     run, forward, given = make(T)
-    begin = time.perf_counter()
-    growth = timing.resident_growth(run)
-    ms = 1e3 * (time.perf_counter() - begin)
+    growth, ms = timing.growth_and_ms(run)
     if which == "first":
         return {"first_ms": ms, "first_growth": growth}
     saved = memory.kept_for_backward(forward, given)
@@ -80,11 +77,11 @@ def slope(B: int, T1: int, T2: int, *neurons: int) -> dict[str, Any]:
         for T in (T1, T2):
             run = cpu_rows.our_layer(T, B, N, N, False)
             run()
-            peaks[N, T] = timing.resident_growth(run)
-    return {
-        "peaks": [[peaks[N, T] for T in (T1, T2)] for N in neurons],
-        "bytes_per_step": [(peaks[N, T2] - peaks[N, T1]) / (T2 - T1) for N in neurons],
-    }
+            peaks[N, T] = memory.growth(run)
+    pairs = [[peaks[N, T] for T in (T1, T2)] for N in neurons]
+    known = [(a, b) for a, b in pairs if a is not None and b is not None]
+    steps = [(b - a) / (T2 - T1) for a, b in known] if len(known) == len(pairs) else None
+    return {"peaks": pairs, "bytes_per_step": steps}
 
 
 def main(given: Sequence[str]) -> dict[str, Any]:

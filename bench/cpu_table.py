@@ -138,10 +138,14 @@ def text(result: Record) -> str:
         *_operators(result["operators"]),
         "",
     ]
-    lines += [
-        f"time against {g['axis']}, {g['layer']}: exponent {g['exponent']} (wanted {g['wanted']})"
-        for g in result["growth"]
-    ]
+    for g in result["growth"]:
+        last = g["sizes"][
+            g.get("fitted", len(g["sizes"])) - 1
+        ]  # files of before were fitted to all
+        lines.append(
+            f"time against {g['axis']} {g['sizes'][0]}-{last}, {g['layer']}: exponent"
+            f" {g['exponent']} (wanted {g['wanted']})"
+        )
     if result["memory_growth"]:
         g = result["memory_growth"]
         lines.append(f"bytes per step against inputs and neurons: exponent {g['exponent']}")

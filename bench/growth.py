@@ -3,7 +3,8 @@ proportion is 1.
 
 Sizes double four times, all else fixed, from where the part that grows is most of a call: what does
 not grow with an axis (of I the scan of neurons, of T the states, of all the call itself) is some
-milliseconds. The values of one axis take turns.
+milliseconds. The values of one axis take turns. Which of them a slope is fitted to, and which slope
+is in proportion, is said here for all reports (`fitted`, `wanted`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from bench import cpu_rows, registry
 from bench.timing import interleaved
 
 BASE, AXES, RECURRENT = registry.BASE, registry.AXES, registry.RECURRENT
-NEURONS = (128, 256, 512, 1024)
+NEURONS = registry.SQUARE
 """Inputs and neurons of the layers whose memory per step is compared."""
 
 
@@ -28,33 +29,53 @@ def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
     return above / sum((a - mx) ** 2 for a in x)
 
 
+def slope(sizes: Sequence[float], values: Sequence[Any]) -> float | None:
+    """The `exponent`; None where a value is missing or nothing, or there are no two."""
+    if len(sizes) < 2 or any(not value or value <= 0 for value in values):
+        return None
+    return exponent(sizes, values)
+
+
+def wanted(axis: str, recurrent: bool) -> int:
+    """The exponent of a cost in proportion: J recurrent neurons have J^2 synapses."""
+    return 2 if recurrent and axis == "J" else 1
+
+
+def fitted(axis: str, recurrent: bool, sizes: Sequence[int]) -> int:
+    """How many of the rising `sizes` a slope is fitted to: of recurrent neurons those whose states
+    stay in a CPU's caches, else all."""
+    if recurrent and axis == "J":
+        return sum(size <= registry.CACHED_NEURONS for size in sizes)
+    return len(sizes)
+
+
 def time_axis(
     axis: str, sizes: Sequence[int], recurrent: bool, seconds: float, base: dict[str, int] = BASE
 ) -> dict[str, Any]:
-    """Forward and all gradients of a layer over the sizes of one axis. Recurrent: few inputs, and J
-    neurons have J^2 synapses, so the cost in proportion has exponent 2."""
+    """Forward and all gradients of a layer over the sizes of one axis; recurrent: one input."""
     runs = {}
     for size in sizes:
         at = base | {axis: size}
         inputs = 1 if recurrent else at["I"]
         runs[str(size)] = cpu_rows.our_layer(at["T"], at["B"], inputs, at["J"], recurrent)
     timings = interleaved(runs, seconds)
-    ms = [timings[str(size)].ms for size in sizes]
+    ms, count = [timings[str(size)].ms for size in sizes], fitted(axis, recurrent, sizes)
     return {
         "axis": axis,
         "layer": "recurrent" if recurrent else "feedforward",
         "sizes": list(sizes),
         "ms": ms,
-        "exponent": exponent(sizes, ms),
-        "wanted": 2.0 if recurrent and axis == "J" else 1.0,
+        "fitted": count,
+        "exponent": slope(sizes[:count], ms[:count]),
+        "wanted": wanted(axis, recurrent),
     }
 
 
-def memory(neurons: Sequence[int], B: int, slope: dict[str, Any]) -> dict[str, Any]:
-    """`slope` has the bytes that layers N -> N take for each further step. A term T I J would give
-    exponent 2."""
-    found = {"neurons": list(neurons), "B": B, **slope}
-    per_step = slope.get("bytes_per_step", [])
+def memory(neurons: Sequence[int], B: int, taken: dict[str, Any]) -> dict[str, Any]:
+    """`taken` has the bytes that layers N -> N take for each further step, None where the system
+    does not tell. A term T I J would give exponent 2."""
+    found = {"neurons": list(neurons), "B": B, **taken}
+    per_step = taken.get("bytes_per_step") or []
     if not per_step or min(per_step) <= 0:
         return found | {"exponent": None, "of_z_v_and_g": None}
     return found | {

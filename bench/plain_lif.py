@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,19 @@ SLOPE = 25.0
 
 Layer = tuple[Callable[[Tensor], Tensor], Sequence[nn.Parameter]]
 """Spikes of a sequence [T, B, I], and the weights: [J, I], recurrent also the recurrent ones."""
+
+
+class MakeLayer(Protocol):
+    """The layer of a library; `Missing` where the library is."""
+
+    def __call__(
+        self,
+        inputs: int,
+        outputs: int,
+        recurrent: bool,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> Layer: ...
 
 
 class Missing(Exception):
@@ -180,7 +193,7 @@ def norse_layer(
     return _stepped(linear, back, cell)
 
 
-LAYERS: dict[str, Callable[..., Layer]] = {
+LAYERS: dict[str, MakeLayer] = {
     "spikingjelly": spikingjelly_layer,
     "snntorch": snntorch_layer,
     "norse": norse_layer,

@@ -11,16 +11,12 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from bench.growth import exponent
+from bench import growth
 from bench.records import Record, rounded
 from bench.registry import OURS, PER_STEP
 
 RESULTS = Path(__file__).resolve().parent / "results"
-CACHED_NEURONS = 512
-"""Up to here the states of a recurrent layer stay in the caches of a CPU; exponents against its
-neurons are fitted so far."""
 
 
 class Refused(Exception):
@@ -106,8 +102,7 @@ def growths(result: Record) -> list[Record]:
     for group, rows in by_group.items():
         axis, form = re.fullmatch(r"growth with (\w), (\w+)", group).groups()  # type: ignore[union-attr]
         sizes = [row["work"][axis] for row in rows]
-        square = form == "recurrent" and axis == "J"
-        fitted = sum(n <= CACHED_NEURONS for n in sizes) if square else len(sizes)
+        fitted = growth.fitted(axis, form == "recurrent", sizes)
         ms, peaks = [row["ms"] for row in rows], [row.get("peak_bytes") for row in rows]
         found.append(
             {
@@ -117,9 +112,9 @@ def growths(result: Record) -> list[Record]:
                 "ms": ms,
                 "peaks": peaks,
                 "fitted": fitted,
-                "time": _slope(sizes[:fitted], ms[:fitted]),
-                "memory": _slope(sizes[:fitted], peaks[:fitted]),
-                "wanted": 2 if square else 1,
+                "time": growth.slope(sizes[:fitted], ms[:fitted]),
+                "memory": growth.slope(sizes[:fitted], peaks[:fitted]),
+                "wanted": growth.wanted(axis, form == "recurrent"),
             }
         )
     return found
@@ -136,14 +131,7 @@ def per_step(result: Record) -> Record | None:
         for N, of in peaks.items()
         if len(of) > 1
     }
-    slope = _slope(list(steps), list(steps.values()))
+    slope = growth.slope(list(steps), list(steps.values()))
     if slope is None:
         return None
     return {"sizes": list(steps), "bytes": list(steps.values()), "exponent": slope}
-
-
-def _slope(sizes: Sequence[float], values: Sequence[Any]) -> float | None:
-    """None where a value is missing or nothing."""
-    if len(sizes) < 2 or any(not value or value <= 0 for value in values):
-        return None
-    return exponent(sizes, values)

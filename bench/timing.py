@@ -3,24 +3,22 @@
 On a GPU (`measure`) the time between two CUDA events around each call, all calls queued in one go.
 Calls go round several sets of inputs, together larger than any L2 cache, as they would come in
 training. On a CPU (`interleaved`) wall-clock time of contenders that take turns, and the growth of
-the process (`resident_growth`).
+the process (`growth_and_ms`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
+
+from hetsyn_triton.studies import memory
 
 BEYOND_L2 = 128 << 20
 """Bytes of inputs that no L2 cache holds: it has 50 MB in an H100, 60 MB in an H200."""
@@ -209,28 +207,9 @@ def give_back_freed_memory() -> bool:
     return _mallopt(_MMAP_THRESHOLD, 1 << 16)
 
 
-def resident_growth(run: Callable[[], Any]) -> int:
-    """By how many bytes the process is larger at the peak of a call than before it.
-
-    Where the kernel does not let the peak be reset, the peak since the start is taken: too much
-    where something before was larger.
-    """
-    process = Path("/proc/self")
-    if not (process / "status").exists():
-        unit = 1 if sys.platform == "darwin" else 1024
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        run()
-        return unit * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-    with contextlib.suppress(OSError):
-        (process / "clear_refs").write_text("5")  # the peak starts anew
-    before = _status("VmRSS")
-    run()
-    return _status("VmHWM") - before
-
-
-def _status(field: str) -> int:
-    """Bytes in a field of /proc/self/status."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return 1024 * int(line.split()[1])
-    raise KeyError(field)
+def growth_and_ms(run: Callable[[], Any]) -> tuple[int | None, float]:
+    """By how many bytes the process is larger at the peak of a call than before it, None where the
+    system does not tell; and the milliseconds of that call."""
+    ms: list[float] = []
+    growth = memory.growth(lambda: ms.extend(_timed_cpu([run])))
+    return growth, ms[0]

@@ -13,7 +13,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench import cpu_rows, cpu_table, growth, plain_lif, timing, workloads
+from bench import (
+    cpu_memory,
+    cpu_rows,
+    cpu_table,
+    growth,
+    plain_lif,
+    registry,
+    stored,
+    timing,
+    workloads,
+)
 from hetsyn_triton import ops
 from hetsyn_triton.studies import memory
 from hetsyn_triton.surrogates import Triangular
@@ -146,6 +156,57 @@ def test_exponents() -> None:
     assert growth.memory(sizes, 8, {"reason": "out of memory"})["exponent"] is None
 
 
+def test_what_a_slope_is_fitted_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rule is one: measured by cpu.py and read from a file of `pytest --benchmark`."""
+    sizes = registry.RECURRENT["J"]
+    cached = [size for size in sizes if size <= registry.CACHED_NEURONS]
+    ms = {size: (size / 256) ** 2 * (1 if size in cached else 3) for size in sizes}
+    monkeypatch.setattr(cpu_rows, "our_layer", lambda T, B, inputs, J, recurrent: J)
+    monkeypatch.setattr(
+        growth,
+        "interleaved",
+        lambda runs, seconds: {n: timing.Timing(ms[J], 0, 0, 1, 1, None) for n, J in runs.items()},
+    )
+    measured = growth.time_axis("J", sizes, True, 1.0)
+    rows = [
+        {"group": "growth with J, recurrent", "work": {"J": size}, "ms": ms[size]} for size in sizes
+    ]
+    (read,) = stored.growths({"rows": rows})
+    assert measured["fitted"] == read["fitted"] == len(cached) < len(sizes)
+    assert measured["exponent"] == pytest.approx(2)
+    assert measured["exponent"] == read["time"]
+    assert measured["wanted"] == read["wanted"] == 2
+    assert growth.fitted("J", False, sizes) == growth.fitted("T", True, sizes) == len(sizes)
+
+
+@pytest.mark.parametrize("fitted", [{}, {"fitted": 2}])
+def test_the_text_says_what_was_fitted(fitted: dict[str, int]) -> None:
+    """A file of before `fitted` was stored had all sizes in its slope."""
+    file = next((ROOT / "bench/results").glob("cpu-*.json"))
+    result = json.loads(file.read_text(encoding="utf-8"))
+    result["growth"][-1] |= {"sizes": [256, 512, 1024], "exponent": 1.5, "wanted": 2, **fitted}
+    last = 512 if fitted else 1024
+    line = f"time against J 256-{last}, recurrent: exponent 1.5 (wanted 2)"
+    assert line in cpu_table.text(result).splitlines()
+
+
+def test_growth_that_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The call is made all the same, once, and timed."""
+
+    def refused(*_: Any, **__: Any) -> int:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "write_text", refused)
+    made: list[int] = []
+    found, ms = timing.growth_and_ms(lambda: made.append(time.sleep(0.01) or 1))
+    assert (found, made) == (None, [1])
+    assert 10 <= ms < 1000
+    monkeypatch.setattr(timing, "give_back_freed_memory", lambda: True)  # not in this process
+    slope = cpu_memory.slope(1, 1, 2, 3)
+    assert slope == {"peaks": [[None, None]], "bytes_per_step": None}
+    assert growth.memory([3], 1, slope)["exponent"] is None
+
+
 @pytest.mark.parametrize("operator", ops.OPERATORS)
 def test_operators_are_fed_all_they_take(operator: str) -> None:
     """With other sizes everywhere, so that no two can be mixed up."""
@@ -184,7 +245,7 @@ def test_growth_is_seen_at_its_peak() -> None:
     first call also brings in pages of code and starts threads, some 3 MB."""
     code = (
         "import torch\nfrom bench import timing\ntiming.give_back_freed_memory()\n"
-        "print(timing.resident_growth(lambda: torch.ones(32 << 20).sum().item()))"
+        "print(timing.growth_and_ms(lambda: torch.ones(32 << 20).sum().item())[0])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert int(done.stdout) == pytest.approx(128 << 20, rel=0.1), done.stderr

@@ -2,6 +2,7 @@
 what is stored of it and what the documents say."""
 
 import importlib.util
+import inspect
 import json
 import os
 import re
@@ -195,6 +196,13 @@ def test_growth_of_what_is_stored() -> None:
 
 
 # -- who takes part --------------------------------------------------------------------------------
+
+
+def test_plain_layers_are_made_alike() -> None:
+    """Of whichever library, a layer takes the same arguments, with the same defaults."""
+    _, *wanted = inspect.signature(plain_lif.MakeLayer.__call__).parameters.values()
+    for make in plain_lif.LAYERS.values():
+        assert list(inspect.signature(make).parameters.values()) == wanted
 
 
 def test_entries_have_names_of_their_own() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -23,7 +23,8 @@ SELECTIONS = {
 
 
 class RichReporter(Reporter):
-    """A bar with loss, score and time left on a terminal; a line per epoch elsewhere."""
+    """A bar on a terminal, of files to prepare and then of steps, with loss, score and time left; a
+    line per epoch elsewhere."""
 
     def __init__(self, console: Console, resumed: Path | None = None) -> None:
         self.console = console
@@ -51,6 +52,26 @@ class RichReporter(Reporter):
         kind = "recurrent" if config.recurrent else "feedforward"
         what = f"{config.task}: {kind} {config.model} network, {layers} hidden neurons"
         self.console.print(Text(f"{what}, seed {config.seed}, into {folder}"), soft_wrap=True)
+
+    def preparing(self, what: str, done: int, total: int) -> None:
+        interrupts.raise_if_asked()
+        if not self.console.is_terminal:  # the log says once that it takes a while
+            return
+        if self.bar is None:
+            self.bar = Progress(
+                TextColumn(what),
+                MofNCompleteColumn(),
+                BarColumn(bar_width=None),
+                TimeRemainingColumn(compact=True),
+                TextColumn("left"),
+                console=self.console,
+                expand=True,
+            )
+            self.bar.add_task("", total=total)
+            self.bar.start()
+        self.bar.update(self.bar.task_ids[0], completed=done)
+        if done == total:
+            self.close()
 
     def started(self, config: TrainConfig, folder: Path, steps: int, done: int) -> None:
         interrupts.raise_if_asked()
@@ -99,6 +120,8 @@ class RichReporter(Reporter):
     def finished(self, summary: dict[str, Any], folder: Path) -> None:
         title = f"{summary['task']}, {summary['model']}: test, by how the epoch was chosen"
         self.console.print(selection_table(title, summary["selection"]))
+        if summary["no_validation"] is not None:
+            self.console.print(Text(summary["no_validation"]), soft_wrap=True)
         unit = task_class(summary["task"]).time_unit
         table = Table(title=f"time constants ({unit}): the three quartiles")
         for heading in ("synapses", "before training", "after training"):
@@ -107,7 +130,10 @@ class RichReporter(Reporter):
             table.add_row(name, *(_quartiles(taus[when]) for when in ("before", "after")))
         self.console.print(table)
         seconds = summary["seconds_training"]
-        self.console.print(Text(f"{summary['parameters']} parameters, trained in {seconds} s"))
+        compiling = summary["seconds_compiling"]
+        also = f"; compiling CPU kernels took {compiling} s of this process" if compiling else ""
+        trained = f"{summary['parameters']} parameters, trained in {seconds} s{also}"
+        self.console.print(Text(trained), soft_wrap=True)
         self.console.print(Text(f"Everything is in {folder}"), soft_wrap=True)
 
     def note(self, line: str) -> None:

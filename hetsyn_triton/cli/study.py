@@ -12,6 +12,8 @@ from hetsyn_triton.studies import StudyReporter, StudyResult, run_study
 from hetsyn_triton.studies.base import Cell, Row, Study
 from hetsyn_triton.studies.catalogue import study_class
 from hetsyn_triton.studies.folder import PICTURE, TABLE_CSV
+from hetsyn_triton.studies.tables import cell, columns
+from hetsyn_triton.studies.words import in_words
 from hetsyn_triton.training import ConfigError
 
 from . import interrupts
@@ -149,24 +151,13 @@ class RichStudyReporter(StudyReporter):
 def _table(study: Study, rows: list[Row]) -> Table:
     """The study's table: a mean with its deviation in one column."""
     table = Table(title=f"{study.title} ({study.settings.size})")
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    shown = [n for n in columns if not n.endswith("_deviation") and n != "size"]
+    shown, numeric = columns(rows), _numeric(rows)
     for name in shown:
-        table.add_column(
-            name.replace("_", " "), justify="right" if name in _numeric(rows) else "left"
-        )
+        table.add_column(in_words(name), justify="right" if name in numeric else "left")
     for row in rows[:LINES]:
-        table.add_row(*(_cell(row, name) for name in shown))
+        table.add_row(*(cell(row, name) for name in shown))
     return table
 
 
 def _numeric(rows: list[Row]) -> set[str]:
     return {name for row in rows for name, value in row.items() if isinstance(value, (int, float))}
-
-
-def _cell(row: Row, name: str) -> str:
-    value, deviation = row.get(name), row.get(f"{name}_deviation")
-    if value is None:
-        return "-"
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return text if deviation is None else f"{text} ± {deviation:.2g}"

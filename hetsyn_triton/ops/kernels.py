@@ -5,6 +5,7 @@ Nothing here imports Triton or Numba: a kernel's file is imported when its opera
 
 import importlib
 import importlib.util
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -104,6 +105,13 @@ def _usable(kernels: Kernels) -> bool:
     if reason is not None:
         warnings.warn(f"{reason}; the closed forms run instead", RuntimeWarning, stacklevel=2)
     return reason is None
+
+
+def seconds_compiling() -> float:
+    """Seconds that this process has spent compiling CPU kernels so far; none for those read from
+    disk."""
+    compiling = sys.modules.get("hetsyn_triton.kernels.cpu.compiling")  # there once one is called
+    return 0.0 if compiling is None else float(compiling.seconds_compiling())
 
 
 def implementation(kernels: Kernels, operator: str) -> Callable[..., Any]:

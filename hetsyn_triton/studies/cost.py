@@ -12,10 +12,10 @@ from torch import Tensor
 from hetsyn_triton.modules import MODELS, SpikingNetwork, make_network
 from hetsyn_triton.optim import clamp_decays_, parameter_groups
 from hetsyn_triton.tasks.seeds import seeded_generator
+from hetsyn_triton.training.machine import cpu_name
 from hetsyn_triton.training.threads import on_threads
 
 from .base import Cell, Finished, Place, Row, Study
-from .machine import cpu_name
 from .memory import growth, in_a_process, kept_for_backward
 from .networks import form
 from .options import integer, integers, names

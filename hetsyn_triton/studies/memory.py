@@ -2,7 +2,6 @@
 
 import gc
 import multiprocessing
-import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -21,21 +20,20 @@ def in_a_process(function: Callable[..., Result], *arguments: Any) -> Result:
 
 
 def growth(call: Callable[[], object]) -> int | None:
-    """By how many bytes the process is larger at the peak of `call` than before it.
+    """By how many bytes the process is larger at the peak of `call`, which is made once, than
+    before it.
 
     None where the system does not tell, or does not let the peak be reset (Linux does both).
     """
-    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
     gc.collect()
-    if not status.exists() or not os.access(reset, os.W_OK):
-        return None
     try:
-        reset.write_text("5")  # the peak begins anew
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        before = _status("VmRSS")
     except OSError:
+        call()
         return None
-    before = _status(status, "VmRSS")
     call()
-    return _status(status, "VmHWM") - before
+    return _status("VmHWM") - before
 
 
 def kept_for_backward(forward: Callable[[], Tensor], known: Iterable[Tensor] = ()) -> int:
@@ -57,7 +55,9 @@ def kept_for_backward(forward: Callable[[], Tensor], known: Iterable[Tensor] = (
     return sum(storages.values())
 
 
-def _status(path: Path, field: str) -> int:
+def _status(field: str) -> int:
+    """Bytes in a field of /proc/self/status."""
+    path = Path("/proc/self/status")
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith(f"{field}:"):
             return 1024 * int(line.split()[1])

@@ -4,7 +4,6 @@
 copies alone.
 """
 
-import datetime
 import hashlib
 import json
 import shlex
@@ -18,7 +17,6 @@ from hetsyn_triton.training.folder import CONFIG, LEARNING_CURVE, METRICS, SUMMA
 from hetsyn_triton.training.restore import MOVABLE
 
 from .folder import PICTURE, STUDY, TABLE_CSV, read_study
-from .machine import cpu_name
 
 STORED = "results"  # the folder of the copies, beside results.md
 
@@ -101,8 +99,6 @@ def _run(folder: Path) -> tuple[dict[str, Any], str]:
             if f"{part}_{score}" in record:
                 point[part] = record[f"{part}_{score}"]
         curve.append(point)
-    written = (folder / SUMMARY).stat().st_mtime
-    when = datetime.datetime.fromtimestamp(written, datetime.timezone.utc)
     kept = {name: value for name, value in config.items() if name not in MOVABLE}
     values = {
         "kind": "run",
@@ -114,11 +110,12 @@ def _run(folder: Path) -> tuple[dict[str, Any], str]:
         "selection": summary["selection"],
         "curve": curve,
         "environment": {
-            "date": when.strftime("%Y-%m-%d"),
-            "cpu": cpu_name(),
-            "device": config["device"],
+            "date": None,  # of runs trained before it was recorded
+            "cpu": None,
             **{name: value for name, value in summary["environment"].items() if value is not None},
+            "device": config["device"],
         },
+        "sessions": summary.get("sessions", []),
     }
     of = kept if config["device"] == "cpu" else {**kept, "device": config["device"]}
     parts = ["run", config["task"], config["model"], f"s{config['seed']}", digest(of)]

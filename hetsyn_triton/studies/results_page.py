@@ -13,11 +13,13 @@ from .catalogue import STUDIES
 from .networks import form
 from .results import STORED, digest
 from .statistics import mean_and_deviation
-from .words import in_words, is_share
+from .tables import cell, columns
+from .words import in_words
 
 PAGE = "results.md"
 REMARKS = "remarks.md"
 NOT_MEASURED = "Not measured."
+NOT_RECORDED = "not recorded"
 TASKS = {
     "pattern-generation": "Pattern generation",
     "delayed-match": "Delayed match-to-sample",
@@ -36,8 +38,10 @@ results FOLDER...` adds run and study folders first.
 
 Means ± standard deviation over seeds. *Last epoch* is the test result after the last epoch;
 *validation-selected* that of the epoch with the best held-out score; *test-selected* that of the
-best test epoch, which the test samples themselves chose: it is no held-out result. "SMALL" marks
-a study of fewer seeds or shorter training than the paper's.
+best test epoch, which the test samples themselves chose: it is no held-out result. Of the three a
+"-" marks what a run does not have: validation-selected where no samples were held out of training,
+test-selected where the test was measured at the end alone. "SMALL" marks a study of fewer seeds or
+shorter training than the paper's.
 """
 
 
@@ -137,7 +141,8 @@ def _runs(runs: dict[str, dict[str, Any]]) -> list[str]:
             parts.append(f"{_table(_by_epoch(values))}\n")
             parts.append(f"![learning curve]({STORED}/{stem}.png)\n")
         several = f" and {len(members) - 1} more seeds" if len(members) > 1 else ""
-        parts.append(f"`{values['command']}`{several}: {_where(values['environment'])}.\n")
+        where = dict.fromkeys(_trained(values) for _, values in members)
+        parts.append(f"`{values['command']}`{several}: {'; '.join(where)}.\n")
     return parts
 
 
@@ -158,8 +163,9 @@ def _run_row(members: Sequence[dict[str, Any]]) -> Row:
         ("test", "test-selected"),
     ):
         values = [m["selection"][kind]["test"][score] for m in members if m["selection"][kind]]
+        name = f"{title} {score}"
+        row[name] = None  # a column that is empty says that there is no such result
         if len(values) == len(members):
-            name = f"{title} {score}"
             row[name], row[f"{name}_deviation"] = mean_and_deviation(values)
     row["hours"] = mean_and_deviation([m["curve"][-1]["hours"] for m in members])[0]
     return row
@@ -196,6 +202,19 @@ def _named(values: dict[str, Any]) -> str:
     return f"{config['model']}, {kind}, {'-'.join(map(str, config['hidden']))} hidden neurons"
 
 
+def _trained(values: dict[str, Any]) -> str:
+    """Where and when a run was trained: its last part, then those before."""
+    where, sessions = _where(values["environment"]), values.get("sessions")
+    if sessions is None:
+        return f"{where} (machine noted when the run was collected)"
+    if not sessions:
+        return where
+    earlier = [f"{s.get('gpu', s['cpu'])}, {s['date']}" for s in sessions[:-1]]
+    if sessions[0]["step"] > 0:
+        earlier.insert(0, f"{NOT_RECORDED} up to step {sessions[0]['step']}")
+    return f"{where} (before: {'; '.join(dict.fromkeys(earlier))})" if earlier else where
+
+
 def _where(environment: dict[str, Any]) -> str:
     """The machine, the versions and the date of a figure."""
     gpu = f" and {environment['gpu']}" if "gpu" in environment else ""
@@ -205,34 +224,16 @@ def _where(environment: dict[str, Any]) -> str:
     )  # fmt: skip
     device = environment.get("device", "cpu")
     on = "" if device == "cpu" else f", on {device}"
-    machine = f"{environment['cpu']}, {environment['cores']} cores{gpu}{on}"
-    return f"{machine}; {versions}; {environment['date']}"
+    cpu = environment["cpu"] or f"CPU {NOT_RECORDED}"
+    date = environment["date"] or f"date {NOT_RECORDED}"
+    return f"{cpu}, {environment['cores']} cores{gpu}{on}; {versions}; {date}"
 
 
 def _table(rows: Iterable[Row]) -> str:
     """A Markdown table; a mean and its deviation share a column."""
     rows = list(rows)
-    columns = [
-        name
-        for name in dict.fromkeys(name for row in rows for name in row)
-        if not name.endswith("_deviation") and name not in ("size", "part")
-    ]
-    lines = [
-        "| " + " | ".join(in_words(name) for name in columns) + " |",
-        "|" + "---|" * len(columns),
-    ]
+    names = [name for name in columns(rows) if name != "part"]
+    lines = ["| " + " | ".join(map(in_words, names)) + " |", "|" + "---|" * len(names)]
     for row in rows:
-        lines.append("| " + " | ".join(_cell(row, name) for name in columns) + " |")
+        lines.append("| " + " | ".join(cell(row, name) for name in names) + " |")
     return "\n".join(lines)
-
-
-def _cell(row: Row, name: str) -> str:
-    value, deviation = row.get(name), row.get(f"{name}_deviation")
-    if value is None:
-        return "-"
-    if not isinstance(value, float):
-        return str(value)
-    if is_share(name):
-        text = f"{100 * value:.2f}"
-        return f"{text} %" if deviation is None else f"{text} ± {100 * deviation:.2f} %"
-    return f"{value:.4g}" if deviation is None else f"{value:.4g} ± {deviation:.2g}"

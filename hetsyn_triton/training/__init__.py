@@ -2,9 +2,10 @@
 
 from .config import TrainConfig, default_config
 from .errors import CheckpointError, ConfigError, NonFiniteError, RanksError, RunFolderError
+from .machine import environment
 from .measure import format_metric
 from .reporting import Reporter
-from .runs import Run, environment, evaluate, load_run, resume, train
+from .runs import Run, evaluate, load_run, resume, train
 
 __all__ = [
     "CheckpointError",

@@ -3,7 +3,7 @@
 import io
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,10 @@ class Checkpoint:
 
     `epoch` whole epochs are done, and `batch` batches of the next; `sums` are that epoch's running
     totals, `history` the metrics lines of the whole epochs. `best` has the "epoch" and the "model"
-    of the best validation epoch, None where nothing is held out or no epoch is whole. The learning
-    rate is a function of the number of steps and random numbers of the seed, so neither has a state
-    of its own.
+    of the best validation epoch, None where nothing is held out or no epoch is whole. `sessions`
+    has a line for each process that trained: the "step" it went on from, machine, versions and
+    date; none of what was trained before they were recorded. The learning rate is a function of the
+    number of steps and random numbers of the seed, so neither has a state of its own.
     """
 
     config: dict[str, Any]
@@ -37,6 +38,7 @@ class Checkpoint:
     sums: dict[str, float]
     history: list[dict[str, Any]]
     best: dict[str, Any] | None
+    sessions: list[dict[str, Any]] = field(default_factory=list)
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -99,6 +101,11 @@ def _check_content(path: Path, checkpoint: Checkpoint) -> None:
             "a line of finite numbers for each of its epochs",
         ),
         ("best", _best(checkpoint.best), "nothing, or the epoch and the model of the best one"),
+        (
+            "sessions",
+            isinstance(checkpoint.sessions, list) and all(map(_session, checkpoint.sessions)),
+            "the step and the machine of each",
+        ),
     ):
         if not right:
             got = repr(getattr(checkpoint, name))
@@ -148,6 +155,15 @@ def _record(value: Any, epoch: int) -> bool:
     required = {"epoch", "step", "lr", "seconds", "train_loss"}
     return (
         _named(value) and required <= value.keys() and _numbers(value) and value["epoch"] == epoch
+    )
+
+
+def _session(value: Any) -> bool:
+    return (
+        _named(value)
+        and _json(value)
+        and _count(value.get("step"))
+        and all(isinstance(value.get(name), str) for name in ("date", "cpu"))
     )
 
 

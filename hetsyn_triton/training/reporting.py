@@ -9,6 +9,9 @@ from .config import TrainConfig
 class Reporter:
     """Says nothing. Override what should be shown."""
 
+    def preparing(self, what: str, done: int, total: int) -> None:
+        """Before training `what` is done to the data: `done` of `total` pieces so far."""
+
     def started(self, config: TrainConfig, folder: Path, steps: int, done: int) -> None:
         """Training begins: `done` of `steps` steps were made before."""
 

@@ -1,12 +1,9 @@
 """Runs from Python: train, resume, load and evaluate."""
 
-import os
-import platform
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,9 @@ from torch import Tensor
 from hetsyn_triton.extras import require_extra
 from hetsyn_triton.files import write_json
 from hetsyn_triton.modules import SpikingNetwork
+from hetsyn_triton.ops.kernels import seconds_compiling
 from hetsyn_triton.tasks import SPLITS, Task
+from hetsyn_triton.tasks.watching import watched
 
 from .build import build_network, build_task
 from .checkpoint import read_checkpoint
@@ -36,11 +35,12 @@ from .folder import (
     check_writable,
     free_folder,
 )
+from .machine import environment
 from .measure import measure_split
 from .parallel import Ranks, joined_ranks
 from .reporting import Reporter
 from .restore import check_best, check_same_run, load_weights
-from .selection import selection
+from .selection import selection, why_no_validation
 from .threads import on_threads
 from .timeconstants import quartiles, time_constants
 from .trainer import Trainer
@@ -80,19 +80,20 @@ def train(
     Under `torchrun` its processes share the work of each batch; the first one writes the folder.
     """
     config = default_config(config) if isinstance(config, str) else config
+    reporter = reporter or Reporter()
     wanted = None if out is None else Path(out)
     with joined_ranks() as ranks, on_threads(config.threads), ExitStack() as held:
         with ranks.together():
             if ranks.first:
                 _require_pictures(pictures)
                 check_new_folder(wanted or free_folder(config))
-            trainer = Trainer(config, ranks)
+            trainer = _prepared(config, ranks, reporter)
         with ranks.together():
             folder = None
             if ranks.first:
                 folder = held.enter_context(claim_new_folder(wanted, config))
                 write_json(folder / CONFIG, config.to_json())
-        return _complete(trainer, _shared(ranks, folder), reporter or Reporter(), pictures)
+        return _complete(trainer, _shared(ranks, folder), reporter, pictures)
 
 
 def resume(
@@ -108,7 +109,7 @@ def resume(
     if not where the run read it before. RunFolderError where another process works on the run.
     Under `torchrun` as in `train`; the number of processes need not be that of before.
     """
-    folder = Path(path)
+    folder, reporter = Path(path), reporter or Reporter()
     with joined_ranks() as ranks, ExitStack() as held:
         with ranks.together():
             if ranks.first:
@@ -119,13 +120,13 @@ def resume(
                 check_writable(folder)
                 held.enter_context(claim_run_folder(folder))
         with ranks.together():  # what a killed writer left is gone
-            trainer = Trainer(config, ranks)
+            trainer = _prepared(config, ranks, reporter)
             checkpoint = folder / CHECKPOINT
             if checkpoint.exists():
                 trainer.restore(checkpoint, read_checkpoint(checkpoint, trainer.device))
             elif (folder / METRICS).exists():
                 raise CheckpointError(f"there is no checkpoint {checkpoint}")
-        return _complete(trainer, folder, reporter or Reporter(), pictures)
+        return _complete(trainer, folder, reporter, pictures)
 
 
 def load_run(
@@ -180,8 +181,16 @@ def evaluate(run: Run | str | Path, split: str = "test") -> dict[str, float]:
     return values
 
 
+def _prepared(config: TrainConfig, ranks: Ranks, reporter: Reporter) -> Trainer:
+    """The run with its data read, of which the first rank's reporter hears."""
+    if not ranks.first:
+        return Trainer(config, ranks)
+    with watched(reporter.preparing):
+        return Trainer(config, ranks)
+
+
 def _complete(trainer: Trainer, folder: Path, reporter: Reporter, pictures: bool) -> Run:
-    began = time.monotonic()
+    began, compiled = time.monotonic(), seconds_compiling()
     ranks = trainer.ranks
     reporter = reporter if ranks.first else Reporter()
     trainer.fit(folder, reporter)
@@ -198,7 +207,9 @@ def _complete(trainer: Trainer, folder: Path, reporter: Reporter, pictures: bool
     if pictures:
         _draw(run, test, before, after)
     summary = _summary(run, test, before, after, time.monotonic() - began)
-    summary |= {"selection": chosen, "processes": ranks.size}
+    summary["seconds_compiling"] = round(seconds_compiling() - compiled, 1)
+    summary["no_validation"] = why_no_validation(run.task, chosen)
+    summary |= {"selection": chosen, "processes": ranks.size, **_where(trainer)}
     write_json(folder / SUMMARY, summary)
     reporter.finished(summary, folder)
     return run
@@ -241,19 +252,19 @@ def _summary(
             }
             for name in after
         },
-        "environment": environment(),
     }
 
 
-def environment() -> dict[str, Any]:
-    """Versions and the number of threads, which together with the seed fix the result."""
-    names = ("hetsyn-triton", "torch", "triton", "numba", "numpy")
-    return {
-        "python": platform.python_version(),
-        **{name: _version(name) for name in names},
-        "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
-    }
+def _where(trainer: Trainer) -> dict[str, Any]:
+    """The parts the run was trained in, and the environment of the last of them.
+
+    Of a run trained before parts were recorded the environment is this process's, and names no
+    machine.
+    """
+    if not trainer.sessions:
+        return {"environment": environment(), "sessions": []}
+    last = {name: value for name, value in trainer.sessions[-1].items() if name != "step"}
+    return {"environment": last, "sessions": trainer.sessions}
 
 
 def _read_config(folder: Path, data_dir: str | None, device: str | None) -> TrainConfig:
@@ -282,13 +293,6 @@ def _shared(ranks: Ranks, folder: Path | None) -> Path:
 
 def _json_number(value: float) -> float | str:
     return value if value < float("inf") else "infinite"
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def _require_pictures(pictures: bool) -> None:

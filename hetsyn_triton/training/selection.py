@@ -61,6 +61,17 @@ def selection(
     return chosen
 
 
+def why_no_validation(task: Task, chosen: dict[str, Any]) -> str | None:
+    """Why a run has no validation-selected result, and how it would; None where it has."""
+    if chosen["validation"] is not None:
+        return None
+    line = "No validation-selected result: no samples were held out of training"
+    option = task.options.get("validation")
+    return (
+        line if option is None else f"{line} (--set validation=N holds some out: {option.expected})"
+    )
+
+
 def _measure(
     task: Task, network: SpikingNetwork, weights: dict[str, Tensor], ranks: Ranks
 ) -> dict[str, float]:

@@ -18,6 +18,7 @@ from .checkpoint import Checkpoint, save_checkpoint
 from .config import TrainConfig
 from .finite import check_gradients, clip_gradients, step_checked
 from .folder import CHECKPOINT, METRICS
+from .machine import provenance
 from .measure import Means, measure, measure_split
 from .parallel import ALONE, Ranks
 from .reporting import Reporter
@@ -48,6 +49,7 @@ class Trainer:
         self.means = Means()
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None  # epoch and model of the best validation epoch
+        self.sessions: list[dict[str, Any]] = []
 
     @property
     def step(self) -> int:
@@ -70,6 +72,7 @@ class Trainer:
         self.means = Means(checkpoint.sums)
         self.history = checkpoint.history
         self.best = checkpoint.best
+        self.sessions = checkpoint.sessions
 
     def save(self, folder: Path) -> None:
         """Write the checkpoint, on the first rank."""
@@ -84,6 +87,7 @@ class Trainer:
             sums=self.means.sums,
             history=self.history,
             best=self.best,
+            sessions=self.sessions,
         )
         save_checkpoint(folder / CHECKPOINT, checkpoint)
 
@@ -94,6 +98,8 @@ class Trainer:
             write_json_lines(folder / METRICS, self.history)
         reporter.started(self.config, folder, self.steps, self.step)
         cuda = [self.device] if self.device.type == "cuda" else []
+        if self.epoch < self.config.epochs:  # a complete run is only tested here
+            self.sessions.append({"step": self.step, **provenance(cuda)})
         with torch.random.fork_rng(cuda):  # dropout draws from PyTorch's own generators
             while self.epoch < self.config.epochs:
                 record = self._epoch(folder, reporter)

@@ -6,7 +6,8 @@ folder, in a folder named by a digest of all sources here: Numba itself looks on
 the kernel, not at what it calls. Where that folder cannot be written, kernels are compiled in each
 process anew.
 
-The first compilation in a process is announced by a warning of the logger `hetsyn_triton`.
+The first compilation in a process is announced by a warning of the logger `hetsyn_triton`;
+`seconds_compiling` says how long all took.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import logging
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -96,18 +98,24 @@ def cache_folder() -> Path | None:
     return folder
 
 
-class _Announcement(event.Listener):
-    """Says once per process that kernels are being compiled, and where they are kept."""
+class _Compilations(event.Listener):
+    """Says once per process that kernels are being compiled, and where they are kept; and adds up
+    how long it takes. Numba compiles under one lock, so no two threads are in here."""
 
     said = False
+    seconds = 0.0
+    depth = 0  # what a kernel calls is compiled within the kernel
+    began = 0.0
 
     def on_start(self, event: Any) -> None:
-        function = getattr(event.data["dispatcher"], "py_func", None)
-        module = getattr(function, "__module__", None) or ""
-        ours = module.startswith(__package__)
-        if self.said or not ours:
+        if not _is_ours(event):
             return
-        _Announcement.said = True
+        if self.depth == 0:
+            self.began = time.perf_counter()
+        self.depth += 1
+        if self.said:
+            return
+        self.said = True
         folder = cache_folder()
         kept = (
             f"each once, kept in {folder}" if folder else "in every process: no folder to keep them"
@@ -115,7 +123,24 @@ class _Announcement(event.Listener):
         logger.warning("hetsyn_triton: compiling CPU kernels (%s)", kept)
 
     def on_end(self, event: Any) -> None:
-        pass
+        if not _is_ours(event):
+            return
+        self.depth -= 1
+        if self.depth == 0:
+            self.seconds += time.perf_counter() - self.began
 
 
-event.register("numba:compile", _Announcement())
+def _is_ours(event: Any) -> bool:
+    function = getattr(event.data["dispatcher"], "py_func", None)
+    module = getattr(function, "__module__", None) or ""
+    return module.startswith(__package__)
+
+
+_compilations = _Compilations()
+event.register("numba:compile", _compilations)
+
+
+def seconds_compiling() -> float:
+    """Seconds that this process has spent compiling kernels so far; none for those read from
+    disk."""
+    return _compilations.seconds

@@ -6,13 +6,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
 import numba
 import numpy as np
 import pytest
+from numba.core import event
 
 from hetsyn_triton.kernels.cpu import compiling
+from hetsyn_triton.ops.kernels import seconds_compiling
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 200
@@ -216,3 +219,43 @@ def test_functions_of_others_are_not_announced(caplog: pytest.LogCaptureFixture)
     space["function"].__module__ = None
     assert numba.njit(space["function"])(1) == 2
     assert not caplog.records
+
+
+# -- how long compiling took -----------------------------------------------------------------------
+
+
+def ours() -> FunctionType:
+    """A function that counts as one of the kernels' own."""
+    function = FunctionType(doubled.__code__, globals())
+    function.__module__ = f"{compiling.__package__}.none"
+    return function
+
+
+def test_what_is_compiled_takes_time_and_what_is_read_takes_none(folder: Path) -> None:
+    def added() -> float:
+        before, values = seconds_compiling(), np.arange(5, dtype=np.float32)
+        compiling.kernel(ours())(values, values.copy())
+        return seconds_compiling() - before
+
+    assert added() > 0
+    assert added() == 0
+
+
+def test_a_part_compiled_within_a_kernel_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter((1.0, 4.0))  # asked where the kernel begins and ends, and nowhere between
+    monkeypatch.setattr(compiling, "time", SimpleNamespace(perf_counter=lambda: next(seconds)))
+    before = seconds_compiling()
+
+    def compiled(function: Any) -> Any:
+        details = {"dispatcher": SimpleNamespace(py_func=function)}
+        return event.trigger_event("numba:compile", data=details)
+
+    with compiled(doubled), compiled(ours()), compiled(ours()):
+        pass
+    assert seconds_compiling() - before == 3
+
+
+def test_asking_for_the_time_imports_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, compiling.__name__)
+    assert seconds_compiling() == 0
+    assert compiling.__name__ not in sys.modules

@@ -76,6 +76,33 @@ def test_folders_become_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert (docs / "results.md").read_text(encoding="utf-8") == text
 
 
+def test_a_selection_that_is_not_there_is_marked(tmp_path: Path) -> None:
+    """Of a task whose runs all lack it, as well."""
+    source = next((ROOT / "docs/results").glob("run-fsdd-*.json"))
+    values = json.loads(source.read_text(encoding="utf-8"))
+    assert values["selection"]["validation"] is None
+
+    def shown() -> list[tuple[str, str]]:
+        (tmp_path / source.name).write_text(json.dumps(values))
+        table = [line for line in page(tmp_path).splitlines() if line.startswith("|")]
+        head, row = (line.strip("| ").split(" | ") for line in (table[0], table[2]))
+        return [(name, cell) for name, cell in zip(head, row, strict=True) if "accuracy" in name]
+
+    accuracy = {
+        kind: f"{100 * values['selection'][kind]['test']['accuracy']:.2f} %"
+        for kind in ("last", "test")
+    }
+    last = ("last epoch accuracy", accuracy["last"])
+    assert shown() == [
+        last, ("validation-selected accuracy", "-"), ("test-selected accuracy", accuracy["test"])
+    ]  # fmt: skip
+    values["selection"]["test"] = None
+    values["selection"]["validation"] = values["selection"]["last"]
+    assert shown() == [
+        last, ("validation-selected accuracy", accuracy["last"]), ("test-selected accuracy", "-")
+    ]  # fmt: skip
+
+
 @pytest.mark.usefixtures("echo")
 def test_what_is_no_result_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="expected a run or study folder"):
@@ -104,6 +131,62 @@ def test_a_run_of_a_gpu_is_recorded_without_one(
     lines = page(tmp_path / "docs/results").splitlines()
     assert sum(line.startswith("| hetsyn |") for line in lines) == 2  # no mean of two devices
     assert sum("cores, on cuda; " in line for line in lines) == 1
+
+
+@pytest.mark.usefixtures("echo")
+def test_the_machine_is_that_of_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hetsyn_triton.training.machine.cpu_name", lambda: "Trainer 3000")
+    train(default_config("echo"), tmp_path / "run", pictures=False)
+    monkeypatch.setattr("hetsyn_triton.training.machine.cpu_name", lambda: "Collector 7")
+    path, docs = tmp_path / "run/summary.json", tmp_path / "docs"
+    summary = json.loads(path.read_text())
+    summary["environment"]["date"] = summary["sessions"][0]["date"] = "2001-02-03"
+
+    def shown(**changes: Any) -> str:
+        path.write_text(json.dumps({**summary, **changes}))
+        collect(tmp_path / "run", docs)
+        text = page(docs / "results")
+        return text[text.index("`hetsyn train echo") :].split("\n")[0]
+
+    assert ": Trainer 3000, " in shown()
+    assert shown().endswith("; 2001-02-03.")
+    earlier = {**summary["sessions"][0], "cpu": "Older 1", "date": "2001-02-02"}
+    last = {**summary["sessions"][0], "step": 2}
+    assert shown(sessions=[earlier, last]).endswith("; 2001-02-03 (before: Older 1, 2001-02-02).")
+    assert shown(sessions=[last]).endswith("; 2001-02-03 (before: not recorded up to step 2).")
+    of_before = {n: v for n, v in summary["environment"].items() if n not in ("cpu", "date")}
+    del summary["sessions"]
+    text = shown(environment=of_before)
+    assert ": CPU not recorded, " in text
+    assert text.endswith("; date not recorded.")
+
+
+@pytest.mark.usefixtures("echo")
+def test_seeds_of_several_machines_name_them_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed, cpu in enumerate(("One", "Two", "One")):
+        monkeypatch.setattr("hetsyn_triton.training.machine.cpu_name", lambda cpu=cpu: cpu)
+        train(default_config("echo", seed=seed), tmp_path / f"{seed}", pictures=False)
+        collect(tmp_path / f"{seed}", tmp_path / "docs")
+    text = page(tmp_path / "docs/results")
+    line = text[text.index("`hetsyn train echo") :].split("\n")[0]
+    assert "and 2 more seeds: One, " in line
+    assert line.count("One, ") == line.count("; Two, ") == 1
+
+
+def test_a_copy_of_before_says_when_its_machine_was_noted(tmp_path: Path) -> None:
+    """Runs collected before they named their machine themselves."""
+    source = next((ROOT / "docs/results").glob("run-delayed-match-*.json"))
+    values = json.loads(source.read_text(encoding="utf-8"))
+    (tmp_path / source.name).write_text(json.dumps({**values, "sessions": []}))
+    noted = "(machine noted when the run was collected)"
+    assert noted not in page(tmp_path)
+    values.pop("sessions", None)
+    (tmp_path / source.name).write_text(json.dumps(values))
+    assert noted in page(tmp_path)
 
 
 def test_a_remark_without_a_place_is_told(tmp_path: Path) -> None:

@@ -25,11 +25,20 @@ def test_every_setting_is_named(name: str) -> None:
         assert f"`{option}" in section
 
 
-@pytest.mark.parametrize("name", ["digits", "pattern-generation", "delayed-match", "shd"])
+SPEECH = ["fsdd", "tidigits", "ti46"]
+
+
+@pytest.mark.parametrize("name", ["digits", "pattern-generation", "delayed-match", "shd", *SPEECH])
 def test_sizes(name: str) -> None:
     """Steps and channels of the table are those of a batch."""
-    steps, channels = re.findall(rf"^\| `{name}` \|.*\| (\d+), (\d+) \|", PAGE, re.M)[0]
-    if name == "shd":
+    row = rf"^\| `{name}` \|.*\| (\d+), (\d+) \| (\S+) \|"
+    steps, channels, outputs = re.findall(row, PAGE, re.M)[0]
+    if outputs.isdecimal():
+        assert int(outputs) == TASKS[name].out_features
+    if name in SPEECH:
+        task = TASKS[name]
+        assert (int(steps), int(channels)) == (task.options["steps"].default, task.in_features)
+    elif name == "shd":
         assert (int(steps), int(channels)) == (STEPS, CHANNELS)
     else:
         batch = next(TASKS[name]().batches("test"))

@@ -18,6 +18,22 @@ from hetsyn_triton.tasks import SPLITS, TASKS
 SMALL = ["--hidden", "8", "--epochs", "1", "--threads", "1", "--set", "hold=1"]
 
 
+@pytest.mark.parametrize("seconds", [0.0, 3.5])
+def test_compiling_is_told_where_there_was_some(
+    seconds: float,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    so_far = iter((2.0, 2.0 + seconds))
+    monkeypatch.setattr("hetsyn_triton.training.runs.seconds_compiling", lambda: next(so_far))
+    assert run(["train", *SMALL, "--out", str(tmp_path / "run")]) == 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["seconds_compiling"] == seconds
+    told = "compiling CPU kernels took 3.5 s of this process" in capsys.readouterr().out
+    assert told == (seconds > 0)
+
+
 def test_train_and_eval(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

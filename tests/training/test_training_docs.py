@@ -44,7 +44,7 @@ def test_a_task_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert evaluate(load_run(trained.path))["accuracy"] > 0.9
     with pytest.raises(ValueError, match=r"options.length: expected an integer from 2 to 1000"):
         default_config("which-first", options={"length": 1})
-    monkeypatch.delitem(TASKS, "which-first")
+    del TASKS["which-first"]  # for good: monkeypatch would put it back
 
 
 def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,6 +83,16 @@ def test_every_setting_of_the_training_is_named() -> None:
         assert f"`{name}`" in table
     for readout in READOUTS:
         assert f"`{readout}`" in table
+
+
+def test_tasks_that_hold_nothing_out_are_named() -> None:
+    (sentence,) = re.findall(r"By default (.*?) hold nothing out", PAGE, flags=re.DOTALL)
+    names = re.findall(r"`([\w-]+)`", sentence)
+    assert names == [
+        name
+        for name, task in TASKS.items()
+        if "validation" in task.options and not task.options["validation"].default
+    ]
 
 
 def test_every_task_setting_is_named() -> None:

@@ -20,7 +20,7 @@ from hetsyn_triton.training import (
     resume,
     train,
 )
-from hetsyn_triton.training.selection import best_epoch
+from hetsyn_triton.training.selection import best_epoch, why_no_validation
 from hetsyn_triton.training.trainer import Trainer
 
 Louder = Callable[..., TrainConfig]
@@ -123,12 +123,26 @@ def test_nothing_held_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     out = ["--set", "validation=0", "--set", "test_every=0", "--out", str(tmp_path / "run")]
     assert cli(["train", *small, *out]) == 0
     shown = capsys.readouterr().out
-    assert "selected" not in shown
+    rows = [line for line in shown.splitlines() if line.startswith("│")]
+    assert rows
+    assert not any("selected" in row for row in rows)
+    why = (
+        "No validation-selected result: no samples were held out of training "
+        "(--set validation=N holds some out: 0 or a number from 0.01 to 0.7)"
+    )
+    assert why in shown.splitlines()
+    assert json.loads((tmp_path / "run/summary.json").read_text())["no_validation"] == why
     assert "epoch 1/2: loss" in shown
     found = chosen(tmp_path / "run")
     assert (found["validation"], found["test"]) == (None, None)
     assert cli(["eval", str(tmp_path / "run"), "--weights", "validation"]) == 2
     assert "weights: expected last, for no epoch of this run" in capsys.readouterr().err
+
+
+def test_a_task_that_cannot_hold_out() -> None:
+    """No setting is named that the task does not have."""
+    why = why_no_validation(PatternGeneration(), {"validation": None})
+    assert why == "No validation-selected result: no samples were held out of training"
 
 
 def test_results_are_labelled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -138,6 +152,8 @@ def test_results_are_labelled(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     for label in ("last 2", "validation-selected", "test-selected: the best of 2"):
         assert label in shown
     assert "not a held-out result" in shown
+    assert "No validation-selected result" not in shown
+    assert json.loads((tmp_path / "run/summary.json").read_text())["no_validation"] is None
     assert cli(["eval", str(tmp_path / "run"), "--weights", "validation", "--json"]) == 0
     values = json.loads(capsys.readouterr().out)
     found = chosen(tmp_path / "run")["validation"]

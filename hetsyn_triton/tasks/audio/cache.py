@@ -27,6 +27,7 @@ from hetsyn_triton.sealed import seal, unseal
 
 from ..errors import DataError
 from ..events import Events
+from ..watching import tell
 from .crossings import CrossingEncoder
 from .reading import read_audio
 
@@ -83,7 +84,8 @@ def _encode(
 ) -> Events:
     began, said = time.monotonic(), False
     steps, channels, starts = [], [], [0]
-    for name in names:
+    for done, name in enumerate(names):
+        tell("encoding audio files", done, len(names))
         audio, rate = read_audio(folder / name)
         try:
             spikes = encoder(audio, rate)
@@ -96,6 +98,7 @@ def _encode(
             where = f"once, kept in {kept}" if kept else "in every process: no folder to keep them"
             logger.warning("hetsyn_triton: encoding %d audio files (%s)", len(names), where)
             said = True
+    tell("encoding audio files", len(names), len(names))
     return Events(
         torch.from_numpy(np.concatenate(steps)),
         torch.from_numpy(np.concatenate(channels)),

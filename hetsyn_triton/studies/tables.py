@@ -1,0 +1,28 @@
+"""What the tables of a study show, on the terminal and in docs/results.md."""
+
+from collections.abc import Iterable
+
+from .base import Row
+from .words import is_share
+
+DEVIATION = "_deviation"  # ends the name of what stands beside a mean
+
+
+def columns(rows: Iterable[Row]) -> list[str]:
+    """The columns of a table of `rows`, in the order met: a deviation stands beside its mean, and
+    the study's size above the table."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return [name for name in names if not name.endswith(DEVIATION) and name != "size"]
+
+
+def cell(row: Row, name: str) -> str:
+    """The value of column `name`, with its deviation where there is one; shares in per cent."""
+    value, deviation = row.get(name), row.get(f"{name}{DEVIATION}")
+    if value is None:
+        return "-"
+    if not isinstance(value, float):
+        return str(value)
+    if is_share(name):
+        text = f"{100 * value:.2f}"
+        return f"{text} %" if deviation is None else f"{text} ± {100 * deviation:.2f} %"
+    return f"{value:.4g}" if deviation is None else f"{value:.4g} ± {deviation:.2g}"
