@@ -107,22 +107,6 @@ def test_a_time_constant_is_not_chosen_without_held_out_samples(
 
 
 @pytest.mark.usefixtures("echo")
-def test_exempt_decays_have_no_weight_decay(tmp_path: Path) -> None:
-    run_study(
-        "time-constants", task="echo", seeds=1, jobs=1, frozen=[0], weight_decay=0.1, out=tmp_path
-    )
-    found = {}
-    for control in ("as-weights", "exempt"):
-        run = load_run(tmp_path / "runs" / f"{control}-frozen-0-s0")
-        assert run.config.weight_decay == 0.1
-        found[control] = run
-    assert found["as-weights"].config.decay_weight_decay in (None, 0.1)
-    assert found["exempt"].config.decay_weight_decay == 0
-    decays = {name: run.network.layers[0].decay() for name, run in found.items()}
-    assert decays["exempt"].mean() > decays["as-weights"].mean()
-
-
-@pytest.mark.usefixtures("echo")
 def test_background_is_tested_at_the_asked_rate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
