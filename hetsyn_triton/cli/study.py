@@ -1,5 +1,6 @@
 """`hetsyn study`: run one of the studies, or go on with it."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +65,10 @@ def run(
 
 
 def _listed(value: Any) -> list[Any]:
-    """A list given as JSON, or as values with commas between them."""
+    """A list given as JSON, or as values with commas between them; those in brackets are theirs."""
     if isinstance(value, str):
-        return [named_value(f"item={part.strip()}")[1] for part in value.split(",")]
+        parts = re.split(r",(?![^(]*\))", value)
+        return [named_value(f"item={part.strip()}")[1] for part in parts]
     return value if isinstance(value, list) else [value]
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from hetsyn_triton.tasks.options import is_real
+from hetsyn_triton.training.distributions import is_distribution
 
 
 class StudyOption(NamedTuple):
@@ -42,6 +43,16 @@ def names(small: Sequence[str], allowed: Sequence[str]) -> StudyOption:
         list(small),
         lambda v: _different(v) and all(isinstance(n, str) and n in allowed for n in v),
         f"different names among {', '.join(allowed)}",
+    )
+
+
+def distributions() -> StudyOption:
+    """A list of different distributions of time constants; empty for the usual ones."""
+    return StudyOption(
+        [],
+        [],
+        lambda v: v == [] or (_different(v) and all(map(is_distribution, v))),
+        'different distributions as in ["normal(20,2)", "normal(50,5)"], or [] for the usual ones',
     )
 
 

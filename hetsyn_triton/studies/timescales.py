@@ -9,6 +9,8 @@ import torch
 
 from hetsyn_triton.modules import MODELS
 from hetsyn_triton.tasks import Batch, task_class
+from hetsyn_triton.training import ConfigError, TrainConfig
+from hetsyn_triton.training.build import build_task
 
 from .base import Cell, Finished, Place, Row, Study
 from .corruption import warped_batches
@@ -35,8 +37,10 @@ class Timescales(Study):
 
     `factors` are log2 alpha of tests in which all samples have the same; in one more test alpha is
     drawn for each sample. The number of steps T becomes round(alpha T), and alpha the quotient.
-    `homneu_tau` are further time constants that the plain model is trained with for each delay: at
-    a fixed delay the fair rival is the homogeneous model whose time constant suits it best.
+    `homneu_tau` are time constants that the plain model is trained with for each delay besides the
+    task's own: at a fixed delay the fair rival is the homogeneous model whose time constant suits
+    it best. Which one does, held-out samples say: of equal ones the first, beginning with the
+    task's own.
     """
 
     name = "timescales"
@@ -78,14 +82,17 @@ class Timescales(Study):
         model, delay, tau, seed = (cell.values[n] for n in ("model", "delay", "tau", "seed"))
         axes: dict[str, Any] = {"model": model, **({} if tau is None else {"tau": tau})}
         options = {} if delay is None else {DELAY: delay}
-        run = trained(self.settings.config(seed, task_options=options, **axes), cell.name, place)
+        config = self.settings.config(seed, task_options=options, **axes)
+        if delay is not None and model == "homneu":
+            _check_held_out(config)
+        run = trained(config, cell.name, place)
         test = partial(tested, threads=place.threads)
         about = {"model": model, "seed": seed}
         if delay is not None:
-            values = test(run, as_it_is)
-            return Finished(
-                cell, [{**about, "change": "delay", "level": delay, "tau": tau, **values}]
-            )
+            row = {**about, "change": "delay", "level": delay, "tau": tau, **test(run, as_it_is)}
+            if self._held_out in run.history[-1]:
+                row[self._held_out] = run.history[-1][self._held_out]
+            return Finished(cell, [row])
         rows = []
         for factor in (*self.option["factors"], None):
             values = test(run, partial(_warped, factor), "warp")
@@ -95,9 +102,12 @@ class Timescales(Study):
 
     def table(self, done: Sequence[Finished]) -> list[Row]:
         rows = [row for finished in done for row in finished.rows]
-        measures = [n for n in rows[0] if n not in ("model", "seed", "change", "level", "tau")]
-        models = list(self.option["models"])
-        table = over_seeds(rows, ("change", "model", "tau", "level"), measures)
+        models, by = list(self.option["models"]), ("change", "model", "tau", "level")
+        table = []
+        for change in LABELS:
+            mine = chosen(rows, change=change)
+            measures = [name for row in mine[:1] for name in row if name not in (*by, "seed")]
+            table += over_seeds(mine, by, measures)
         table.sort(
             key=lambda row: (
                 list(LABELS).index(row["change"]),
@@ -106,6 +116,7 @@ class Timescales(Study):
                 math.inf if row["level"] is None else row["level"],
             )
         )
+        self._choose(chosen(table, change="delay", model="homneu"))
         return table
 
     def draw(self, table: Sequence[Row], done: Sequence[Finished]) -> "Figure":
@@ -118,7 +129,9 @@ class Timescales(Study):
                 own = chosen(table, change=kind, model=model, tau=None)
                 lines = [(model, "-", own)]
                 if kind == "delay" and model == "homneu":
-                    lines.append(("homneu, best time constant", "--", self._best(table)))
+                    best = chosen(table, change=kind, model=model, chosen=True)
+                    best.sort(key=lambda row: float(row["level"]))
+                    lines.append(("homneu, time constant chosen", "--", best))
                 for label, style, mine in lines:
                     mine = [row for row in mine if row["level"] is not None]
                     band(
@@ -147,16 +160,30 @@ class Timescales(Study):
         label_score(axes[0, 0], self.score, self.settings.seeds)
         return figure
 
-    def _best(self, table: Sequence[Row]) -> list[Row]:
-        """The plain model at each delay with whichever time constant came out best."""
-        sign = -1 if self.score == "accuracy" else 1
-        rows = [r for r in chosen(table, change="delay", model="homneu") if r["tau"] is not None]
-        best: dict[Any, Row] = {}
-        for row in rows:
-            other = best.get(row["level"])
-            if other is None or sign * row[self.score] < sign * other[self.score]:
-                best[row["level"]] = row
-        return list(best.values())
+    @property
+    def _held_out(self) -> str:
+        """The score on held-out samples after the last epoch, by its name in a run's history."""
+        return f"validation_{self.score}"
+
+    def _choose(self, rows: Sequence[Row]) -> None:
+        """Note in `rows`, the plain model's over delays and time constants, whether the time
+        constant is the one with the best held-out score at its delay."""
+        assert self.settings.task is not None
+        falls = self.score == "loss" or task_class(self.settings.task).score_falls
+        for delay in {row["level"] for row in rows}:
+            mine = chosen(rows, level=delay)
+            best = (min if falls else max)(mine, key=lambda row: float(row[self._held_out]))
+            for row in mine:
+                row["chosen"] = row is best
+
+
+def _check_held_out(config: TrainConfig) -> None:
+    """ConfigError where the task of `config` holds no samples out."""
+    if next(build_task(config).batches("validation"), None) is None:
+        raise ConfigError(
+            "task: expected one with held-out samples, on which timescales chooses the time "
+            f"constant of homneu, got {config.task!r} without"
+        )
 
 
 def _cell_name(model: str, delay: int | None, tau: float | None, seed: int) -> str:

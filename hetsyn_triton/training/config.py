@@ -19,7 +19,7 @@ from hetsyn_triton.tasks.readouts import READOUTS
 from hetsyn_triton.validation import did_you_mean
 
 from .distributions import EXPECTED as DISTRIBUTION
-from .distributions import parse_distribution, smallest
+from .distributions import is_distribution
 from .errors import ConfigError
 
 OPTIMIZERS: dict[str, type[torch.optim.Adam] | type[torch.optim.AdamW]] = {
@@ -214,7 +214,7 @@ def _rules() -> dict[str, _Rule]:
     not_negative: _Rule = (lambda v: is_real(v) and v >= 0, "a number of at least 0")
     count: _Rule = (lambda v: _integer(v) and 0 < v < 2**31, "a positive integer below 2^31")
     flag: _Rule = (lambda v: isinstance(v, bool), "true or false")
-    distribution: _Rule = (_distribution, f"positive times: {DISTRIBUTION}")
+    distribution: _Rule = (is_distribution, f"positive times: {DISTRIBUTION}")
     return {
         **{name: _one_of(names) for name, names in _NAMES.items()},
         "seed": (lambda v: _integer(v) and 0 <= v < 2**63, "an integer from 0 to 2^63 - 1"),
@@ -273,13 +273,6 @@ def _sizes(value: Any) -> bool:
         and bool(value)
         and all(_integer(v) and 0 < v < 2**31 for v in value)
     )
-
-
-def _distribution(value: Any) -> bool:
-    try:
-        return smallest(parse_distribution(value)) > 0
-    except (ValueError, TypeError):
-        return False
 
 
 def _devices() -> str:

@@ -1,6 +1,7 @@
 """Distributions of time constants written as text: "20", "uniform(5,20)", "normal(20,5)"."""
 
 import re
+from typing import Any
 
 from hetsyn_triton.initializers import Constant, LogUniform, Normal, Uniform
 
@@ -39,3 +40,11 @@ def smallest(distribution: Distribution) -> float:
     if isinstance(distribution, Constant):
         return distribution.value
     return distribution.mean if isinstance(distribution, Normal) else distribution.low
+
+
+def is_distribution(value: Any) -> bool:
+    """Whether `value` names a distribution of positive time constants."""
+    try:
+        return smallest(parse_distribution(value)) > 0
+    except (ValueError, TypeError):
+        return False

@@ -1,0 +1,110 @@
+"""The picture of the study time-constants: distributions by pathway, then accuracies and shares."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hetsyn_triton.drawing import GREY, INK
+
+from .base import Finished, Row, Study
+from .pictures import COLOURS, SERIES, band, grid, label_score, legend
+from .statistics import chosen
+from .weight_decay import LABELS, USUAL
+
+WAYS = dict(zip(LABELS, SERIES, strict=False))  # colours
+RESET = {"": "o", "_long_reset": "v", "_as_many_reset": "x"}  # markers
+RESET_TITLE = (
+    "round: as trained, triangle: long ones reset\nto the initial mean, cross: as many others"
+)
+DODGE = 0.22  # between the ways of one time constant
+LAST = 3  # panels below the distributions
+
+
+def draw(
+    study: Study, table: Sequence[Row], done: Sequence[Finished], bins: "np.ndarray[Any, Any]"
+) -> Figure:
+    """A row of panels for each initial distribution, a column for each pathway; then what frozen
+    decays cost, what resetting costs, and how many are long. `bins` are edges, in steps."""
+    plain = [f for f in done if f.cell.values["frozen"] == 0] or list(done)
+    taus = list(dict.fromkeys(f.cell.values["tau"] for f in plain))
+    ways = list(plain[0].extra["histograms"])
+    figure, axes = grid(len(taus) + 1, max(LAST, len(ways)))
+    for line, tau in zip(axes, taus, strict=False):
+        mine = [f for f in plain if f.cell.values["tau"] == tau]
+        for one, pathway in zip(line, ways, strict=False):
+            _distributions(one, pathway, mine, bins)
+            one.set_xlabel(f"time constant ({study.unit})", fontsize=9)
+        line[0].set_ylabel(f"from {tau}\nshare of synapses per bin", fontsize=9)
+        legend(line[0], loc="upper left", fontsize=7)
+    for one, pathway in zip(axes[0], ways, strict=False):
+        one.set_title(pathway)
+    networks = chosen(table, part="networks")
+    frozen, reset, long = axes[-1, :LAST]
+    _frozen(frozen, study, networks)
+    plain_rows = chosen(networks, frozen=0) or networks
+    _points(reset, plain_rows, {study.score + kind: RESET[kind] for kind in RESET})
+    label_score(reset, study.score, study.settings.seeds)
+    reset.set_title(RESET_TITLE, fontsize=9)
+    _points(long, plain_rows, {"reset_share": "o"})
+    label_score(long, "share_of_long_ones", study.settings.seeds)
+    for one in (*axes[:-1, len(ways) :].flat, *axes[-1, LAST:]):
+        one.set_axis_off()
+    return figure
+
+
+def _distributions(
+    axes: Axes, pathway: str, done: Sequence[Finished], bins: "np.ndarray[Any, Any]"
+) -> None:
+    """Of one pathway, before and after each way of training, and by weight decay alone."""
+    dt, bound = done[0].extra["dt"], done[0].extra["bound"]
+
+    def stairs(found: Sequence[Finished], stage: int, label: str, **look: Any) -> None:
+        values = [f.extra["histograms"][pathway][stage] for f in found]
+        axes.stairs(np.mean(values, axis=0), bins * dt, label=label, **look)
+
+    shown = {way: [f for f in done if f.cell.values["weight_decay"] == way] for way in WAYS}
+    first = next(found for found in shown.values() if found)
+    stairs(first, 0, "before", fill=True, color=GREY, alpha=0.7)
+    for way, found in shown.items():
+        if found:
+            stairs(found, 1, LABELS[way], color=WAYS[way], lw=1.7)
+    if shown[USUAL]:
+        stairs(shown[USUAL], 2, "weight decay alone, computed", color=INK, lw=1.2, ls="--")
+    axes.axvline(bound, color="black", lw=0.8, ls=":", label=f"bound, {bound:.3g}")
+    axes.set(xscale="log")
+    axes.set_ylim(0, 1.4 * axes.get_ylim()[1])  # room for the legend
+
+
+def _frozen(axes: Axes, study: Study, networks: Sequence[Row]) -> None:
+    """The score over the part that is frozen, of the networks that have one."""
+    first = next((row for row in networks if row["frozen"] > 0), networks[0])
+    mine = chosen(networks, tau=first["tau"], weight_decay=first["weight_decay"])
+    mine.sort(key=lambda row: row["frozen"])
+    means = [row[study.score] for row in mine]
+    width = [row[f"{study.score}_deviation"] for row in mine]
+    places = [row["frozen"] for row in mine]
+    band(axes, places, means, width, colour=COLOURS["hetsyn"], marker="o", label=None)
+    axes.set_xlabel("part of the decays frozen at their initial values", fontsize=9)
+    axes.set_title(f"from {first['tau']}, {LABELS[first['weight_decay']]}", fontsize=9)
+    label_score(axes, study.score, study.settings.seeds)
+
+
+def _points(axes: Axes, rows: Sequence[Row], markers: Mapping[str, str]) -> None:
+    """Measures by initial distribution, each with its marker, side by side for the ways of
+    training."""
+    taus = list(dict.fromkeys(row["tau"] for row in rows))
+    ways = [way for way in WAYS if chosen(rows, weight_decay=way)]
+    for number, way in enumerate(ways):
+        for measure, marker in markers.items():
+            mine = chosen(rows, weight_decay=way)
+            axes.errorbar(
+                [taus.index(row["tau"]) + (number - (len(ways) - 1) / 2) * DODGE for row in mine],
+                [row[measure] for row in mine],
+                [row[f"{measure}_deviation"] or 0.0 for row in mine],
+                fmt=marker, ms=6, capsize=3, color=WAYS[way],
+            )  # fmt: skip
+    axes.set_xticks(range(len(taus)), taus, fontsize=8)
+    axes.set_xlim(-0.6, len(taus) - 0.4)
