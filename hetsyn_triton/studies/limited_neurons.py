@@ -1,6 +1,6 @@
 """How few neurons suffice: accuracy and success against the hidden size."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from hetsyn_triton.modules import MODELS
@@ -15,6 +15,7 @@ from .parameters import equal_neurons, learnt_parameters
 from .replicas import Replicas
 from .statistics import chosen, over_seeds
 from .variants import FORMS
+from .words import seeds_in_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,6 +29,7 @@ EQUALS = ("neurons", "parameters")
 class LimitedNeurons(Study):
     """Networks of one hidden layer, from 5 neurons on; those of several seeds train together.
 
+    One that diverges has no accuracy and counts as not successful; its row says where it did.
     `equal` says what the models have in common at a size: as many neurons as hetsyn, the paper's
     comparison, or as nearly as many learnt parameters as hetsyn has with that many neurons.
     """
@@ -93,10 +95,12 @@ class LimitedNeurons(Study):
             model, task.in_features, neurons, task.out_features, recurrent=kind == form(True)
         )
         about = {"model": model, "form": kind, "neurons": neurons, "parameters": count}
-        rows = [
-            {**about, "seed": seed, **test, "success": float(test["accuracy"] >= SUCCESS)}
-            for seed, test in zip(cell.values["seeds"], tests, strict=True)
-        ]
+        rows = []
+        for replica, (seed, test) in enumerate(zip(cell.values["seeds"], tests, strict=True)):
+            diverged = replicas.diverged.get(replica)
+            success = diverged is None and test["accuracy"] >= SUCCESS
+            measured = {"accuracy": None, **test, "success": float(success), "diverged": diverged}
+            rows.append({**about, "seed": seed, **measured})
         return Finished(cell, rows)
 
     def table(self, done: Sequence[Finished]) -> list[Row]:
@@ -113,6 +117,7 @@ class LimitedNeurons(Study):
                         by = ("model", "neurons", "parameters")
                         for line in over_seeds(mine, by, ("accuracy", "success")):
                             del line["success_deviation"]
+                            line["diverged"] = len(_diverged(mine))
                             table.append({**about, **line})
         return table
 
@@ -127,12 +132,12 @@ class LimitedNeurons(Study):
             self._draw_success(axes[1, column], mine)
             axes[0, column].set_title(f"{kind}, equal {equal}", fontsize=10)
             axes[1, column].set_xlabel("hidden neurons of hetsyn")
-        seeds = self.settings.seeds
-        label_score(axes[0, 0], "accuracy", seeds)
+        seeds = {line["seeds"] for line in table}
+        label_score(axes[0, 0], "accuracy", {line["seeds"] - line["diverged"] for line in table})
         label_score(axes[1, 0], "success", seeds)
-        axes[1, 0].set_ylabel(
-            f"success rate of {seeds} seeds\n(≥ {SUCCESS:.0%} correct)", fontsize=9
-        )
+        lost = len(_diverged(row for finished in done for row in finished.rows))
+        means = f"≥ {SUCCESS:.0%} correct" + (f"; {lost} diverged: failures" if lost else "")
+        axes[1, 0].set_ylabel(f"success rate of {seeds_in_words(seeds)}\n({means})", fontsize=9)
         legend(axes[0, 0])
         return figure
 
@@ -163,3 +168,7 @@ class LimitedNeurons(Study):
         axes.set_xscale("log")
         axes.set_xticks(self.option["sizes"], [str(size) for size in self.option["sizes"]])
         axes.minorticks_off()
+
+
+def _diverged(rows: Iterable[Row]) -> list[Row]:
+    return [row for row in rows if row.get("diverged") is not None]

@@ -1,14 +1,18 @@
 """Networks trained together are the networks trained one after the other."""
 
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from hetsyn_triton.modules import MODELS
 from hetsyn_triton.studies.replicas import Replicas, stacked
-from hetsyn_triton.training import ConfigError, NonFiniteError, TrainConfig, default_config, train
+from hetsyn_triton.tasks import Batch
+from hetsyn_triton.training import ConfigError, TrainConfig, default_config, train
 from hetsyn_triton.training.build import build_network, build_task
 
 pytestmark = pytest.mark.usefixtures("echo")
@@ -101,7 +105,109 @@ def test_what_cannot_be_trained_together() -> None:
         Replicas(configs(clip=1.0))
 
 
-def test_leaving_the_numbers_is_told() -> None:
-    together = Replicas(configs(lr=1e38))
-    with pytest.raises(NonFiniteError, match="of 3 networks side by side"):
+Change = Callable[[Tensor], Tensor]
+Losing = Callable[[Replicas, int, Change], None]
+
+
+@pytest.fixture
+def losing(monkeypatch: pytest.MonkeyPatch) -> Losing:
+    """Changes the second replica's loss at a step (from 0)."""
+
+    def lose(together: Replicas, step: int, change: Change) -> None:
+        measured = together._measured
+
+        def changed(batches: Sequence[Batch]) -> Any:
+            losses, values = measured(batches)
+            if together.step == step and together.template.training:
+                losses[1] = change(losses[1])
+            return losses, values
+
+        monkeypatch.setattr(together, "_measured", changed)
+
+    return lose
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda loss: loss * math.nan, "the loss is not finite at step 3"),
+        (lambda loss: loss + math.inf, "the loss is not finite at step 3"),
+        # 0 * inf on the way back
+        (lambda loss: loss + (0 * loss).sqrt(), "the gradient of layers.0.weight is not finite"),
+        (lambda loss: loss * 1e25, "the optimizer's exp_avg_sq of layers.0.weight is not finite"),
+    ],
+    ids=["nan", "infinity", "gradient", "moment"],
+)
+@pytest.mark.parametrize("model", MODELS)
+def test_a_diverged_replica_is_taken_out_and_changes_no_other(
+    model: str, change: Change, reason: str, losing: Losing
+) -> None:
+    chosen = configs(model=model, epochs=2, weight_decay=0.01, dropout=0.2)
+    whole, broken = Replicas(chosen), Replicas(chosen)
+    whole.fit()
+    losing(broken, 2, change)
+    broken.fit()
+    assert list(broken.diverged) == [1]
+    assert broken.diverged[1].startswith(reason)
+    assert broken.diverged[1].endswith(" at step 3")
+    assert broken.step == whole.step == 6
+    expected, found = whole.measure_split("test"), broken.measure_split("test")
+    assert found == [expected[0], {}, expected[2]]
+    for replica in (0, 2):
+        wanted = whole.weights(replica)
+        for name, value in broken.weights(replica).items():
+            assert torch.equal(value, wanted[name]), name
+    for parameter in broken.network.parameters():
+        assert not parameter[1].any()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_others_are_those_of_a_run_without_the_diverged_one(model: str, losing: Losing) -> None:
+    chosen = configs(model=model, epochs=2)
+    broken, others = Replicas(chosen), Replicas([chosen[0], chosen[2]])
+    losing(broken, 2, lambda loss: loss * math.nan)
+    for together in (broken, others):
         together.fit()
+    assert list(broken.diverged) == [1]
+    for replica, other in ((0, 0), (2, 1)):
+        wanted = others.weights(other)
+        for name, value in broken.weights(replica).items():
+            assert torch.equal(value, wanted[name]), name
+
+
+def test_parameters_that_leave_the_numbers() -> None:
+    together = Replicas(configs())
+
+    def overflow(*_: Any) -> None:
+        together.network.layers[0].weight.data[2, 0, 0] = math.inf
+
+    together.optimizer.register_step_post_hook(overflow)
+    first, _, last = together.train_on(next(together._batches("train")))
+    assert together.diverged == {2: "the parameter layers.0.weight is not finite at step 1"}
+    assert first["loss"] > 0
+    assert last == {}
+
+
+def test_a_network_may_diverge_on_the_test_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    together = Replicas(configs())
+    measured = together._measured
+
+    def lost(batches: Sequence[Batch]) -> Any:
+        losses, values = measured(batches)
+        values[0]["loss"] = math.inf
+        return losses, values
+
+    monkeypatch.setattr(together, "_measured", lost)
+    first, *others = together.measure_split("test")
+    assert first == {}
+    assert all(other["accuracy"] >= 0 for other in others)
+    assert together.diverged == {0: "the mean of loss over a batch is inf of test"}
+
+
+def test_training_ends_where_all_diverged() -> None:
+    together = Replicas(configs(lr=1e38))
+    together.fit()
+    assert together.step == 1
+    assert list(together.diverged) == [0, 1, 2]
+    assert all("the optimizer overflows at step 1" in said for said in together.diverged.values())
+    assert together.measure_split("test") == [{}, {}, {}]

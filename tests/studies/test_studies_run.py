@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import multiprocessing
 import os
 import shlex
@@ -17,8 +18,11 @@ from matplotlib import image
 from hetsyn_triton.cli.commands import run as command
 from hetsyn_triton.studies import STUDIES, StudyResult, run_study
 from hetsyn_triton.studies.base import Cell, Finished, Place
+from hetsyn_triton.studies.limited_neurons import LimitedNeurons
+from hetsyn_triton.studies.replicas import Replicas
 from hetsyn_triton.studies.runner import StudyReporter
 from hetsyn_triton.studies.settings import SMALL_TRAINING, cores, make_settings
+from hetsyn_triton.studies.statistics import chosen
 from hetsyn_triton.studies.variants import Variants
 from hetsyn_triton.studies.workers import work_through
 from hetsyn_triton.tasks import TASKS
@@ -155,6 +159,80 @@ def test_a_failing_cell_is_named_and_loses_no_other(
     mended = toy("variants", tmp_path, **changes)
     assert mended.failures == {}
     assert len(mended.table) == 4
+
+
+@pytest.mark.usefixtures("echo")
+def test_a_diverged_network_is_one_failure_of_its_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is named, has no accuracy, is no success, and the others are as they were."""
+    changes: dict[str, Any] = {"together": 3, "sizes": [3], "equal": ["neurons"]}
+    whole = toy("limited-neurons", tmp_path / "whole", **changes)
+    real = Replicas.train_on
+
+    def train_on(self: Replicas, batches: Any) -> Any:
+        if self.step == 1 and self.config.model in ("hetsyn", "homneu"):
+            lost = range(3) if self.config.model == "homneu" else [1]
+            for replica in lost:
+                self.network.layers[0].weight.data[replica] = math.nan
+        return real(self, batches)
+
+    monkeypatch.setattr(Replicas, "train_on", train_on)
+    lost = toy("limited-neurons", tmp_path / "lost", **changes)
+    assert lost.failures == {}
+    for row, wanted in zip(lost.rows, whole.rows, strict=True):
+        if row["model"] == "homneu" or (row["model"], row["seed"]) == ("hetsyn", 1):
+            assert "layers.0.weight is not finite at step 2" in row["diverged"]
+            assert (row["accuracy"], row["success"]) == (None, 0)
+        else:
+            assert row == wanted
+            assert row["diverged"] is None
+    for line, wanted in zip(lost.table, whole.table, strict=True):
+        mine = [row for row in lost.rows if chosen([row], model=line["model"], form=line["form"])]
+        assert line["seeds"] == 3
+        assert line["success"] == sum(row["success"] for row in mine) / 3
+        assert line["diverged"] == {"hetsyn": 1, "homneu": 3}.get(line["model"], 0)
+        if line["model"] == "hetsyn":
+            assert line["accuracy"] == (mine[0]["accuracy"] + mine[2]["accuracy"]) / 2
+        elif line["model"] == "homneu":
+            assert line["accuracy"] is None
+        else:
+            assert line == wanted
+
+
+@pytest.mark.usefixtures("echo")
+def test_labels_count_the_networks_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here a cell of two seeds fails for one model, and one network of the other diverges."""
+    real = LimitedNeurons.run
+
+    def sometimes(self: LimitedNeurons, cell: Cell, place: Place) -> Finished:
+        if cell.values["model"] == "homneu" and cell.values["seeds"] == [0, 1]:
+            raise ArithmeticError("no")
+        finished = real(self, cell, place)
+        if cell.values["model"] == "hetsyn" and cell.values["seeds"] == [2]:
+            finished.rows[0].update(accuracy=None, success=0.0, diverged="at step 7")
+        return finished
+
+    monkeypatch.setattr(LimitedNeurons, "run", sometimes)
+    changes: dict[str, Any] = {"sizes": [2], "models": ["hetsyn", "homneu"]}
+    changes |= {"forms": ["recurrent"], "equal": ["neurons"]}
+    labels = []
+    draw = LimitedNeurons.draw
+
+    def drawn(self: LimitedNeurons, *arguments: Any) -> Any:
+        figure = draw(self, *arguments)
+        labels.extend(axes.get_ylabel() for axes in figure.axes)
+        return figure
+
+    monkeypatch.setattr(LimitedNeurons, "draw", drawn)
+    result = toy("limited-neurons", tmp_path, **changes)
+    assert len(result.failures) == 1
+    assert labels == [
+        "accuracy\n(mean ± deviation of 1 to 2 seeds)",
+        "success rate of 1 to 3 seeds\n(≥ 90% correct; 1 diverged: failures)",
+    ]
 
 
 @pytest.mark.usefixtures("echo")
