@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import logging
 from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from hetsyn_triton.training import RunFolderError
 from .base import Cell, Finished, Row
 from .settings import StudySettings
 
+logger = logging.getLogger("hetsyn_triton")
+
 STUDY = "study.json"
 CELLS = "cells"
 RUNS = "runs"
@@ -20,6 +24,7 @@ ROWS_CSV = "rows.csv"
 TABLE_CSV = "table.csv"
 TABLE_JSON = "table.json"
 PICTURE = "picture.png"
+DAMAGED = ".damaged"  # ends the name of a file that was set aside
 
 
 def default_folder(settings: StudySettings) -> Path:
@@ -40,7 +45,11 @@ def check_folder(folder: Path, settings: StudySettings) -> None:
         if folder.exists() and not folder.is_dir():
             raise RunFolderError(f"out: expected a folder, got the file {folder}")
         return
-    stored, wanted = _read(path), json.loads(json.dumps(settings.to_json()))
+    try:
+        stored = _read(path)
+    except RunFolderError as error:
+        raise RunFolderError(f"{error}. Name another folder with --out") from error
+    wanted = _as_json(settings.to_json())
     different = [
         f"{name} is {stored.get(name)!r} there and {wanted.get(name)!r} here"
         for name in sorted({*stored, *wanted})
@@ -75,15 +84,45 @@ def write_cell(folder: Path, finished: Finished, seconds: float) -> None:
     write_json(_path(folder, finished.cell), values)
 
 
+def missing_cells(folder: Path, cells: Sequence[Cell]) -> list[Cell]:
+    """Those of `cells` that are not finished; files that are not what was written are set aside."""
+    missing = []
+    for cell in cells:
+        try:
+            finished = read_cell(folder, cell)
+        except RunFolderError as error:
+            set_aside(_path(folder, cell), error)
+            finished = None
+        if finished is None:
+            missing.append(cell)
+    return missing
+
+
+def set_aside(path: Path, error: Exception) -> None:
+    """Rename `path`, whose `error` names it, to NAME.damaged or -2 ... after it; log so."""
+    names = (f"{path.name}{DAMAGED}{'' if n == 1 else f'-{n}'}" for n in count(1))
+    kept = next(place for place in map(path.with_name, names) if not place.exists())
+    path.rename(kept)
+    logger.warning("%s. It is now %s, and its work is done anew.", error, kept.name)
+
+
 def read_cell(folder: Path, cell: Cell) -> Finished | None:
     """The finished `cell`, or None; RunFolderError where its file is not what was written."""
     path = _path(folder, cell)
     if not path.is_file():
         return None
     values = _read(path)
-    if values.get("cell") != json.loads(json.dumps(cell.values)):
+    if values.get("cell") != _as_json(cell.values):
         raise RunFolderError(f"{path} is of another cell: expected {cell.values}")
-    return Finished(cell, values["rows"], values["extra"])
+    rows, extra = values.get("rows"), values.get("extra")
+    if not (
+        isinstance(rows, list)
+        and all(isinstance(row, dict) for row in rows)
+        and isinstance(extra, dict)
+        and isinstance(values.get("seconds"), (int, float))
+    ):
+        raise RunFolderError(f"{path} is damaged: expected rows, extra and seconds")
+    return Finished(cell, rows, extra)
 
 
 def read_seconds(folder: Path, cells: Sequence[Cell]) -> float:
@@ -110,6 +149,11 @@ def read_study(folder: Path) -> dict[str, Any]:
     return dict(_read(path))
 
 
+def _as_json(values: Mapping[str, Any]) -> Any:
+    """`values` as they come back from a file."""
+    return json.loads(json.dumps(values))
+
+
 def _path(folder: Path, cell: Cell) -> Path:
     return folder / CELLS / f"{cell.name}.json"
 
@@ -118,9 +162,7 @@ def _read(path: Path) -> Mapping[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RunFolderError(f"{path} is damaged: {error}. Without it its work is done anew") from (
-            error
-        )
+        raise RunFolderError(f"{path} is damaged: {error}") from error
     if not isinstance(values, dict):
         raise RunFolderError(f"{path} is damaged: expected an object")
     return values

@@ -70,7 +70,8 @@ def run_study(
             None: the number of cores; 1: in this process.
         changes: the study's own options, the task's, and fields of TrainConfig.
 
-    Cells that fail are in the result's `failures` and are done again by the next call. ConfigError
+    Cells that fail are in the result's `failures` and are done again by the next call. A file of a
+    cell that cannot be used is set aside, which the log says, and the cell done anew. ConfigError
     for a setting, RunFolderError for a folder of another study or of other settings.
     """
     require_extra("a study", "matplotlib")
@@ -88,7 +89,7 @@ def run_study(
     with claim_run_folder(path):
         files.check_folder(path, settings)
         files.prepare(path, settings)
-        missing = [cell for cell in cells if files.read_cell(path, cell) is None]
+        missing = files.missing_cells(path, cells)
         reporter.started(study, path, len(cells) - len(missing), len(cells), jobs)
         work = _Work(settings, path, max(1, cores() // jobs))
         failures = {}

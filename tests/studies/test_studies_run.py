@@ -247,10 +247,49 @@ def test_another_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "full" / "letter.txt").write_text("dear reader")
     with pytest.raises(RunFolderError, match=r"expected a new folder or that of a study"):
         toy("variants", tmp_path / "full", **changes)
-    damaged = tmp_path / "study" / "cells" / "homneu-recurrent-s0.json"
-    damaged.write_text("{")
-    with pytest.raises(RunFolderError, match=r"homneu-recurrent-s0.json is damaged"):
+    (tmp_path / "study" / "study.json").write_text("{")
+    with pytest.raises(
+        RunFolderError, match=r"study.json is damaged: .* another folder with --out"
+    ):
         toy("variants", tmp_path / "study", **changes)
+
+
+@pytest.mark.usefixtures("echo")
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda content: content[: len(content) // 2], "is damaged: "),
+        (lambda content: b"\xff\x00" + content, "is damaged: "),
+        (lambda content: b"[]", "is damaged: expected an object"),
+        (lambda content: content.replace(b'"rows"', b'"rods"'), "is damaged: expected rows"),
+        (lambda content: content.replace(b'"seconds"', b'"minutes"'), "is damaged: expected rows"),
+        (lambda content: content.replace(b"homneu", b"hetneu"), "is of another cell: expected"),
+    ],
+    ids=["half", "no text", "no object", "no rows", "no seconds", "another cell"],
+)
+def test_a_damaged_cell_is_kept_aside_and_done_anew(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    damage: Callable[[bytes], bytes],
+    reason: str,
+) -> None:
+    changes: dict[str, Any] = {"models": ["hetsyn", "homneu"], "forms": ["recurrent"], "seeds": 1}
+    first = toy("variants", tmp_path, **changes)
+    path = tmp_path / "cells" / "homneu-recurrent-s0.json"
+    whole, content = path.read_bytes(), damage(path.read_bytes())
+    assert content != whole
+    for name in ("homneu-recurrent-s0.json.damaged", "homneu-recurrent-s0.json.damaged-2"):
+        path.write_bytes(content)
+        caplog.clear()
+        again = Counted()
+        result = toy("variants", tmp_path, **changes, reporter=again)
+        assert again.cells == ["homneu-recurrent-s0"]
+        assert (result.table, result.failures) == (first.table, {})
+        assert json.loads(path.read_bytes())["rows"] == json.loads(whole)["rows"]
+        assert path.with_name(name).read_bytes() == content
+        (record,) = caplog.records
+        assert f"{path} {reason}" in record.getMessage()
+        assert f"It is now {name}, and its work is done anew" in record.getMessage()
 
 
 @pytest.mark.usefixtures("echo")
