@@ -5,6 +5,7 @@ import io
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ ROWS_CSV = "rows.csv"
 TABLE_CSV = "table.csv"
 TABLE_JSON = "table.json"
 PICTURE = "picture.png"
+SEEDS_BEFORE = "seeds_before"  # in STUDY, beside the settings, where seeds were added
 DAMAGED = ".damaged"  # ends the name of a file that was set aside
 
 
@@ -33,8 +35,12 @@ def default_folder(settings: StudySettings) -> Path:
     return Path("runs") / "-".join(part for part in parts if part)
 
 
-def check_folder(folder: Path, settings: StudySettings) -> None:
-    """RunFolderError unless `folder` is new, empty, or one of a study with these settings."""
+def check_folder(folder: Path, settings: StudySettings) -> StudySettings:
+    """`settings` with the numbers of seeds that the study in `folder` had before.
+
+    RunFolderError unless `folder` is new, empty, or one of a study with these settings, or with
+    fewer seeds and otherwise these.
+    """
     path = folder / STUDY
     if not path.is_file():
         if folder.is_dir() and any(not p.name.startswith(".") for p in folder.iterdir()):
@@ -44,22 +50,51 @@ def check_folder(folder: Path, settings: StudySettings) -> None:
             )
         if folder.exists() and not folder.is_dir():
             raise RunFolderError(f"out: expected a folder, got the file {folder}")
-        return
+        return settings
     try:
         stored = _read(path)
+        before = _seeds_before(stored, path)
     except RunFolderError as error:
         raise RunFolderError(f"{error}. Name another folder with --out") from error
     wanted = _as_json(settings.to_json())
+    if type(stored.get("seeds")) is int and stored["seeds"] < settings.seeds:
+        before = [*before, stored["seeds"]]
+        stored["seeds"] = settings.seeds
+    there, here = _by_name(stored), _by_name(wanted)
     different = [
-        f"{name} is {stored.get(name)!r} there and {wanted.get(name)!r} here"
-        for name in sorted({*stored, *wanted})
-        if stored.get(name) != wanted.get(name)
+        f"{name} is {_shown(there, name)} there and {_shown(here, name)} here"
+        for name in sorted({*there, *here})
+        if (name in there, there.get(name)) != (name in here, here.get(name))
     ]
     if different:
         raise RunFolderError(
             f"out: expected a folder of a study with the same settings, got {folder}: "
-            f"{'; '.join(different)}. Name another folder with --out"
+            f"{'; '.join(different)}. A study can be given more seeds, all else stays. "
+            "Name another folder with --out"
         )
+    return replace(settings, seeds_before=tuple(before))
+
+
+def _by_name(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with those in groups (changes, options) among the others."""
+    groups = [value for value in values.values() if isinstance(value, dict)]
+    single = {name: value for name, value in values.items() if not isinstance(value, dict)}
+    return {name: value for group in (single, *groups) for name, value in group.items()}
+
+
+def _shown(values: Mapping[str, Any], name: str) -> str:
+    return repr(values[name]) if name in values else "not set"
+
+
+def _seeds_before(stored: dict[str, Any], path: Path) -> list[int]:
+    """Takes the numbers of seeds that a study had before out of what `path` holds."""
+    before = stored.pop(SEEDS_BEFORE, [])
+    numbers = before if isinstance(before, list) else [None]
+    rising = [0, *numbers, stored.get("seeds")]
+    if before and (any(type(n) is not int for n in rising) or rising != sorted(set(rising))):
+        raise RunFolderError(f"{path} is damaged: {SEEDS_BEFORE}: expected rising numbers below "
+                             f"{stored.get('seeds')!r}, got {before!r}")  # fmt: skip
+    return list(numbers)
 
 
 def prepare(folder: Path, settings: StudySettings) -> None:
@@ -69,8 +104,8 @@ def prepare(folder: Path, settings: StudySettings) -> None:
     for part in (folder, folder / CELLS):
         for path in partials(part):
             path.unlink(missing_ok=True)
-    if not (folder / STUDY).exists():
-        write_json(folder / STUDY, settings.to_json())
+    history = {SEEDS_BEFORE: settings.seeds_before} if settings.seeds_before else {}
+    write_json(folder / STUDY, {**settings.to_json(), **history})
 
 
 def write_cell(folder: Path, finished: Finished, seconds: float) -> None:
@@ -146,7 +181,7 @@ def read_study(folder: Path) -> dict[str, Any]:
     path = folder / TABLE_JSON
     if not path.is_file():
         raise RunFolderError(f"study: expected a study folder with {TABLE_JSON}, got {folder}")
-    return dict(_read(path))
+    return _read(path)
 
 
 def _as_json(values: Mapping[str, Any]) -> Any:
@@ -158,7 +193,7 @@ def _path(folder: Path, cell: Cell) -> Path:
     return folder / CELLS / f"{cell.name}.json"
 
 
-def _read(path: Path) -> Mapping[str, Any]:
+def _read(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -1,6 +1,7 @@
 """How few neurons suffice: accuracy and success against the hidden size."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar
 
 from hetsyn_triton.modules import MODELS
@@ -55,11 +56,8 @@ class LimitedNeurons(Study):
 
     def cells(self) -> list[Cell]:
         task = build_task(self.settings.config())
-        seeds = list(range(self.settings.seeds))
-        together = self.option["together"]
         cells: dict[str, Cell] = {}
-        for first in seeds[::together]:
-            group = seeds[first : first + together]
+        for group in self._groups():
             for kind in self.option["forms"]:
                 for size in self.option["sizes"]:
                     for model in self.option["models"]:
@@ -68,6 +66,13 @@ class LimitedNeurons(Study):
                             values = {"model": model, "form": kind, "neurons": neurons}
                             cells[name] = Cell(name, {**values, "seeds": group})
         return list(cells.values())
+
+    def _groups(self) -> Iterator[list[int]]:
+        """The seeds that train together; those that were added later among themselves."""
+        together = self.option["together"]
+        for begin, end in pairwise([0, *self.settings.seeds_before, self.settings.seeds]):
+            for first in range(begin, end, together):
+                yield list(range(first, min(first + together, end)))
 
     def _sizes(self, task: object, model: str, kind: str, size: int) -> list[tuple[str, int]]:
         """How many neurons a model has where hetsyn has `size`, by what is equal."""

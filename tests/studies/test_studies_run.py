@@ -115,6 +115,65 @@ def test_a_second_start_does_what_is_missing(tmp_path: Path) -> None:
     assert not list(cells.glob(".*"))
 
 
+def without_time(folder: Path, cell: str) -> Any:
+    values = json.loads((folder / "cells" / f"{cell}.json").read_text())
+    del values["seconds"]
+    return values
+
+
+@pytest.mark.usefixtures("echo")
+def test_a_study_is_given_more_seeds(tmp_path: Path) -> None:
+    """What is there stays as it is, and the tables are those of all seeds at once."""
+    changes: dict[str, Any] = {"models": ["hetsyn", "homneu"], "forms": ["recurrent"]}
+    whole = toy("variants", tmp_path / "whole", **changes, seeds=3)
+    toy("variants", tmp_path / "more", **changes, seeds=1)
+    (tmp_path / "more" / "cells" / "homneu-recurrent-s0.json").unlink()  # as if cut off
+    kept = (tmp_path / "more" / "cells" / "hetsyn-recurrent-s0.json").stat().st_mtime_ns
+    again = Counted()
+    more = toy("variants", tmp_path / "more", **changes, seeds=3, reporter=again)
+    assert sorted(again.cells) == [
+        "hetsyn-recurrent-s1", "hetsyn-recurrent-s2",
+        "homneu-recurrent-s0", "homneu-recurrent-s1", "homneu-recurrent-s2",
+    ]  # fmt: skip
+    assert (tmp_path / "more/cells/hetsyn-recurrent-s0.json").stat().st_mtime_ns == kept
+    assert (more.rows, more.table) == (whole.rows, whole.table)
+    again = Counted()
+    toy("variants", tmp_path / "more", **changes, seeds=3, reporter=again)
+    assert again.cells == []
+    for other, message in (
+        ({"seeds": 2}, r"seeds is 3 there and 2 here. A study can be given more seeds"),
+        ({"seeds": 4, "lr": 0.5}, r"lr is not set there and 0.5 here. A study"),
+    ):
+        with pytest.raises(RunFolderError, match=message):
+            toy("variants", tmp_path / "more", **{**changes, **other})
+    assert json.loads((tmp_path / "more" / "study.json").read_text())["seeds"] == 3
+
+
+@pytest.mark.usefixtures("echo")
+def test_networks_that_train_together_are_joined_by_more(tmp_path: Path) -> None:
+    """The first ones keep their cells, also those that are not finished."""
+    changes: dict[str, Any] = {"models": ["hetsyn"], "forms": ["recurrent"], "equal": ["neurons"]}
+    changes |= {"sizes": [2, 3], "together": 2}
+    toy("limited-neurons", tmp_path, **changes, seeds=1)
+    cells = tmp_path / "cells"
+    (cells / "hetsyn-recurrent-2-s0-0.json").unlink()
+    for seeds, names in ((4, ["2-s0-0", "2-s1-2", "3-s1-2", "2-s3-3", "3-s3-3"]),
+                         (4, []), (5, ["2-s4-4", "3-s4-4"])):  # fmt: skip
+        again = Counted()
+        more = toy("limited-neurons", tmp_path, **changes, seeds=seeds, reporter=again)
+        assert again.cells == [f"hetsyn-recurrent-{name}" for name in names]
+        assert [line["seeds"] for line in more.table] == [seeds, seeds]
+        assert more.settings.sizes_in_words().startswith(f"SMALL: {seeds} seeds")
+    whole = toy("limited-neurons", tmp_path / "whole", **changes, seeds=5)
+    assert more.table == whole.table  # replicas do not see each other
+    stored = json.loads((tmp_path / "study.json").read_text())
+    assert (stored["seeds"], stored["seeds_before"]) == (5, [1, 4])
+    for before in ([4, 1], [5], ["1"], 7):
+        (tmp_path / "study.json").write_text(json.dumps({**stored, "seeds_before": before}))
+        with pytest.raises(RunFolderError, match=r"json is damaged: seeds_before: .*another"):
+            toy("limited-neurons", tmp_path, **changes, seeds=5)
+
+
 @pytest.mark.usefixtures("echo")
 def test_a_cell_goes_on_with_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A study stopped in the middle of a run ends with the numbers of one never stopped."""
@@ -239,8 +298,8 @@ def test_labels_count_the_networks_there_are(
 def test_another_folder_is_refused(tmp_path: Path) -> None:
     changes: dict[str, Any] = {"models": ["homneu"], "forms": ["recurrent"], "seeds": 1}
     toy("variants", tmp_path / "study", **changes)
-    with pytest.raises(RunFolderError, match=r"seeds is 1 there and 2 here.*another folder"):
-        toy("variants", tmp_path / "study", **{**changes, "seeds": 2})
+    with pytest.raises(RunFolderError, match=r"lr is not set there and 0.5 here.*another folder"):
+        toy("variants", tmp_path / "study", **changes, lr=0.5)
     with pytest.raises(RunFolderError, match="study is 'variants' there and 'noise' here"):
         toy("noise", tmp_path / "study")
     (tmp_path / "full").mkdir()
@@ -457,7 +516,9 @@ def test_the_command(
     assert command(shlex.split(stored["command"])[1:]) == 0  # the stored command is the same study
     assert "2 of them done before" in capsys.readouterr().out
     assert command(["study", "variants", "--task", "echo", "--seeds", "2"]) == 2
-    assert "seeds is 1 there and 2 here" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "hidden is [5] there and not set here; models is ['hetsyn', 'homneu'] there" in said
+    assert "seeds is" not in said  # more of them are no reason to refuse
     assert command(["study", "dance"]) == 2
     assert "study: expected one of variants" in capsys.readouterr().err
     assert command(["study", "variants", "--set", "lr=1", "--set", "lr=2"]) == 2
