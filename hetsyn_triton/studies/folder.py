@@ -101,7 +101,7 @@ def prepare(folder: Path, settings: StudySettings) -> None:
     """Make what a study writes into; remove what a killed one left half written."""
     for part in (folder / CELLS, folder / RUNS):
         part.mkdir(parents=True, exist_ok=True)
-    for part in (folder, folder / CELLS):
+    for part in (folder, folder / CELLS, folder / RUNS):
         for path in partials(part):
             path.unlink(missing_ok=True)
     history = {SEEDS_BEFORE: settings.seeds_before} if settings.seeds_before else {}

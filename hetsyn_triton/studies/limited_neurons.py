@@ -93,7 +93,7 @@ class LimitedNeurons(Study):
         ]
         with on_threads(configs[0].threads or place.threads):
             replicas = Replicas(configs)
-            replicas.fit()
+            replicas.fit(place.runs / f"{cell.name}.pt")
             tests = replicas.measure_split("test")
         task = replicas.tasks[0]
         count = learnt_parameters(

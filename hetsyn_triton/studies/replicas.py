@@ -10,8 +10,10 @@ PyTorch's batched matrix products. Dropout draws other spikes than a network alo
 """
 
 import copy
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +28,9 @@ from hetsyn_triton.training.build import build_network, build_optimizer, build_t
 from hetsyn_triton.training.finite import first_non_finite, optimizer_state, take_step
 from hetsyn_triton.training.measure import Means, measured
 from hetsyn_triton.training.schedule import lr_scale, scale_rates
+from hetsyn_triton.training.trainer import CHECKPOINT_SECONDS
+
+from .replica_checkpoint import restore, save
 
 
 class Replicas:
@@ -38,6 +43,7 @@ class Replicas:
 
     def __init__(self, configs: Sequence[TrainConfig]) -> None:
         _check(configs)
+        self.configs = list(configs)
         self.config = configs[0]
         self.device = torch.device(self.config.device)
         self.tasks: list[Task] = [build_task(config) for config in configs]
@@ -53,14 +59,31 @@ class Replicas:
     def __len__(self) -> int:
         return len(self.tasks)
 
-    def fit(self) -> None:
-        """Train to the last epoch, or until the last replica diverges."""
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        return self.config.epochs * self.steps_per_epoch
+
+    def fit(self, checkpoint: Path | None = None) -> None:
+        """Train to the last epoch, or until the last replica diverges.
+
+        `checkpoint` names a file to go on from, where it is there, and to write every
+        CHECKPOINT_SECONDS and at the end. The end is the same, bit for bit.
+        """
+        if checkpoint is not None:
+            restore(self, checkpoint)
+        saved = time.monotonic()
         cuda = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(cuda):
             for batches in self._training():
                 if len(self.diverged) == len(self):
                     break
                 self.train_on(batches)
+                if checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
+                    save(self, checkpoint)
+                    saved = time.monotonic()
+        if checkpoint is not None:
+            save(self, checkpoint)
 
     def train_on(self, batches: Sequence[Batch]) -> list[dict[str, float]]:
         """One optimizer step on a batch of each replica; loss and metrics of each, empty of those
@@ -167,12 +190,14 @@ class Replicas:
 
     def _training(self) -> Iterator[list[Batch]]:
         """The batches of training that are left, over all epochs."""
-        for epoch in range(self.config.epochs):
-            yield from self._batches("train", epoch)
+        first, start = divmod(self.step, self.steps_per_epoch)
+        for epoch in range(first, self.config.epochs):
+            yield from self._batches("train", epoch, start if epoch == first else 0)
 
-    def _batches(self, split: str, epoch: int = 0) -> Iterator[list[Batch]]:
-        """A batch of each replica at a time."""
-        for batches in zip(*(task.batches(split, epoch) for task in self.tasks), strict=True):
+    def _batches(self, split: str, epoch: int = 0, start: int = 0) -> Iterator[list[Batch]]:
+        """A batch of each replica at a time, from number `start` on."""
+        each = (task.batches(split, epoch, start) for task in self.tasks)
+        for batches in zip(*each, strict=True):
             yield [Batch(b.input.to(self.device), b.target.to(self.device)) for b in batches]
 
 

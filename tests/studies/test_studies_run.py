@@ -16,7 +16,7 @@ import pytest
 from matplotlib import image
 
 from hetsyn_triton.cli.commands import run as command
-from hetsyn_triton.studies import STUDIES, StudyResult, run_study
+from hetsyn_triton.studies import STUDIES, StudyResult, replicas, run_study
 from hetsyn_triton.studies.base import Cell, Finished, Place
 from hetsyn_triton.studies.limited_neurons import LimitedNeurons
 from hetsyn_triton.studies.replicas import Replicas
@@ -195,6 +195,40 @@ def test_a_cell_goes_on_with_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Trainer, "_epoch", epoch)
     assert not (tmp_path / "cut" / "table.json").exists()
     assert toy("variants", tmp_path / "cut", **changes).table == whole.table
+
+
+@pytest.mark.usefixtures("echo")
+def test_networks_that_train_together_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cell stopped in the middle does the steps that are missing, and ends the same; so does one
+    whose file is lost."""
+    changes: dict[str, Any] = {"epochs": 2, "sizes": [3], "models": ["hetsyn", "homneu"]}
+    changes |= {"forms": ["recurrent"], "equal": ["neurons"], "seeds": 2}
+    whole = toy("limited-neurons", tmp_path / "whole", **changes)
+    monkeypatch.setattr(replicas, "CHECKPOINT_SECONDS", -1.0)
+    real, steps, stop = Replicas.train_on, [], 4
+
+    def train_on(self: Replicas, batches: Any) -> Any:
+        if self.step == stop:
+            raise KeyboardInterrupt
+        steps.append((self.config.model, self.step))
+        return real(self, batches)
+
+    monkeypatch.setattr(Replicas, "train_on", train_on)
+    cut = tmp_path / "cut"
+    with pytest.raises(KeyboardInterrupt):
+        toy("limited-neurons", cut, **changes)
+    (cut / "runs" / ".half.pt.0.hetsyn-partial").write_text("{")
+    steps, stop = [], 6
+    result = toy("limited-neurons", cut, **changes)
+    assert steps == [("hetsyn", 4), ("hetsyn", 5), *(("homneu", n) for n in range(6))]
+    assert (result.rows, result.table) == (whole.rows, whole.table)
+    (cut / "cells" / "hetsyn-recurrent-3-s0-1.json").unlink()
+    assert toy("limited-neurons", cut, **changes).rows == whole.rows
+    assert len(steps) == 8
+    names = [f"{model}-recurrent-3-s0-1.pt" for model in ("hetsyn", "homneu")]
+    assert sorted(path.name for path in (cut / "runs").iterdir()) == names
 
 
 @pytest.mark.usefixtures("echo")
