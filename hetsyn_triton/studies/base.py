@@ -38,7 +38,8 @@ class Finished:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a cell works: `runs` is the folder for run folders, `threads` how many it may use."""
+    """Where a cell works: `runs` is the folder for run folders and checkpoints, `threads` how many
+    it may use."""
 
     runs: Path
     threads: int

@@ -1,6 +1,7 @@
 """How few neurons suffice: accuracy and success against the hidden size."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar
 
 from hetsyn_triton.modules import MODELS
@@ -15,6 +16,7 @@ from .parameters import equal_neurons, learnt_parameters
 from .replicas import Replicas
 from .statistics import chosen, over_seeds
 from .variants import FORMS
+from .words import seeds_in_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,6 +30,7 @@ EQUALS = ("neurons", "parameters")
 class LimitedNeurons(Study):
     """Networks of one hidden layer, from 5 neurons on; those of several seeds train together.
 
+    One that diverges has no accuracy and counts as not successful; its row says where it did.
     `equal` says what the models have in common at a size: as many neurons as hetsyn, the paper's
     comparison, or as nearly as many learnt parameters as hetsyn has with that many neurons.
     """
@@ -53,11 +56,8 @@ class LimitedNeurons(Study):
 
     def cells(self) -> list[Cell]:
         task = build_task(self.settings.config())
-        seeds = list(range(self.settings.seeds))
-        together = self.option["together"]
         cells: dict[str, Cell] = {}
-        for first in seeds[::together]:
-            group = seeds[first : first + together]
+        for group in self._groups():
             for kind in self.option["forms"]:
                 for size in self.option["sizes"]:
                     for model in self.option["models"]:
@@ -66,6 +66,13 @@ class LimitedNeurons(Study):
                             values = {"model": model, "form": kind, "neurons": neurons}
                             cells[name] = Cell(name, {**values, "seeds": group})
         return list(cells.values())
+
+    def _groups(self) -> Iterator[list[int]]:
+        """The seeds that train together; those that were added later among themselves."""
+        together = self.option["together"]
+        for begin, end in pairwise([0, *self.settings.seeds_before, self.settings.seeds]):
+            for first in range(begin, end, together):
+                yield list(range(first, min(first + together, end)))
 
     def _sizes(self, task: object, model: str, kind: str, size: int) -> list[tuple[str, int]]:
         """How many neurons a model has where hetsyn has `size`, by what is equal."""
@@ -86,17 +93,19 @@ class LimitedNeurons(Study):
         ]
         with on_threads(configs[0].threads or place.threads):
             replicas = Replicas(configs)
-            replicas.fit()
+            replicas.fit(place.runs / f"{cell.name}.pt")
             tests = replicas.measure_split("test")
         task = replicas.tasks[0]
         count = learnt_parameters(
             model, task.in_features, neurons, task.out_features, recurrent=kind == form(True)
         )
         about = {"model": model, "form": kind, "neurons": neurons, "parameters": count}
-        rows = [
-            {**about, "seed": seed, **test, "success": float(test["accuracy"] >= SUCCESS)}
-            for seed, test in zip(cell.values["seeds"], tests, strict=True)
-        ]
+        rows = []
+        for replica, (seed, test) in enumerate(zip(cell.values["seeds"], tests, strict=True)):
+            diverged = replicas.diverged.get(replica)
+            success = diverged is None and test["accuracy"] >= SUCCESS
+            measured = {"accuracy": None, **test, "success": float(success), "diverged": diverged}
+            rows.append({**about, "seed": seed, **measured})
         return Finished(cell, rows)
 
     def table(self, done: Sequence[Finished]) -> list[Row]:
@@ -113,6 +122,7 @@ class LimitedNeurons(Study):
                         by = ("model", "neurons", "parameters")
                         for line in over_seeds(mine, by, ("accuracy", "success")):
                             del line["success_deviation"]
+                            line["diverged"] = len(_diverged(mine))
                             table.append({**about, **line})
         return table
 
@@ -127,12 +137,12 @@ class LimitedNeurons(Study):
             self._draw_success(axes[1, column], mine)
             axes[0, column].set_title(f"{kind}, equal {equal}", fontsize=10)
             axes[1, column].set_xlabel("hidden neurons of hetsyn")
-        seeds = self.settings.seeds
-        label_score(axes[0, 0], "accuracy", seeds)
+        seeds = {line["seeds"] for line in table}
+        label_score(axes[0, 0], "accuracy", {line["seeds"] - line["diverged"] for line in table})
         label_score(axes[1, 0], "success", seeds)
-        axes[1, 0].set_ylabel(
-            f"success rate of {seeds} seeds\n(≥ {SUCCESS:.0%} correct)", fontsize=9
-        )
+        lost = len(_diverged(row for finished in done for row in finished.rows))
+        means = f"≥ {SUCCESS:.0%} correct" + (f"; {lost} diverged: failures" if lost else "")
+        axes[1, 0].set_ylabel(f"success rate of {seeds_in_words(seeds)}\n({means})", fontsize=9)
         legend(axes[0, 0])
         return figure
 
@@ -163,3 +173,7 @@ class LimitedNeurons(Study):
         axes.set_xscale("log")
         axes.set_xticks(self.option["sizes"], [str(size) for size in self.option["sizes"]])
         axes.minorticks_off()
+
+
+def _diverged(rows: Iterable[Row]) -> list[Row]:
+    return [row for row in rows if row.get("diverged") is not None]

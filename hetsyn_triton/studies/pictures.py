@@ -1,7 +1,7 @@
 """What the studies' pictures share: colours, bands of deviation, caption, saving."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFor
 
 from hetsyn_triton.drawing import INK, clean_axes, save_figure
 
-from .words import in_words, is_share
+from .words import in_words, is_share, seeds_in_words
 
 if TYPE_CHECKING:
     from .base import Study
@@ -45,7 +45,7 @@ def grid(rows: int, columns: int, **options: Any) -> tuple[Figure, "np.ndarray[A
 def band(
     axes: Axes,
     x: Sequence[float],
-    mean: Sequence[float],
+    mean: Sequence[float | None],
     deviation: Sequence[float | None],
     *,
     colour: str,
@@ -53,16 +53,18 @@ def band(
     marker: str | None = None,
     style: str = "-",
 ) -> None:
-    """A line of means over a band of one deviation to each side."""
+    """A line of means over a band of one deviation to each side; a gap where a mean is None."""
     middle = np.array(mean, dtype=float)
     width = np.array([0.0 if value is None else value for value in deviation])
     axes.plot(x, middle, style, color=colour, lw=1.7, marker=marker, ms=4.5, label=label)
     axes.fill_between(x, middle - width, middle + width, color=colour, alpha=0.16, lw=0)
 
 
-def label_score(axes: Axes, name: str, seeds: int) -> None:
-    """The y axis of a measure; a fraction called accuracy is shown in per cent, up to 100."""
-    over = f"mean ± deviation of {seeds} seeds" if seeds > 1 else "one seed"
+def label_score(axes: Axes, name: str, seeds: int | Collection[int]) -> None:
+    """The y axis of a measure, of as many `seeds` at each point; a fraction called accuracy is
+    shown in per cent, up to 100."""
+    numbers = [seeds] if isinstance(seeds, int) else seeds
+    over = f"mean ± deviation of {seeds_in_words(numbers)}" if max(numbers) > 1 else "one seed"
     axes.set_ylabel(f"{in_words(name)}\n({over})", fontsize=9)
     if is_share(name):
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))

@@ -3,14 +3,17 @@
 A small network keeps a machine busy with overhead; R of them cost little more. The parameters are
 stacked along a first axis R, the network runs under `torch.func.vmap`, which every operator folds
 into its own replica axis, and one optimizer steps the stack: what it does is elementwise, so the
-replicas do not see each other. Where a layer is a HetSyn layer the result is, bit for bit, that of
+replicas do not see each other: one whose numbers are no longer finite is taken out, and the others
+go on as if it had stayed. Where a layer is a HetSyn layer the result is, bit for bit, that of
 the networks one after the other; the models with a decay per neuron differ by the rounding of
 PyTorch's batched matrix products. Dropout draws other spikes than a network alone would.
 """
 
 import copy
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,21 +23,27 @@ from hetsyn_triton.modules import SpikingNetwork
 from hetsyn_triton.optim import clamp_decays_
 from hetsyn_triton.tasks import Batch, Task
 from hetsyn_triton.tasks.seeds import derived_seed
-from hetsyn_triton.training import ConfigError, TrainConfig
+from hetsyn_triton.training import ConfigError, NonFiniteError, TrainConfig
 from hetsyn_triton.training.build import build_network, build_optimizer, build_task
-from hetsyn_triton.training.finite import check_gradients, step_checked
+from hetsyn_triton.training.finite import first_non_finite, optimizer_state, take_step
 from hetsyn_triton.training.measure import Means, measured
 from hetsyn_triton.training.schedule import lr_scale, scale_rates
+from hetsyn_triton.training.trainer import CHECKPOINT_SECONDS
+
+from .replica_checkpoint import restore, save
 
 
 class Replicas:
     """R networks with configurations equal but for the seed, and their training.
 
     `network` holds the stacked parameters and buffers [R, ...] and cannot be called itself.
+    `diverged` says of each replica that left the finite numbers where it did. It keeps its place in
+    the stack, for what the others draw and round depends on R, with parameters that stay 0.
     """
 
     def __init__(self, configs: Sequence[TrainConfig]) -> None:
         _check(configs)
+        self.configs = list(configs)
         self.config = configs[0]
         self.device = torch.device(self.config.device)
         self.tasks: list[Task] = [build_task(config) for config in configs]
@@ -45,51 +54,115 @@ class Replicas:
         self.optimizer = build_optimizer(self.config, self.network)
         self.base_lrs = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.step = 0
+        self.diverged: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self.tasks)
 
-    def fit(self) -> None:
-        """Train to the last epoch; NonFiniteError where any replica leaves the numbers."""
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        return self.config.epochs * self.steps_per_epoch
+
+    def fit(self, checkpoint: Path | None = None) -> None:
+        """Train to the last epoch, or until the last replica diverges.
+
+        `checkpoint` names a file to go on from, where it is there, and to write every
+        CHECKPOINT_SECONDS and at the end. The end is the same, bit for bit.
+        """
+        if checkpoint is not None:
+            restore(self, checkpoint)
+        saved = time.monotonic()
         cuda = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(cuda):
-            for epoch in range(self.config.epochs):
-                for batches in self._batches("train", epoch):
-                    self.train_on(batches)
+            for batches in self._training():
+                if len(self.diverged) == len(self):
+                    break
+                self.train_on(batches)
+                if checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
+                    save(self, checkpoint)
+                    saved = time.monotonic()
+        if checkpoint is not None:
+            save(self, checkpoint)
 
     def train_on(self, batches: Sequence[Batch]) -> list[dict[str, float]]:
-        """One optimizer step on a batch of each replica; loss and metrics of each."""
+        """One optimizer step on a batch of each replica; loss and metrics of each, empty of those
+        that diverged."""
         scale = lr_scale(self.config, self.step, self.steps_per_epoch)
         scale_rates(self.optimizer, self.base_lrs, scale)
         if self.config.dropout:
             torch.manual_seed(derived_seed(self.config.seed, "dropout", self.step))
         self.template.train()
         self.optimizer.zero_grad(set_to_none=True)
-        where = f"at step {self.step + 1} of {len(self)} networks side by side"
+        where = f"at step {self.step + 1}"
         losses, values = self._measured(batches)
-        total = torch.stack(losses).sum()
-        total.backward()
-        check_gradients(total, self.network, where)
-        step_checked(self.optimizer, self.network, where)
+        total = torch.stack(losses)
+        total.sum().backward()
+        parameters = list(self.network.named_parameters())
+        gradients = [(n, p.grad) for n, p in parameters if p.grad is not None]
+        self._check([("loss", total.detach())], "the {} is not finite " + where)
+        self._check(gradients, "the gradient of {} is not finite " + where)
+        for replica in self.diverged:
+            for _, gradient in gradients:
+                gradient[replica] = 0
+        try:
+            take_step(self.optimizer, where)
+        except NonFiniteError as error:  # its factors are those of all
+            for replica in self._left():
+                self._take_out(replica, str(error))
+        self._check(parameters, "the parameter {} is not finite " + where)
+        state = list(optimizer_state(self.optimizer, self.network))
+        self._check(state, "the optimizer's {} is not finite " + where)
         clamp_decays_(self.network)
         self.step += 1
-        return values
+        return [{} if replica in self.diverged else v for replica, v in enumerate(values)]
 
     def measure_split(self, split: str) -> list[dict[str, float]]:
-        """Means of loss and metrics over a split, of each replica; empty where there is none."""
+        """Means of loss and metrics over a split, of each replica; empty where there is none, and
+        of those that diverged, if only here."""
         means = [Means() for _ in self.tasks]
         self.template.eval()
         with torch.no_grad():
             for batches in self._batches(split):
                 _, values = self._measured(batches)
-                for mean, value, batch in zip(means, values, batches, strict=True):
-                    mean.add(value, batch.input.shape[1], f"of {split}")
-        return [mean.values() for mean in means]
+                for replica in self._left():
+                    samples = batches[replica].input.shape[1]
+                    try:
+                        means[replica].add(values[replica], samples, f"of {split}")
+                    except NonFiniteError as error:
+                        self._take_out(replica, str(error))
+        return [
+            {} if replica in self.diverged else mean.values() for replica, mean in enumerate(means)
+        ]
 
     def weights(self, replica: int) -> dict[str, Tensor]:
-        """The state of one replica, as a network of its own would have it."""
+        """The state of one replica, as a network of its own would have it; 0 what it had learnt
+        where it diverged."""
         state = self.network.state_dict()
         return {name: value[replica].clone() for name, value in state.items()}
+
+    def _left(self) -> list[int]:
+        """The replicas that have not diverged."""
+        return [replica for replica in range(len(self)) if replica not in self.diverged]
+
+    def _check(self, tensors: Sequence[tuple[str, Tensor]], message: str) -> None:
+        """Take out each replica with a NaN or an infinity in its part of `tensors`, [R, ...] with
+        names; `message` has a place for the name."""
+        if first_non_finite(tensors) is None:  # one number to wait for, as a rule
+            return
+        for replica in self._left():
+            name = first_non_finite((name, value[replica]) for name, value in tensors)
+            if name is not None:
+                self._take_out(replica, message.format(name))
+
+    @torch.no_grad()
+    def _take_out(self, replica: int, reason: str) -> None:
+        """Zeros in its parameters and moments: without gradients an optimizer keeps them."""
+        self.diverged[replica] = reason
+        for parameter in self.network.parameters():
+            parameter[replica] = 0
+        for _, value in optimizer_state(self.optimizer, self.network):
+            value[replica] = 0
 
     def _measured(self, batches: Sequence[Batch]) -> tuple[list[Tensor], list[dict[str, float]]]:
         inputs = torch.stack([batch.input for batch in batches])
@@ -115,9 +188,16 @@ class Replicas:
         outputs: Any = torch.func.vmap(one, randomness="different")(tensors, inputs)
         return outputs  # type: ignore[no-any-return]
 
-    def _batches(self, split: str, epoch: int = 0) -> Iterator[list[Batch]]:
-        """A batch of each replica at a time."""
-        for batches in zip(*(task.batches(split, epoch) for task in self.tasks), strict=True):
+    def _training(self) -> Iterator[list[Batch]]:
+        """The batches of training that are left, over all epochs."""
+        first, start = divmod(self.step, self.steps_per_epoch)
+        for epoch in range(first, self.config.epochs):
+            yield from self._batches("train", epoch, start if epoch == first else 0)
+
+    def _batches(self, split: str, epoch: int = 0, start: int = 0) -> Iterator[list[Batch]]:
+        """A batch of each replica at a time, from number `start` on."""
+        each = (task.batches(split, epoch, start) for task in self.tasks)
+        for batches in zip(*each, strict=True):
             yield [Batch(b.input.to(self.device), b.target.to(self.device)) for b in batches]
 
 

@@ -63,32 +63,36 @@ def run_study(
     Args:
         name: one of `STUDIES`.
         task: what to train on; None: the study's own choice.
-        seeds: how many, from 0 on; None: a few, or with `full` the paper's number.
+        seeds: how many, from 0 on; None: a few, or with `full` the paper's number. More than the
+            study in the folder has: those that are missing are done.
         full: the paper's size instead of one that ends in minutes.
         out: the study folder; None: runs/study-NAME-TASK.
         jobs: cells side by side, each in a process of its own and with as many threads as are left;
             None: the number of cores; 1: in this process.
         changes: the study's own options, the task's, and fields of TrainConfig.
 
-    Cells that fail are in the result's `failures` and are done again by the next call. ConfigError
-    for a setting, RunFolderError for a folder of another study or of other settings.
+    Cells that fail are in the result's `failures` and are done again by the next call. A file of a
+    cell that cannot be used is set aside, which the log says, and the cell done anew. ConfigError
+    for a setting, RunFolderError for a folder of another study, of more seeds or of other
+    settings.
     """
     require_extra("a study", "matplotlib")
     kind = study_class(name)
     settings = make_settings(kind, task=task, full=full, seeds=seeds, changes=changes)
-    study = kind(settings)
-    cells = study.cells()
-    assert len({cell.name for cell in cells}) == len(cells), "cells share a file"
-    jobs = _jobs(study, jobs)
+    kind(settings).cells()  # errors come before any work
+    jobs = _jobs(kind(settings), jobs)
     path = files.default_folder(settings) if out is None else Path(out)
     files.check_folder(path, settings)
     path.mkdir(parents=True, exist_ok=True)
     check_writable(path)
     reporter = reporter or StudyReporter()
     with claim_run_folder(path):
-        files.check_folder(path, settings)
+        settings = files.check_folder(path, settings)
         files.prepare(path, settings)
-        missing = [cell for cell in cells if files.read_cell(path, cell) is None]
+        study = kind(settings)
+        cells = study.cells()
+        assert len({cell.name for cell in cells}) == len(cells), "cells share a file"
+        missing = files.missing_cells(path, cells)
         reporter.started(study, path, len(cells) - len(missing), len(cells), jobs)
         work = _Work(settings, path, max(1, cores() // jobs))
         failures = {}

@@ -33,7 +33,9 @@ class StudySettings:
     """Everything a study's numbers depend on; made by `make_settings`, kept as study.json.
 
     `task` is None for a study without one. `changes` are fields of TrainConfig, `task_options` the
-    task's own settings, `options` the study's own, all of these.
+    task's own settings, `options` the study's own, all of these. `seeds_before`, ascending, are the
+    numbers of seeds that the study in the folder had before it was given more: what cells have
+    several seeds of keeps those it has.
     """
 
     study: str
@@ -43,6 +45,7 @@ class StudySettings:
     changes: dict[str, Any]
     task_options: dict[str, Any]
     options: dict[str, Any]
+    seeds_before: tuple[int, ...] = ()
 
     def config(
         self, seed: int = 0, *, task_options: Mapping[str, Any] | None = None, **axes: Any
@@ -53,8 +56,10 @@ class StudySettings:
         return default_config(self.task, **{**self.changes, **axes}, seed=seed, options=options)
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as JSON values."""
-        return asdict(self)
+        """The fields as JSON values, but for the history of seeds."""
+        values = asdict(self)
+        del values["seeds_before"]
+        return values
 
     @property
     def size(self) -> str:

@@ -14,7 +14,8 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
 
 def over_seeds(rows: Iterable[Row], by: Sequence[str], values: Sequence[str]) -> list[Row]:
     """A row for each combination of the columns `by`, in the order met: how many rows it has as
-    `seeds`, and of each of `values` the mean (its name) and NAME_deviation."""
+    `seeds`, and of each of `values` the mean (its name) and NAME_deviation. A row where a value is
+    None is left out of that value's mean; the mean of no row is None."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row[name] for name in by), []).append(row)
@@ -22,7 +23,9 @@ def over_seeds(rows: Iterable[Row], by: Sequence[str], values: Sequence[str]) ->
     for key, members in groups.items():
         line: Row = {**dict(zip(by, key, strict=True)), "seeds": len(members)}
         for name in values:
-            line[name], line[f"{name}_deviation"] = mean_and_deviation([r[name] for r in members])
+            there = [row[name] for row in members if row[name] is not None]
+            mean = mean_and_deviation(there) if there else (None, None)
+            line[name], line[f"{name}_deviation"] = mean
         table.append(line)
     return table
 

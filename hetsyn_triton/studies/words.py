@@ -1,11 +1,18 @@
 """How measures are written."""
 
 import re
+from collections.abc import Collection
 
 
 def in_words(name: str) -> str:
     """A measure's name as axes and tables show it."""
     return re.sub(r"\bmse\b", "mean squared error", name.replace("_", " "))
+
+
+def seeds_in_words(numbers: Collection[int]) -> str:
+    """How many seeds there are, where that is not the same number everywhere."""
+    least, most = min(numbers), max(numbers)
+    return f"{'' if least == most else f'{least} to '}{most} seed{'' if most == 1 else 's'}"
 
 
 def is_share(name: str) -> bool:

@@ -3,7 +3,12 @@
 import io
 import json
 import math
+<<<<<<< HEAD
 from dataclasses import dataclass, field
+=======
+from collections.abc import Mapping
+from dataclasses import dataclass
+>>>>>>> h2
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +48,7 @@ class Checkpoint:
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write `checkpoint`, and a digest of it, to `path` atomically."""
-    buffer = io.BytesIO()
-    torch.save({"format": FORMAT, **vars(checkpoint)}, buffer)
-    write_atomically(path, lambda file: file.write(seal(buffer.getvalue())))
+    save_values(path, FORMAT, vars(checkpoint))
 
 
 def read_checkpoint(path: Path, device: torch.device) -> Checkpoint:
@@ -53,6 +56,27 @@ def read_checkpoint(path: Path, device: torch.device) -> Checkpoint:
 
     CheckpointError where the file is missing, truncated, damaged in any bit, not one of this
     format, or holds what no run saves.
+    """
+    values = read_values(path, FORMAT, device)
+    try:
+        checkpoint = Checkpoint(**values)
+    except TypeError as error:
+        raise CheckpointError(f"{path} is no checkpoint: {error}") from error
+    _check_content(path, checkpoint)
+    return checkpoint
+
+
+def save_values(path: Path, form: int | str, values: Mapping[str, Any]) -> None:
+    """Write tensors and JSON values by name, of the format `form`, with a digest and atomically."""
+    buffer = io.BytesIO()
+    torch.save({"format": form, **values}, buffer)
+    write_atomically(path, lambda file: file.write(seal(buffer.getvalue())))
+
+
+def read_values(path: Path, form: int | str, device: torch.device) -> dict[str, Any]:
+    """What `save_values` wrote to `path`, with its tensors on `device`.
+
+    CheckpointError where the file is missing, truncated, damaged in any bit or not of this format.
     """
     try:
         content = unseal(path.read_bytes())
@@ -66,15 +90,10 @@ def read_checkpoint(path: Path, device: torch.device) -> Checkpoint:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path} is no checkpoint: {reason}") from error
     found = values.get("format") if isinstance(values, dict) else None
-    if type(found) is not int or found != FORMAT:
-        raise CheckpointError(f"{path}: expected a checkpoint of format {FORMAT}, got {found!r}")
+    if type(found) is not type(form) or found != form:
+        raise CheckpointError(f"{path}: expected a checkpoint of format {form}, got {found!r}")
     del values["format"]
-    try:
-        checkpoint = Checkpoint(**values)
-    except TypeError as error:
-        raise CheckpointError(f"{path} is no checkpoint: {error}") from error
-    _check_content(path, checkpoint)
-    return checkpoint
+    return dict(values)
 
 
 def _check_content(path: Path, checkpoint: Checkpoint) -> None:

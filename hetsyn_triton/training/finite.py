@@ -31,18 +31,23 @@ def clip_gradients(network: nn.Module, most: float, where: str) -> None:
 
 def step_checked(optimizer: torch.optim.Optimizer, network: nn.Module, where: str) -> None:
     """One step of `optimizer`; NonFiniteError, naming the tensor and `where`, if it overflows."""
+    take_step(optimizer, where)
+    name = first_non_finite(network.named_parameters())
+    if name is not None:
+        raise NonFiniteError(f"the parameter {name} is not finite {where}")
+    name = first_non_finite(optimizer_state(optimizer, network))
+    if name is not None:
+        raise NonFiniteError(f"the optimizer's {name} is not finite {where}")
+
+
+def take_step(optimizer: torch.optim.Optimizer, where: str) -> None:
+    """One step of `optimizer`; NonFiniteError, naming `where`, if one of its factors overflows."""
     try:
         optimizer.step()
     except (OverflowError, RuntimeError) as error:
         if "overflow" not in str(error):
             raise
         raise NonFiniteError(f"the optimizer overflows {where}: {error}") from error
-    name = first_non_finite(network.named_parameters())
-    if name is not None:
-        raise NonFiniteError(f"the parameter {name} is not finite {where}")
-    name = first_non_finite(_optimizer_state(optimizer, network))
-    if name is not None:
-        raise NonFiniteError(f"the optimizer's {name} is not finite {where}")
 
 
 def first_non_finite(tensors: Iterable[tuple[str, Tensor]]) -> str | None:
@@ -55,9 +60,10 @@ def first_non_finite(tensors: Iterable[tuple[str, Tensor]]) -> str | None:
     return next((name for name, value in named if not bool(value.isfinite().all())), None)
 
 
-def _optimizer_state(
+def optimizer_state(
     optimizer: torch.optim.Optimizer, network: nn.Module
 ) -> Iterator[tuple[str, Tensor]]:
+    """What `optimizer` keeps of each parameter, in the parameter's shape, with names."""
     for name, parameter in network.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:

@@ -18,7 +18,17 @@ MOVABLE = ("data_dir", "device", "threads")  # where a run is computed, not what
 
 def check_same_run(path: Path, checkpoint: Checkpoint, config: TrainConfig) -> None:
     """CheckpointError, naming the settings, unless `checkpoint` belongs to `config`."""
-    stored, wanted = checkpoint.config, config.to_json()
+    check_same_settings(path, checkpoint.config, config)
+    if checkpoint.epoch > config.epochs:
+        raise CheckpointError(
+            f"{path}: epoch: expected at most {config.epochs}, got {checkpoint.epoch}"
+        )
+
+
+def check_same_settings(path: Path, stored: dict[str, Any], config: TrainConfig) -> None:
+    """CheckpointError, naming them, unless the settings `stored` in `path` are those of `config`,
+    but for where it is computed."""
+    wanted = config.to_json()
     different = [
         f"{name} is {stored.get(name)!r} in the checkpoint and {value!r} in the configuration"
         for name, value in wanted.items()
@@ -26,10 +36,6 @@ def check_same_run(path: Path, checkpoint: Checkpoint, config: TrainConfig) -> N
     ]
     if different:
         raise CheckpointError(f"{path} is of another run: {'; '.join(different)}")
-    if checkpoint.epoch > config.epochs:
-        raise CheckpointError(
-            f"{path}: epoch: expected at most {config.epochs}, got {checkpoint.epoch}"
-        )
 
 
 def check_place(path: Path, checkpoint: Checkpoint, epochs: int, steps_per_epoch: int) -> None:
@@ -86,26 +92,28 @@ def _check_architecture(path: Path, weights: dict[str, Tensor], network: nn.Modu
         raise CheckpointError(f"{path} is of another architecture: {'; '.join(different)}")
 
 
-def load_optimizer(path: Path, checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) -> None:
-    """Put the checkpoint's moments into `optimizer`.
+def load_optimizer(
+    path: Path, state: dict[str, Any], step: int, optimizer: torch.optim.Optimizer
+) -> None:
+    """Put the moments in `state`, of the checkpoint in `path` after `step` steps, into `optimizer`.
 
     CheckpointError where its groups are other ones, or moments are missing, of another shape or
     type, or not finite. A parameter that never had a gradient has none.
     """
     before = [_settings(group) for group in optimizer.param_groups]
     try:
-        optimizer.load_state_dict(checkpoint.optimizer)
+        optimizer.load_state_dict(state)
         after = [_settings(group) for group in optimizer.param_groups]
-        stored = checkpoint.optimizer["state"]
+        stored = state["state"]
     except Exception as error:  # whatever its unchecked content leads PyTorch to
         raise CheckpointError(f"{path}: the optimizer does not fit: {error!r}") from error
     if before != after:
         raise CheckpointError(f"{path}: optimizer: expected groups {before}, got {after}")
-    if not stored and checkpoint.epoch + checkpoint.batch > 0:
+    if not stored and step > 0:
         raise CheckpointError(f"{path}: optimizer: expected moments after the first step, got none")
     parameters = dict(enumerate(p for group in optimizer.param_groups for p in group["params"]))
-    for number, state in stored.items():
-        if number not in parameters or not _moments_fit(state, parameters[number]):
+    for number, moments in stored.items():
+        if number not in parameters or not _moments_fit(moments, parameters[number]):
             raise CheckpointError(
                 f"{path}: optimizer: expected finite moments of {len(parameters)} parameters, "
                 f"in their shapes and types, got others for number {number}"

@@ -67,8 +67,8 @@ class Trainer:
         check_place(path, checkpoint, self.config.epochs, self.steps_per_epoch)
         check_best(path, checkpoint, self.task, self.network)
         load_weights(path, checkpoint.model, self.network)
-        load_optimizer(path, checkpoint, self.optimizer)
         self.epoch, self.batch = checkpoint.epoch, checkpoint.batch
+        load_optimizer(path, checkpoint.optimizer, self.step, self.optimizer)
         self.means = Means(checkpoint.sums)
         self.history = checkpoint.history
         self.best = checkpoint.best

@@ -145,4 +145,8 @@ def test_means_over_seeds() -> None:
     first, second = over_seeds(rows, ("model",), ("score",))
     assert first == {"model": "a", "seeds": 2, "score": 2.0, "score_deviation": 2**0.5}
     assert second == {"model": "b", "seeds": 1, "score": 5.0, "score_deviation": None}
+    rows += [{"model": m, "seed": 2, "score": None} for m in "ac"]
+    first, _, third = over_seeds(rows, ("model",), ("score",))
+    assert first == {"model": "a", "seeds": 3, "score": 2.0, "score_deviation": 2**0.5}
+    assert third == {"model": "c", "seeds": 1, "score": None, "score_deviation": None}
     assert mean_and_deviation([4.0]) == (4.0, None)

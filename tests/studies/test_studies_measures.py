@@ -136,7 +136,7 @@ def test_success_is_ninety_per_cent(monkeypatch: pytest.MonkeyPatch) -> None:
     from hetsyn_triton.studies.replicas import Replicas
 
     accuracies = [0.5, 0.89, 0.9, 1.0]
-    monkeypatch.setattr(Replicas, "fit", lambda self: None)
+    monkeypatch.setattr(Replicas, "fit", lambda self, checkpoint: None)
     monkeypatch.setattr(
         Replicas, "measure_split", lambda self, split: [{"accuracy": a} for a in accuracies]
     )

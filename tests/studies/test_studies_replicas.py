@@ -1,15 +1,24 @@
 """Networks trained together are the networks trained one after the other."""
 
+import contextlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from hetsyn_triton.modules import MODELS
+from hetsyn_triton.studies import replicas
+from hetsyn_triton.studies.replica_checkpoint import FORMAT
 from hetsyn_triton.studies.replicas import Replicas, stacked
-from hetsyn_triton.training import ConfigError, NonFiniteError, TrainConfig, default_config, train
+from hetsyn_triton.tasks import Batch
+from hetsyn_triton.training import CheckpointError, ConfigError, TrainConfig, default_config, train
 from hetsyn_triton.training.build import build_network, build_task
+from hetsyn_triton.training.checkpoint import read_values, save_values
 
 pytestmark = pytest.mark.usefixtures("echo")
 SEEDS = (0, 3, 7)
@@ -101,7 +110,210 @@ def test_what_cannot_be_trained_together() -> None:
         Replicas(configs(clip=1.0))
 
 
-def test_leaving_the_numbers_is_told() -> None:
-    together = Replicas(configs(lr=1e38))
-    with pytest.raises(NonFiniteError, match="of 3 networks side by side"):
+Change = Callable[[Tensor], Tensor]
+Losing = Callable[[Replicas, int, Change], None]
+
+
+@pytest.fixture
+def losing(monkeypatch: pytest.MonkeyPatch) -> Losing:
+    """Changes the second replica's loss at a step (from 0)."""
+
+    def lose(together: Replicas, step: int, change: Change) -> None:
+        measured = together._measured
+
+        def changed(batches: Sequence[Batch]) -> Any:
+            losses, values = measured(batches)
+            if together.step == step and together.template.training:
+                losses[1] = change(losses[1])
+            return losses, values
+
+        monkeypatch.setattr(together, "_measured", changed)
+
+    return lose
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda loss: loss * math.nan, "the loss is not finite at step 3"),
+        (lambda loss: loss + math.inf, "the loss is not finite at step 3"),
+        # 0 * inf on the way back
+        (lambda loss: loss + (0 * loss).sqrt(), "the gradient of layers.0.weight is not finite"),
+        (lambda loss: loss * 1e25, "the optimizer's exp_avg_sq of layers.0.weight is not finite"),
+    ],
+    ids=["nan", "infinity", "gradient", "moment"],
+)
+@pytest.mark.parametrize("model", MODELS)
+def test_a_diverged_replica_is_taken_out_and_changes_no_other(
+    model: str, change: Change, reason: str, losing: Losing
+) -> None:
+    chosen = configs(model=model, epochs=2, weight_decay=0.01, dropout=0.2)
+    whole, broken = Replicas(chosen), Replicas(chosen)
+    whole.fit()
+    losing(broken, 2, change)
+    broken.fit()
+    assert list(broken.diverged) == [1]
+    assert broken.diverged[1].startswith(reason)
+    assert broken.diverged[1].endswith(" at step 3")
+    assert broken.step == whole.step == 6
+    expected, found = whole.measure_split("test"), broken.measure_split("test")
+    assert found == [expected[0], {}, expected[2]]
+    for replica in (0, 2):
+        wanted = whole.weights(replica)
+        for name, value in broken.weights(replica).items():
+            assert torch.equal(value, wanted[name]), name
+    for parameter in broken.network.parameters():
+        assert not parameter[1].any()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_others_are_those_of_a_run_without_the_diverged_one(model: str, losing: Losing) -> None:
+    chosen = configs(model=model, epochs=2)
+    broken, others = Replicas(chosen), Replicas([chosen[0], chosen[2]])
+    losing(broken, 2, lambda loss: loss * math.nan)
+    for together in (broken, others):
         together.fit()
+    assert list(broken.diverged) == [1]
+    for replica, other in ((0, 0), (2, 1)):
+        wanted = others.weights(other)
+        for name, value in broken.weights(replica).items():
+            assert torch.equal(value, wanted[name]), name
+
+
+def test_parameters_that_leave_the_numbers() -> None:
+    together = Replicas(configs())
+
+    def overflow(*_: Any) -> None:
+        together.network.layers[0].weight.data[2, 0, 0] = math.inf
+
+    together.optimizer.register_step_post_hook(overflow)
+    first, _, last = together.train_on(next(together._batches("train")))
+    assert together.diverged == {2: "the parameter layers.0.weight is not finite at step 1"}
+    assert first["loss"] > 0
+    assert last == {}
+
+
+def test_a_network_may_diverge_on_the_test_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    together = Replicas(configs())
+    measured = together._measured
+
+    def lost(batches: Sequence[Batch]) -> Any:
+        losses, values = measured(batches)
+        values[0]["loss"] = math.inf
+        return losses, values
+
+    monkeypatch.setattr(together, "_measured", lost)
+    first, *others = together.measure_split("test")
+    assert first == {}
+    assert all(other["accuracy"] >= 0 for other in others)
+    assert together.diverged == {0: "the mean of loss over a batch is inf of test"}
+
+
+@pytest.mark.parametrize("stop", [0, 2, 4, 6])
+@pytest.mark.parametrize("model", MODELS)
+def test_going_on_from_a_checkpoint_is_never_having_stopped(
+    model: str, stop: int, tmp_path: Path, losing: Losing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of an epoch, at its end, before and after the second network diverges."""
+    chosen = configs(
+        model=model, epochs=2, dropout=0.2, weight_decay=0.01, schedule="cosine", warmup=0.2
+    )
+    whole = Replicas(chosen)
+    losing(whole, 2, lambda loss: loss * math.nan)
+    whole.fit()
+    path = tmp_path / "networks.pt"
+    monkeypatch.setattr(replicas, "CHECKPOINT_SECONDS", -1.0)
+    cut = Replicas(chosen)
+    losing(cut, 2, lambda loss: loss * math.nan)
+    step = cut.train_on
+
+    def stopping(batches: Sequence[Batch]) -> Any:
+        if cut.step == stop:
+            raise KeyboardInterrupt
+        return step(batches)
+
+    monkeypatch.setattr(cut, "train_on", stopping)
+    with pytest.raises(KeyboardInterrupt) if stop < 6 else contextlib.nullcontext():
+        cut.fit(path)
+    assert path.exists() == (stop > 0)
+    again, made = Replicas(chosen), []
+    losing(again, 2, lambda loss: loss * math.nan)
+    step_again = again.train_on
+
+    def counting(batches: Sequence[Batch]) -> Any:
+        made.append(again.step)
+        return step_again(batches)
+
+    monkeypatch.setattr(again, "train_on", counting)
+    again.fit(path)
+    assert made == list(range(stop, 6))
+    assert again.diverged == whole.diverged
+    for replica in range(3):
+        wanted = whole.weights(replica)
+        for name, value in again.weights(replica).items():
+            assert torch.equal(value, wanted[name]), name
+    assert again.measure_split("test") == whole.measure_split("test")
+    assert [path.name for path in tmp_path.iterdir()] == ["networks.pt"]
+
+
+def test_a_damaged_checkpoint_is_kept_aside(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "networks.pt"
+    first = Replicas(configs())
+    first.fit(path)
+    content = path.read_bytes()
+    values = read_values(path, FORMAT, torch.device("cpu"))
+    kept = []
+    for damage in (
+        content[:-100],
+        b"nothing",
+        {**values, "step": 4},
+        {**values, "step": 3.0},
+        {**values, "configs": values["configs"][:2]},
+        {**values, "diverged": {3: "at step 1"}},
+        {name: value for name, value in values.items() if name != "model"},
+    ):
+        if isinstance(damage, bytes):
+            path.write_bytes(damage)
+        else:
+            save_values(path, FORMAT, damage)
+        kept.append(path.read_bytes())
+        caplog.clear()
+        again = Replicas(configs())
+        again.fit(path)
+        (record,) = caplog.records
+        assert f"{path} is " in record.getMessage()
+        assert "its work is done anew" in record.getMessage()
+        assert torch.equal(again.weights(1)["layers.0.weight"], first.weights(1)["layers.0.weight"])
+    names = ["networks.pt.damaged", *(f"networks.pt.damaged-{n}" for n in range(2, len(kept) + 1))]
+    assert [(tmp_path / name).read_bytes() for name in names] == kept
+
+
+def test_a_checkpoint_of_other_networks_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "networks.pt"
+    Replicas(configs()).fit(path)
+    for other, message in (
+        (configs(lr=0.5), r"networks.pt is of another run: lr is 0.01 in .*another study folder"),
+        ([replace(config, seed=9 + n) for n, config in enumerate(configs())], "seed is 0 in the"),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            Replicas(other).fit(path)
+    values = read_values(path, FORMAT, torch.device("cpu"))
+    del values["model"]["layers.0.weight"]
+    save_values(path, FORMAT, values)
+    with pytest.raises(CheckpointError, match=r"another architecture: layers.0.weight is missing"):
+        Replicas(configs()).fit(path)
+    save_values(path, FORMAT, {**values, "model": Replicas(configs()).network.state_dict(),
+                               "optimizer": {"state": {}, "param_groups": []}})  # fmt: skip
+    with pytest.raises(CheckpointError, match="the optimizer does not fit"):
+        Replicas(configs()).fit(path)
+
+
+def test_training_ends_where_all_diverged() -> None:
+    together = Replicas(configs(lr=1e38))
+    together.fit()
+    assert together.step == 1
+    assert list(together.diverged) == [0, 1, 2]
+    assert all("the optimizer overflows at step 1" in said for said in together.diverged.values())
+    assert together.measure_split("test") == [{}, {}, {}]

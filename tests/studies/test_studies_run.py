@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import multiprocessing
 import os
 import shlex
@@ -15,10 +16,13 @@ import pytest
 from matplotlib import image
 
 from hetsyn_triton.cli.commands import run as command
-from hetsyn_triton.studies import STUDIES, StudyResult, run_study
+from hetsyn_triton.studies import STUDIES, StudyResult, replicas, run_study
 from hetsyn_triton.studies.base import Cell, Finished, Place
+from hetsyn_triton.studies.limited_neurons import LimitedNeurons
+from hetsyn_triton.studies.replicas import Replicas
 from hetsyn_triton.studies.runner import StudyReporter
 from hetsyn_triton.studies.settings import SMALL_TRAINING, cores, make_settings
+from hetsyn_triton.studies.statistics import chosen
 from hetsyn_triton.studies.variants import Variants
 from hetsyn_triton.studies.workers import work_through
 from hetsyn_triton.tasks import TASKS
@@ -111,6 +115,65 @@ def test_a_second_start_does_what_is_missing(tmp_path: Path) -> None:
     assert not list(cells.glob(".*"))
 
 
+def without_time(folder: Path, cell: str) -> Any:
+    values = json.loads((folder / "cells" / f"{cell}.json").read_text())
+    del values["seconds"]
+    return values
+
+
+@pytest.mark.usefixtures("echo")
+def test_a_study_is_given_more_seeds(tmp_path: Path) -> None:
+    """What is there stays as it is, and the tables are those of all seeds at once."""
+    changes: dict[str, Any] = {"models": ["hetsyn", "homneu"], "forms": ["recurrent"]}
+    whole = toy("variants", tmp_path / "whole", **changes, seeds=3)
+    toy("variants", tmp_path / "more", **changes, seeds=1)
+    (tmp_path / "more" / "cells" / "homneu-recurrent-s0.json").unlink()  # as if cut off
+    kept = (tmp_path / "more" / "cells" / "hetsyn-recurrent-s0.json").stat().st_mtime_ns
+    again = Counted()
+    more = toy("variants", tmp_path / "more", **changes, seeds=3, reporter=again)
+    assert sorted(again.cells) == [
+        "hetsyn-recurrent-s1", "hetsyn-recurrent-s2",
+        "homneu-recurrent-s0", "homneu-recurrent-s1", "homneu-recurrent-s2",
+    ]  # fmt: skip
+    assert (tmp_path / "more/cells/hetsyn-recurrent-s0.json").stat().st_mtime_ns == kept
+    assert (more.rows, more.table) == (whole.rows, whole.table)
+    again = Counted()
+    toy("variants", tmp_path / "more", **changes, seeds=3, reporter=again)
+    assert again.cells == []
+    for other, message in (
+        ({"seeds": 2}, r"seeds is 3 there and 2 here. A study can be given more seeds"),
+        ({"seeds": 4, "lr": 0.5}, r"lr is not set there and 0.5 here. A study"),
+    ):
+        with pytest.raises(RunFolderError, match=message):
+            toy("variants", tmp_path / "more", **{**changes, **other})
+    assert json.loads((tmp_path / "more" / "study.json").read_text())["seeds"] == 3
+
+
+@pytest.mark.usefixtures("echo")
+def test_networks_that_train_together_are_joined_by_more(tmp_path: Path) -> None:
+    """The first ones keep their cells, also those that are not finished."""
+    changes: dict[str, Any] = {"models": ["hetsyn"], "forms": ["recurrent"], "equal": ["neurons"]}
+    changes |= {"sizes": [2, 3], "together": 2}
+    toy("limited-neurons", tmp_path, **changes, seeds=1)
+    cells = tmp_path / "cells"
+    (cells / "hetsyn-recurrent-2-s0-0.json").unlink()
+    for seeds, names in ((4, ["2-s0-0", "2-s1-2", "3-s1-2", "2-s3-3", "3-s3-3"]),
+                         (4, []), (5, ["2-s4-4", "3-s4-4"])):  # fmt: skip
+        again = Counted()
+        more = toy("limited-neurons", tmp_path, **changes, seeds=seeds, reporter=again)
+        assert again.cells == [f"hetsyn-recurrent-{name}" for name in names]
+        assert [line["seeds"] for line in more.table] == [seeds, seeds]
+        assert more.settings.sizes_in_words().startswith(f"SMALL: {seeds} seeds")
+    whole = toy("limited-neurons", tmp_path / "whole", **changes, seeds=5)
+    assert more.table == whole.table  # replicas do not see each other
+    stored = json.loads((tmp_path / "study.json").read_text())
+    assert (stored["seeds"], stored["seeds_before"]) == (5, [1, 4])
+    for before in ([4, 1], [5], ["1"], 7):
+        (tmp_path / "study.json").write_text(json.dumps({**stored, "seeds_before": before}))
+        with pytest.raises(RunFolderError, match=r"json is damaged: seeds_before: .*another"):
+            toy("limited-neurons", tmp_path, **changes, seeds=5)
+
+
 @pytest.mark.usefixtures("echo")
 def test_a_cell_goes_on_with_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A study stopped in the middle of a run ends with the numbers of one never stopped."""
@@ -132,6 +195,40 @@ def test_a_cell_goes_on_with_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Trainer, "_epoch", epoch)
     assert not (tmp_path / "cut" / "table.json").exists()
     assert toy("variants", tmp_path / "cut", **changes).table == whole.table
+
+
+@pytest.mark.usefixtures("echo")
+def test_networks_that_train_together_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cell stopped in the middle does the steps that are missing, and ends the same; so does one
+    whose file is lost."""
+    changes: dict[str, Any] = {"epochs": 2, "sizes": [3], "models": ["hetsyn", "homneu"]}
+    changes |= {"forms": ["recurrent"], "equal": ["neurons"], "seeds": 2}
+    whole = toy("limited-neurons", tmp_path / "whole", **changes)
+    monkeypatch.setattr(replicas, "CHECKPOINT_SECONDS", -1.0)
+    real, steps, stop = Replicas.train_on, [], 4
+
+    def train_on(self: Replicas, batches: Any) -> Any:
+        if self.step == stop:
+            raise KeyboardInterrupt
+        steps.append((self.config.model, self.step))
+        return real(self, batches)
+
+    monkeypatch.setattr(Replicas, "train_on", train_on)
+    cut = tmp_path / "cut"
+    with pytest.raises(KeyboardInterrupt):
+        toy("limited-neurons", cut, **changes)
+    (cut / "runs" / ".half.pt.0.hetsyn-partial").write_text("{")
+    steps, stop = [], 6
+    result = toy("limited-neurons", cut, **changes)
+    assert steps == [("hetsyn", 4), ("hetsyn", 5), *(("homneu", n) for n in range(6))]
+    assert (result.rows, result.table) == (whole.rows, whole.table)
+    (cut / "cells" / "hetsyn-recurrent-3-s0-1.json").unlink()
+    assert toy("limited-neurons", cut, **changes).rows == whole.rows
+    assert len(steps) == 8
+    names = [f"{model}-recurrent-3-s0-1.pt" for model in ("hetsyn", "homneu")]
+    assert sorted(path.name for path in (cut / "runs").iterdir()) == names
 
 
 @pytest.mark.usefixtures("echo")
@@ -158,21 +255,134 @@ def test_a_failing_cell_is_named_and_loses_no_other(
 
 
 @pytest.mark.usefixtures("echo")
+def test_a_diverged_network_is_one_failure_of_its_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is named, has no accuracy, is no success, and the others are as they were."""
+    changes: dict[str, Any] = {"together": 3, "sizes": [3], "equal": ["neurons"]}
+    whole = toy("limited-neurons", tmp_path / "whole", **changes)
+    real = Replicas.train_on
+
+    def train_on(self: Replicas, batches: Any) -> Any:
+        if self.step == 1 and self.config.model in ("hetsyn", "homneu"):
+            lost = range(3) if self.config.model == "homneu" else [1]
+            for replica in lost:
+                self.network.layers[0].weight.data[replica] = math.nan
+        return real(self, batches)
+
+    monkeypatch.setattr(Replicas, "train_on", train_on)
+    lost = toy("limited-neurons", tmp_path / "lost", **changes)
+    assert lost.failures == {}
+    for row, wanted in zip(lost.rows, whole.rows, strict=True):
+        if row["model"] == "homneu" or (row["model"], row["seed"]) == ("hetsyn", 1):
+            assert "layers.0.weight is not finite at step 2" in row["diverged"]
+            assert (row["accuracy"], row["success"]) == (None, 0)
+        else:
+            assert row == wanted
+            assert row["diverged"] is None
+    for line, wanted in zip(lost.table, whole.table, strict=True):
+        mine = [row for row in lost.rows if chosen([row], model=line["model"], form=line["form"])]
+        assert line["seeds"] == 3
+        assert line["success"] == sum(row["success"] for row in mine) / 3
+        assert line["diverged"] == {"hetsyn": 1, "homneu": 3}.get(line["model"], 0)
+        if line["model"] == "hetsyn":
+            assert line["accuracy"] == (mine[0]["accuracy"] + mine[2]["accuracy"]) / 2
+        elif line["model"] == "homneu":
+            assert line["accuracy"] is None
+        else:
+            assert line == wanted
+
+
+@pytest.mark.usefixtures("echo")
+def test_labels_count_the_networks_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here a cell of two seeds fails for one model, and one network of the other diverges."""
+    real = LimitedNeurons.run
+
+    def sometimes(self: LimitedNeurons, cell: Cell, place: Place) -> Finished:
+        if cell.values["model"] == "homneu" and cell.values["seeds"] == [0, 1]:
+            raise ArithmeticError("no")
+        finished = real(self, cell, place)
+        if cell.values["model"] == "hetsyn" and cell.values["seeds"] == [2]:
+            finished.rows[0].update(accuracy=None, success=0.0, diverged="at step 7")
+        return finished
+
+    monkeypatch.setattr(LimitedNeurons, "run", sometimes)
+    changes: dict[str, Any] = {"sizes": [2], "models": ["hetsyn", "homneu"]}
+    changes |= {"forms": ["recurrent"], "equal": ["neurons"]}
+    labels = []
+    draw = LimitedNeurons.draw
+
+    def drawn(self: LimitedNeurons, *arguments: Any) -> Any:
+        figure = draw(self, *arguments)
+        labels.extend(axes.get_ylabel() for axes in figure.axes)
+        return figure
+
+    monkeypatch.setattr(LimitedNeurons, "draw", drawn)
+    result = toy("limited-neurons", tmp_path, **changes)
+    assert len(result.failures) == 1
+    assert labels == [
+        "accuracy\n(mean ± deviation of 1 to 2 seeds)",
+        "success rate of 1 to 3 seeds\n(≥ 90% correct; 1 diverged: failures)",
+    ]
+
+
+@pytest.mark.usefixtures("echo")
 def test_another_folder_is_refused(tmp_path: Path) -> None:
     changes: dict[str, Any] = {"models": ["homneu"], "forms": ["recurrent"], "seeds": 1}
     toy("variants", tmp_path / "study", **changes)
-    with pytest.raises(RunFolderError, match=r"seeds is 1 there and 2 here.*another folder"):
-        toy("variants", tmp_path / "study", **{**changes, "seeds": 2})
+    with pytest.raises(RunFolderError, match=r"lr is not set there and 0.5 here.*another folder"):
+        toy("variants", tmp_path / "study", **changes, lr=0.5)
     with pytest.raises(RunFolderError, match="study is 'variants' there and 'noise' here"):
         toy("noise", tmp_path / "study")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").write_text("dear reader")
     with pytest.raises(RunFolderError, match=r"expected a new folder or that of a study"):
         toy("variants", tmp_path / "full", **changes)
-    damaged = tmp_path / "study" / "cells" / "homneu-recurrent-s0.json"
-    damaged.write_text("{")
-    with pytest.raises(RunFolderError, match=r"homneu-recurrent-s0.json is damaged"):
+    (tmp_path / "study" / "study.json").write_text("{")
+    with pytest.raises(
+        RunFolderError, match=r"study.json is damaged: .* another folder with --out"
+    ):
         toy("variants", tmp_path / "study", **changes)
+
+
+@pytest.mark.usefixtures("echo")
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda content: content[: len(content) // 2], "is damaged: "),
+        (lambda content: b"\xff\x00" + content, "is damaged: "),
+        (lambda content: b"[]", "is damaged: expected an object"),
+        (lambda content: content.replace(b'"rows"', b'"rods"'), "is damaged: expected rows"),
+        (lambda content: content.replace(b'"seconds"', b'"minutes"'), "is damaged: expected rows"),
+        (lambda content: content.replace(b"homneu", b"hetneu"), "is of another cell: expected"),
+    ],
+    ids=["half", "no text", "no object", "no rows", "no seconds", "another cell"],
+)
+def test_a_damaged_cell_is_kept_aside_and_done_anew(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    damage: Callable[[bytes], bytes],
+    reason: str,
+) -> None:
+    changes: dict[str, Any] = {"models": ["hetsyn", "homneu"], "forms": ["recurrent"], "seeds": 1}
+    first = toy("variants", tmp_path, **changes)
+    path = tmp_path / "cells" / "homneu-recurrent-s0.json"
+    whole, content = path.read_bytes(), damage(path.read_bytes())
+    assert content != whole
+    for name in ("homneu-recurrent-s0.json.damaged", "homneu-recurrent-s0.json.damaged-2"):
+        path.write_bytes(content)
+        caplog.clear()
+        again = Counted()
+        result = toy("variants", tmp_path, **changes, reporter=again)
+        assert again.cells == ["homneu-recurrent-s0"]
+        assert (result.table, result.failures) == (first.table, {})
+        assert json.loads(path.read_bytes())["rows"] == json.loads(whole)["rows"]
+        assert path.with_name(name).read_bytes() == content
+        (record,) = caplog.records
+        assert f"{path} {reason}" in record.getMessage()
+        assert f"It is now {name}, and its work is done anew" in record.getMessage()
 
 
 @pytest.mark.usefixtures("echo")
@@ -340,7 +550,9 @@ def test_the_command(
     assert command(shlex.split(stored["command"])[1:]) == 0  # the stored command is the same study
     assert "2 of them done before" in capsys.readouterr().out
     assert command(["study", "variants", "--task", "echo", "--seeds", "2"]) == 2
-    assert "seeds is 1 there and 2 here" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "hidden is [5] there and not set here; models is ['hetsyn', 'homneu'] there" in said
+    assert "seeds is" not in said  # more of them are no reason to refuse
     assert command(["study", "dance"]) == 2
     assert "study: expected one of variants" in capsys.readouterr().err
     assert command(["study", "variants", "--set", "lr=1", "--set", "lr=2"]) == 2

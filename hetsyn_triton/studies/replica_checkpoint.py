@@ -1,0 +1,83 @@
+"""The checkpoint of networks trained together: from it they go on as if they had never stopped."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from hetsyn_triton.training import CheckpointError
+from hetsyn_triton.training.checkpoint import read_values, save_values
+from hetsyn_triton.training.restore import check_same_settings, load_optimizer, load_weights
+
+from .folder import set_aside
+
+if TYPE_CHECKING:
+    from .replicas import Replicas
+
+FORMAT = "replicas-1"
+
+
+def save(replicas: "Replicas", path: Path) -> None:
+    """Write how far `replicas` are to `path`, whole or not at all.
+
+    The learning rate and all random numbers follow from seed and step: they have no state.
+    """
+    values = {
+        "configs": [config.to_json() for config in replicas.configs],
+        "model": replicas.network.state_dict(),
+        "optimizer": replicas.optimizer.state_dict(),
+        "step": replicas.step,
+        "diverged": replicas.diverged,
+    }
+    save_values(path, FORMAT, values)
+
+
+def restore(replicas: "Replicas", path: Path) -> None:
+    """Let `replicas` go on from the checkpoint in `path`; nothing where there is none.
+
+    One that is damaged is set aside, which the log says, and they begin anew. CheckpointError,
+    naming what differs, for that of other networks.
+    """
+    if not path.exists():
+        return
+    try:
+        # load_state_dict moves what belongs on the device, and the counts of steps do not
+        values = read_values(path, FORMAT, torch.device("cpu"))
+        _check_content(path, values, replicas)
+    except CheckpointError as error:
+        set_aside(path, error)
+        return
+    try:
+        for stored, config in zip(values["configs"], replicas.configs, strict=True):
+            check_same_settings(path, stored, config)
+        load_weights(path, values["model"], replicas.network)
+        load_optimizer(path, values["optimizer"], values["step"], replicas.optimizer)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}. Name another study folder with --out") from error
+    replicas.step, replicas.diverged = values["step"], values["diverged"]
+
+
+def _check_content(path: Path, values: dict[str, Any], replicas: "Replicas") -> None:
+    """CheckpointError, naming the part, unless each is of the kind that `save` writes."""
+    configs, step, diverged = (values.get(name) for name in ("configs", "step", "diverged"))
+    most, count = replicas.steps, len(replicas)
+    for name, right, expected in (
+        (
+            "configs",
+            isinstance(configs, list)
+            and len(configs) == count
+            and all(isinstance(config, dict) for config in configs),
+            f"the settings of {count} networks",
+        ),
+        ("model", isinstance(values.get("model"), dict), "tensors with names"),
+        ("optimizer", isinstance(values.get("optimizer"), dict), "moments"),
+        ("step", type(step) is int and 0 <= step <= most, f"an integer from 0 to {most}"),
+        (
+            "diverged",
+            isinstance(diverged, dict)
+            and all(n in range(count) and isinstance(s, str) for n, s in diverged.items()),
+            f"words by number, below {count}",
+        ),
+    ):
+        if not right:
+            raise CheckpointError(f"{path} is damaged: {name}: expected {expected}")
