@@ -3,12 +3,8 @@
 import io
 import json
 import math
-<<<<<<< HEAD
-from dataclasses import dataclass, field
-=======
 from collections.abc import Mapping
-from dataclasses import dataclass
->>>>>>> h2
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
