@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -39,7 +40,8 @@ def run(arguments: Sequence[str], folder: Path, seconds: float, workers: int) ->
     """-> state ("green" or "red"), counts, names of what failed, why it is red. Keeps pytest's
     report as gate.xml and its output as gate.log in `folder`.
 
-    Green takes at least one test that passed, none that failed, and an end in time.
+    Green takes at least one test that passed, none that failed, and an end in time. Where the end
+    came too early the counts are of the tests that had ended.
     """
     if importlib.util.find_spec("pytest") is None:
         raise SystemExit(
@@ -48,7 +50,7 @@ def run(arguments: Sequence[str], folder: Path, seconds: float, workers: int) ->
     folder.mkdir(parents=True, exist_ok=True)
     report, log = folder / "gate.xml", folder / "gate.log"
     report.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "pytest", *arguments, "-q", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", *arguments, "-v", "-p", "no:cacheprovider"]
     # A warning of another version of torch or Triton is no wrong number.
     command += ["-W", "default", f"--junitxml={report}"]
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
@@ -71,13 +73,31 @@ def run(arguments: Sequence[str], folder: Path, seconds: float, workers: int) ->
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            return found | _counts(report) | {"reason": f"did not end within {seconds:.0f} s"}
+            return found | _counts_so_far(log) | {"reason": f"did not end within {seconds:.0f} s"}
     found |= _counts(report)
     if code == 0 and found["passed"]:
         found["state"] = "green"
     else:
         found["reason"] = f"pytest ended with {code}, see {log.name}"
     return found
+
+
+_ENDED = re.compile(r"(?P<before>\S+::.*?)?\b(PASSED|FAILED|ERROR|SKIPPED)\b(?P<after> \S+::.*)?")
+
+
+def _counts_so_far(log: Path) -> dict[str, Any]:
+    """From the lines "PASSED test" of workers and "test PASSED" of one process."""
+    counts: dict[str, Any] = {"passed": 0, "failed": 0, "skipped": 0, "failures": []}
+    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+        found = _ENDED.search(line)
+        test = found and (found["before"] or found["after"])
+        if not found or not test:
+            continue
+        broken = found[2] in ("FAILED", "ERROR")
+        counts["failed" if broken else found[2].lower()] += 1
+        if broken:
+            counts["failures"].append(test.strip())
+    return counts
 
 
 def _counts(report: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench import records, rivals, timing
+from bench import gate, records, rivals, timing
 from hetsyn_triton import HetSynLIF, HetSynReadout, Normal, ops
 from hetsyn_triton.surrogates import Triangular
 
@@ -61,6 +61,28 @@ def test_rehearsal(tmp_path: Path) -> None:
     text = (tmp_path / "gpu-rehearsal.txt").read_text()
     assert text.strip() in said
     assert text.startswith("REHEARSAL")
+
+
+def test_a_gate_cut_off_says_what_had_ended(tmp_path: Path) -> None:
+    """A machine lent for minutes is given back before a long gate ends."""
+    file = tmp_path / "test_slow.py"
+    file.write_text(
+        "import time\nimport pytest\n"
+        "def test_right():\n    pass\n"
+        "def test_wrong():\n    assert 1 == 2\n"
+        "def test_skipped():\n    pytest.skip('PASSED test_slow.py::none')\n"
+        "@pytest.mark.parametrize('n', range(3))\n"
+        "def test_endless(n):\n    time.sleep(100)\n"
+    )
+    found = gate.run([str(file)], tmp_path / "out", 12, workers=2)
+    counts = {name: found[name] for name in ("state", "passed", "failed", "skipped")}
+    assert counts == {"state": "red", "passed": 1, "failed": 1, "skipped": 1}
+    assert [name.split("::")[-1].split()[0] for name in found["failures"]] == ["test_wrong"]
+    assert found["reason"] == "did not end within 12 s"
+    log = tmp_path / "one-process.log"
+    log.write_text("a.py::b PASSED [ 1%]\na.py::c[1] FAILED [ 2%]\na.py::d\nSKIPPED: 3\n")
+    found = gate._counts_so_far(log)
+    assert found == {"passed": 1, "failed": 1, "skipped": 0, "failures": ["a.py::c[1]"]}
 
 
 def test_a_red_gate_refuses(tmp_path: Path) -> None:
