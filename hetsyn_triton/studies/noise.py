@@ -126,7 +126,7 @@ class Noise(Study):
                 one.set_xticks(ticks, [f"{p:g}" for p in ticks], fontsize=7, rotation=45)
                 one.minorticks_off()
             one.set_xlabel(LABELS[kind], fontsize=9)
-        label_score(axes[0, 0], self.score, self.settings.seeds)
+        label_score(axes[0, 0], self.score, {row["seeds"] for row in table})
         legend(axes[0, 0])
         return figure
 

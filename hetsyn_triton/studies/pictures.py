@@ -60,11 +60,10 @@ def band(
     axes.fill_between(x, middle - width, middle + width, color=colour, alpha=0.16, lw=0)
 
 
-def label_score(axes: Axes, name: str, seeds: int | Collection[int]) -> None:
-    """The y axis of a measure, of as many `seeds` at each point; a fraction called accuracy is
-    shown in per cent, up to 100."""
-    numbers = [seeds] if isinstance(seeds, int) else seeds
-    over = f"mean ± deviation of {seeds_in_words(numbers)}" if max(numbers) > 1 else "one seed"
+def label_score(axes: Axes, name: str, seeds: Collection[int]) -> None:
+    """The y axis of a measure, of as many `seeds` as a point has, where a cell failed fewer than
+    elsewhere; a fraction called accuracy is shown in per cent, up to 100."""
+    over = f"mean ± deviation of {seeds_in_words(seeds)}" if max(seeds) > 1 else "one seed"
     axes.set_ylabel(f"{in_words(name)}\n({over})", fontsize=9)
     if is_share(name):
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))

@@ -46,10 +46,10 @@ def draw(
     _frozen(frozen, study, networks)
     plain_rows = chosen(networks, frozen=0) or networks
     _points(reset, plain_rows, {study.score + kind: RESET[kind] for kind in RESET})
-    label_score(reset, study.score, study.settings.seeds)
+    label_score(reset, study.score, _seeds(plain_rows))
     reset.set_title(RESET_TITLE, fontsize=9)
     _points(long, plain_rows, {"reset_share": "o"})
-    label_score(long, "share_of_long_ones", study.settings.seeds)
+    label_score(long, "share_of_long_ones", _seeds(plain_rows))
     for one in (*axes[:-1, len(ways) :].flat, *axes[-1, LAST:]):
         one.set_axis_off()
     return figure
@@ -89,7 +89,11 @@ def _frozen(axes: Axes, study: Study, networks: Sequence[Row]) -> None:
     band(axes, places, means, width, colour=COLOURS["hetsyn"], marker="o", label=None)
     axes.set_xlabel("part of the decays frozen at their initial values", fontsize=9)
     axes.set_title(f"from {first['tau']}, {LABELS[first['weight_decay']]}", fontsize=9)
-    label_score(axes, study.score, study.settings.seeds)
+    label_score(axes, study.score, _seeds(mine))
+
+
+def _seeds(rows: Sequence[Row]) -> set[int]:
+    return {row["seeds"] for row in rows}
 
 
 def _points(axes: Axes, rows: Sequence[Row], markers: Mapping[str, str]) -> None:

@@ -157,7 +157,7 @@ class Timescales(Study):
             one.minorticks_off()
             one.set_xlabel(LABELS[kind], fontsize=9)
             legend(one)
-        label_score(axes[0, 0], self.score, self.settings.seeds)
+        label_score(axes[0, 0], self.score, {row["seeds"] for row in table})
         return figure
 
     @property

@@ -66,9 +66,11 @@ class Variants(Study):
         from .pictures import COLOURS, band, label_score, legend, log_scale
 
         part = done[0].extra["curve"]["part"]
+        seeds = set()
         for model in self.option["models"]:
             curves = [f.extra["curve"] for f in done if f.cell.values["model"] == model]
             if curves:
+                seeds.add(len(curves))
                 values = np.array([one["values"] for one in curves])
                 several = [mean_and_deviation(column) for column in values.T.tolist()]
                 means, widths = zip(*several, strict=True)
@@ -77,7 +79,7 @@ class Variants(Study):
         assert self.settings.task is not None
         if task_class(self.settings.task).score_falls:
             log_scale(axes)
-        label_score(axes, self.score, self.settings.seeds)
+        label_score(axes, self.score, seeds)
         axes.set_xlabel(f"training step ({part} samples)")
         legend(axes)
 

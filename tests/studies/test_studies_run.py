@@ -17,7 +17,7 @@ from matplotlib import image
 
 from hetsyn_triton.cli.commands import run as command
 from hetsyn_triton.studies import STUDIES, StudyResult, replicas, run_study
-from hetsyn_triton.studies.base import Cell, Finished, Place
+from hetsyn_triton.studies.base import Cell, Finished, Place, Study
 from hetsyn_triton.studies.limited_neurons import LimitedNeurons
 from hetsyn_triton.studies.replicas import Replicas
 from hetsyn_triton.studies.runner import StudyReporter
@@ -326,6 +326,45 @@ def test_labels_count_the_networks_there_are(
         "accuracy\n(mean ± deviation of 1 to 2 seeds)",
         "success rate of 1 to 3 seeds\n(≥ 90% correct; 1 diverged: failures)",
     ]
+
+
+@pytest.mark.usefixtures("echo")
+@pytest.mark.parametrize(
+    ("name", "changes", "lost"),
+    [
+        ("variants", {}, {"model": "hetneu"}),
+        ("noise", {}, {"model": "hetneu"}),
+        ("timescales", {"models": ["hetsyn", "hetneu"]}, {"model": "hetneu"}),
+        ("time-constants", {}, {"weight_decay": "exempt"}),
+    ],
+)
+def test_labels_count_the_seeds_there_are(
+    name: str,
+    changes: dict[str, Any],
+    lost: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Here the second seed fails for some of the networks."""
+    study = STUDIES[name]
+    labels = []
+    run, draw = study.run, study.draw
+
+    def sometimes(self: Study, cell: Cell, place: Place) -> Finished:
+        if cell.values["seed"] == 1 and lost.items() <= cell.values.items():
+            raise ArithmeticError("no")
+        return run(self, cell, place)
+
+    def drawn(self: Study, *arguments: Any) -> Any:
+        figure = draw(self, *arguments)
+        labels.extend(axes.get_ylabel() for axes in figure.axes)
+        return figure
+
+    monkeypatch.setattr(study, "run", sometimes)
+    monkeypatch.setattr(study, "draw", drawn)
+    result = toy(name, tmp_path, **changes)
+    assert result.failures
+    assert "accuracy\n(mean ± deviation of 1 to 2 seeds)" in labels
 
 
 @pytest.mark.usefixtures("echo")
