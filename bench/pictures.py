@@ -23,7 +23,7 @@ from bench.registry import (
     REFERENCE,
     TOGETHER,
 )
-from hetsyn_triton.drawing import BLUE, GREY, INK, ORANGE, clean_axes, save_figure
+from hetsyn_triton.drawing import BLUE, GREY, INK, ORANGE, clean_axes, log_scale, save_figure
 
 LOOK = {
     OURS: (BLUE, "o"),
@@ -124,7 +124,10 @@ def memory(result: Record) -> Figure | None:
         peak = row.get("peak_bytes")
         return peak / 1e6 if peak else None
 
-    label = "memory at the peak of a call beyond input and parameters, MB"
+    label = (
+        "memory at the peak of a call beyond input and parameters, MB"
+        "\n(who took no new page has no mark)"
+    )
     return _dots(result, mega, label)
 
 
@@ -147,7 +150,7 @@ def growth(result: Record) -> Figure | None:
         line[0].set_ylabel(label, fontsize=9)
         for axes, name in zip(line, names, strict=True):
             axes.set_xscale("log", base=2)
-            axes.set_yscale("log")
+            log_scale(axes, "y")
             sizes = sorted({n for one in found if one["axis"] == name for n in one["sizes"]})
             axes.set_xticks(sizes, [str(n) for n in sizes], rotation=45)
             axes.set_xticks([], minor=True)
@@ -165,7 +168,7 @@ def _fit(axes: Axes, one: Record, name: str, slope: float | None, colour: str) -
     sizes, values, fitted = one["sizes"], one[name], one["fitted"]
     if slope is None:
         return
-    label = f"{one['form']}: {slope:.2f}"
+    label = f"{one['form']}, slope {slope:.2f}"
     axes.plot(sizes[:fitted], values[:fitted], "o", color=colour, ms=4)
     axes.plot(sizes[fitted:], values[fitted:], "o", color=colour, ms=4, mfc="white")
     middle = _mean_log(sizes[:fitted]), _mean_log(values[:fitted])

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from hetsyn_triton.files import write_atomically
 
@@ -24,6 +25,15 @@ def clean_axes(axes: Axes, grid: bool = True) -> None:
     if grid:
         axes.grid(color=LINE, lw=0.7)
         axes.set_axisbelow(True)
+
+
+def log_scale(axes: Axes, which: str = "y") -> None:
+    """A logarithmic axis with ticks at 1, 2 and 5 in plain numbers."""
+    axis = axes.yaxis if which == "y" else axes.xaxis
+    axes.set(**{f"{which}scale": "log"})
+    axis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 def save_figure(figure: Figure, path: Path) -> None:

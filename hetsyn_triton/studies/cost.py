@@ -120,7 +120,9 @@ class Cost(Study):
         return table
 
     def draw(self, table: Sequence[Row], done: Sequence[Finished]) -> "Figure":
-        from .pictures import COLOURS, MARKERS, grid, legend, log_scale
+        from hetsyn_triton.drawing import log_scale
+
+        from .pictures import COLOURS, MARKERS, grid, legend
 
         measures = {
             "parameters": "learnt parameters",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 
 from hetsyn_triton.drawing import INK, clean_axes, save_figure
 
@@ -68,15 +68,6 @@ def label_score(axes: Axes, name: str, seeds: Collection[int]) -> None:
     if is_share(name):
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.set_ylim(top=min(1.04, max(axes.get_ylim()[1], 1.02)))
-
-
-def log_scale(axes: Axes, which: str = "y") -> None:
-    """A logarithmic axis with ticks at 1, 2 and 5 in plain numbers."""
-    axis = axes.yaxis if which == "y" else axes.xaxis
-    axes.set(**{f"{which}scale": "log"})
-    axis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_locator(NullLocator())
 
 
 def legend(axes: Axes, **options: Any) -> None:

@@ -63,7 +63,9 @@ class Variants(Study):
         return figure
 
     def _draw_curves(self, axes: "Axes", done: Sequence[Finished]) -> None:
-        from .pictures import COLOURS, band, label_score, legend, log_scale
+        from hetsyn_triton.drawing import log_scale
+
+        from .pictures import COLOURS, band, label_score, legend
 
         part = done[0].extra["curve"]["part"]
         seeds = set()
