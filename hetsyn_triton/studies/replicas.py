@@ -2,8 +2,8 @@
 
 A small network keeps a machine busy with overhead; R of them cost little more. The parameters are
 stacked along a first axis R, the network runs under `torch.func.vmap`, which every operator folds
-into its own replica axis, and one optimizer steps the stack: what it does is elementwise, so the
-replicas do not see each other: one whose numbers are no longer finite is taken out, and the others
+into its own replica axis, and one optimizer steps the stack. What it does is elementwise, so the
+replicas do not see each other; one whose numbers are no longer finite is taken out, and the others
 go on as if it had stayed. Where a layer is a HetSyn layer the result is, bit for bit, that of
 the networks one after the other; the models with a decay per neuron differ by the rounding of
 PyTorch's batched matrix products. Dropout draws other spikes than a network alone would.
