@@ -78,9 +78,38 @@ def test_what_changes_the_spikes_is_noticed(
     assert not equal(encoded(corpus, NAMES, ENCODER), first)
     assert len(reads) == 4 * len(NAMES)
     assert len(kept(cache_home)) == 4
-    os.utime(corpus / "b.wav", ns=(1, 1))
-    encoded(corpus, NAMES, ENCODER)
-    assert len(reads) == 5 * len(NAMES)
+
+
+def test_content_decides_and_not_size_or_time(
+    corpus: Path, tmp_path: Path, reads: list[Path]
+) -> None:
+    others = [tmp_path / name for name in ("same", "other")]
+    for folder, number in zip(others, (0, 5), strict=True):
+        write(folder / "a.wav", tone(number, 0))
+    os.utime(others[0] / "a.wav", (1, 1))
+    status = os.stat(corpus / "a.wav")
+    os.utime(others[1] / "a.wav", ns=(status.st_atime_ns, status.st_mtime_ns))
+    alike = os.stat(others[1] / "a.wav")
+    assert (alike.st_size, alike.st_mtime_ns) == (status.st_size, status.st_mtime_ns)
+    events = encoded(corpus, NAMES[:1], ENCODER)
+    assert equal(encoded(others[0], NAMES[:1], ENCODER), events)
+    assert len(reads) == 1
+    assert not equal(encoded(others[1], NAMES[:1], ENCODER), events)
+
+
+def test_a_file_changed_while_it_is_encoded_is_not_kept(
+    corpus: Path, cache_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def changed_before(path: Path) -> tuple[np.ndarray, int]:
+        if path.name == "a.wav":
+            write(path, tone(5, 1))
+        return read_audio(path)
+
+    monkeypatch.setattr(cache, "read_audio", changed_before)
+    events = encoded(corpus, NAMES, ENCODER)
+    assert kept(cache_home) == []
+    assert equal(encoded(corpus, NAMES, ENCODER), events)
+    assert len(kept(cache_home)) == 1
 
 
 def test_new_sources_make_new_spikes(

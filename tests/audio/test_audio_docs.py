@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,15 @@ def test_the_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names: dict[str, object] = {}
     exec(compile(blocks("python")[0], "docs/tasks.md", "exec"), names)
     assert names["spikes"].step.max() < 200  # type: ignore[attr-defined]
+
+
+def test_the_speed() -> None:
+    """The command's CPU time for a minute; 30 ms when the page was written."""
+    words = shlex.split(blocks("bash")[1].replace("\\\n", ""))
+    assert words[0] == "python"
+    done = subprocess.run([sys.executable, *words[1:]], capture_output=True, text=True, timeout=200)
+    (milliseconds,) = re.findall(r"best of 5: (\S+) msec per loop", done.stdout)
+    assert 60_000 / float(milliseconds) >= 20, done.stderr
 
 
 def test_every_setting_is_named() -> None:

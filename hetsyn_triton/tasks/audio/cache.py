@@ -2,10 +2,10 @@
 
 They lie in `hetsyn_triton/audio` in the user's cache folder, `XDG_CACHE_HOME` or else `~/.cache`; a
 file there may be removed at any time. Its name is a digest of what the spikes were made from: each
-file's name, size and time of change, the encoder's settings, the sources that read and encode. Any
-number of processes may read and write at once: a file appears whole, and it carries a digest of
-its content, so a damaged one is noticed and made anew. Where nothing can be written, the corpus is
-encoded in each process anew, and that is said.
+file's name and content, the encoder's settings, the sources that read and encode. Any number of
+processes may read and write at once: a file appears whole, and it carries a digest of its content,
+so a damaged one is noticed and made anew. Where nothing can be written, the corpus is encoded in
+each process anew, and that is said.
 """
 
 import hashlib
@@ -45,12 +45,15 @@ def encoded(folder: Path, names: Sequence[str], encoder: CrossingEncoder) -> Eve
     `times` are step numbers. DataError names a file that cannot be read or encoded.
     """
     place = cache_folder()
-    path = None if place is None else place / f"{_key(folder, names, encoder)}.spikes"
-    found = None if path is None else _read(path)
+    if place is None:
+        return _encode(folder, names, encoder, None)
+    key = _key(folder, names, encoder)
+    path = place / f"{key}.spikes"
+    found = _read(path)
     if found is not None:
         return found
     events = _encode(folder, names, encoder, place)
-    if path is not None:
+    if _key(folder, names, encoder) == key:  # else a file was changed meanwhile
         _write(path, events)
     return events
 
@@ -72,10 +75,10 @@ def _key(folder: Path, names: Sequence[str], encoder: CrossingEncoder) -> str:
         digest.update(Path(__file__).with_name(source).read_bytes())
     for name in names:
         try:
-            status = os.stat(folder / name)
+            content = hashlib.sha256((folder / name).read_bytes())
         except OSError as error:
             raise DataError(f"{folder / name} cannot be read: {error}") from error
-        digest.update(f"\0{name}\0{status.st_size}\0{status.st_mtime_ns}".encode())
+        digest.update(f"\0{name}\0".encode() + content.digest())
     return digest.hexdigest()
 
 
