@@ -107,6 +107,7 @@ def _run(folder: Path) -> tuple[dict[str, Any], str]:
         "command": train_command(config),
         "score": score,
         "parameters": summary["parameters"],
+        "test_samples": summary.get("test_samples"),  # runs of before did not record it
         "selection": summary["selection"],
         "curve": curve,
         "environment": {

@@ -12,9 +12,9 @@ from .base import Row
 from .catalogue import STUDIES
 from .networks import form
 from .results import STORED, digest
-from .statistics import mean_and_deviation
+from .statistics import mean_and_deviation, wilson_interval
 from .tables import cell, columns
-from .words import in_words
+from .words import in_words, is_share
 
 PAGE = "results.md"
 REMARKS = "remarks.md"
@@ -29,6 +29,7 @@ TASKS = {
 """Tasks with a section of their own, in this order; other tasks with results follow."""
 PARTS = ("validation", "test")  # what may be measured after an epoch
 EPOCHS = (1, 2, 3, 5, 10, 15, 20, 30, 40, 50, 75, 100, 150)
+INTERVAL = "95 % interval"
 LONGEST = 30  # lines of a table on the page; the stored file has them all
 HEAD = """# Results
 
@@ -40,8 +41,13 @@ Means ± standard deviation over seeds. *Last epoch* is the test result after th
 *validation-selected* that of the epoch with the best held-out score; *test-selected* that of the
 best test epoch, which the test samples themselves chose: it is no held-out result. Of the three a
 "-" marks what a run does not have: validation-selected where no samples were held out of training,
-test-selected where the test was measured at the end alone. "SMALL" marks a study of fewer seeds or
-shorter training than the paper's.
+test-selected where the test was measured at the end alone. The *95 % interval* of the last epoch's
+accuracy is Wilson's for the test samples of one seed: what so many samples leave open, not how
+seeds differ; it is left out where their number was not recorded. "SMALL" marks a study of fewer
+seeds or shorter training than the paper's.
+
+Hours are wall-clock times on machines that other work shared: runs of equal cost differ by a factor
+of up to 1.8.
 """
 
 
@@ -167,8 +173,23 @@ def _run_row(members: Sequence[dict[str, Any]]) -> Row:
         row[name] = None  # a column that is empty says that there is no such result
         if len(values) == len(members):
             row[name], row[f"{name}_deviation"] = mean_and_deviation(values)
+        if kind == "last" and (interval := _interval(members)):
+            row[INTERVAL] = interval
     row["hours"] = mean_and_deviation([m["curve"][-1]["hours"] for m in members])[0]
     return row
+
+
+def _interval(members: Sequence[dict[str, Any]]) -> str | None:
+    """The 95 % interval of the last epoch's mean accuracy, with the samples of one seed: seeds that
+    share them tell nothing more of them. None where the score is no share, or their number is not
+    known or not that of all."""
+    score, samples = members[0]["score"], {m.get("test_samples") for m in members}
+    (count, *others) = samples
+    if not is_share(score) or not count or others:
+        return None
+    shares = [m["selection"]["last"]["test"][score] for m in members]
+    low, high = wilson_interval(mean_and_deviation(shares)[0], count)
+    return f"{100 * low:.2f} to {100 * high:.2f} %"
 
 
 _SHOWN = ("model", "recurrent", "hidden")
@@ -230,9 +251,12 @@ def _where(environment: dict[str, Any]) -> str:
 
 
 def _table(rows: Iterable[Row]) -> str:
-    """A Markdown table; a mean and its deviation share a column."""
+    """A Markdown table; a mean and its deviation share a column. `rate`, per step, is left out
+    beside `rate_hz`, the same figure."""
     rows = list(rows)
     names = [name for name in columns(rows) if name != "part"]
+    if "rate_hz" in names:
+        names = [name for name in names if name != "rate"]
     lines = ["| " + " | ".join(map(in_words, names)) + " |", "|" + "---|" * len(names)]
     for row in rows:
         lines.append("| " + " | ".join(cell(row, name) for name in names) + " |")

@@ -1,5 +1,6 @@
-"""Means and deviations over seeds."""
+"""Means and deviations over seeds; intervals of a share."""
 
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -10,6 +11,24 @@ from .base import Row
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
     """The mean, and the sample's standard deviation (n - 1); None of a single value."""
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def wilson_interval(share: float, samples: int) -> tuple[float, float]:
+    """The 95 % interval [low, high] of a probability, given its `share` of `samples` trials.
+
+    Wilson's score interval (J. Am. Stat. Assoc. 22, 1927), without continuity correction.
+    ValueError for a share outside [0, 1] or no sample.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"share: expected a number from 0 to 1, got {share}")
+    if samples < 1:
+        raise ValueError(f"samples: expected at least 1, got {samples}")
+    z = statistics.NormalDist().inv_cdf(0.975)
+    spread = z**2 / samples
+    middle = share + spread / 2
+    half = math.sqrt(spread * (share * (1 - share) + spread / 4))
+    low, high = ((middle + side * half) / (1 + spread) for side in (-1, 1))
+    return max(0.0, low), min(1.0, high)
 
 
 def over_seeds(rows: Iterable[Row], by: Sequence[str], values: Sequence[str]) -> list[Row]:

@@ -28,6 +28,11 @@ class Means:
                 raise NonFiniteError(f"the mean of {name} over a batch is {value} {where}".strip())
             self.sums[name] = self.sums.get(name, 0.0) + float(value) * samples
 
+    @property
+    def samples(self) -> int:
+        """How many samples are counted."""
+        return int(self.sums.get("samples", 0))
+
     def values(self) -> dict[str, float]:
         """The means so far; empty before the first batch."""
         samples = self.sums.get("samples")
@@ -77,7 +82,19 @@ def measure_split(
     ranks: Ranks = ALONE,
     where: str = "",
 ) -> dict[str, float]:
-    """Means over a whole split in evaluation mode; empty where the task has no such split.
+    """The means of `split_means`, by name; empty where the task has no such split."""
+    return split_means(task, network, split, device, ranks, where).values()
+
+
+def split_means(
+    task: Task,
+    network: SpikingNetwork,
+    split: str,
+    device: torch.device | str,
+    ranks: Ranks = ALONE,
+    where: str = "",
+) -> Means:
+    """Means over a whole split in evaluation mode; of no sample where the task has no such split.
 
     `ranks` share the batches; the means are those of one process, bit for bit. NonFiniteError names
     what is not finite, and `where`.
@@ -98,7 +115,7 @@ def measure_split(
     means = Means()
     for _, samples, values in sorted(chain.from_iterable(ranks.gather(results))):
         means.add(values, samples, f"of {split} {where}")
-    return means.values()
+    return means
 
 
 def format_metric(name: str, value: float) -> str:

@@ -36,7 +36,7 @@ from .folder import (
     free_folder,
 )
 from .machine import environment
-from .measure import measure_split
+from .measure import measure_split, split_means
 from .parallel import Ranks, joined_ranks
 from .reporting import Reporter
 from .restore import check_best, check_same_run, load_weights
@@ -198,7 +198,8 @@ def _complete(trainer: Trainer, folder: Path, reporter: Reporter, pictures: bool
     trainer.network.eval()
     run = Run(folder, trainer.config, trainer.task, trainer.network, trainer.epoch, trainer.history)
     where = f"after the last step ({trainer.step})"
-    test = measure_split(run.task, run.network, "test", run.config.device, ranks, where)
+    means = split_means(run.task, run.network, "test", run.config.device, ranks, where)
+    test = means.values()
     chosen = selection(run.task, run.network, run.history, trainer.best, test, ranks)
     if not ranks.first:
         return run
@@ -208,6 +209,7 @@ def _complete(trainer: Trainer, folder: Path, reporter: Reporter, pictures: bool
         _draw(run, test, before, after)
     summary = _summary(run, test, before, after, time.monotonic() - began)
     summary["seconds_compiling"] = round(seconds_compiling() - compiled, 1)
+    summary["test_samples"] = means.samples
     summary["no_validation"] = why_no_validation(run.task, chosen)
     summary |= {"selection": chosen, "processes": ranks.size, **_where(trainer)}
     write_json(folder / SUMMARY, summary)

@@ -12,6 +12,7 @@ from hetsyn_triton.cli.settings import configured
 from hetsyn_triton.studies import run_study
 from hetsyn_triton.studies.results import collect, train_command
 from hetsyn_triton.studies.results_page import NOT_MEASURED, page, write
+from hetsyn_triton.studies.statistics import wilson_interval
 from hetsyn_triton.training import RunFolderError, default_config, train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,7 +51,8 @@ def test_folders_become_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[s
     section = text[text.index("## echo\n") : text.index("## Studies\n")]
     assert "It *differs*, and we know." in section
     assert (
-        "| last epoch accuracy | validation-selected accuracy | test-selected accuracy |" in section
+        "| last epoch accuracy | 95 % interval | validation-selected accuracy |"
+        " test-selected accuracy |" in section
     )
     (line,) = [
         line for line in section.splitlines() if line.startswith("| hetsyn | recurrent | 5 ")
@@ -60,6 +62,8 @@ def test_folders_become_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[s
         for seed in range(2)
     ]
     assert f"| {50 * sum(accuracies):.2f} ± " in line
+    low, high = wilson_interval(sum(accuracies) / 2, 16)  # one seed's test samples
+    assert f" % | {100 * low:.2f} to {100 * high:.2f} % | " in line
     assert "epochs 2, delay 3" in line
     for part in ("by epoch and hour", "SMALL: 1 seed", "hetsyn study variants --task echo"):
         assert part in section
@@ -101,6 +105,28 @@ def test_a_selection_that_is_not_there_is_marked(tmp_path: Path) -> None:
     assert shown() == [
         last, ("validation-selected accuracy", accuracy["last"]), ("test-selected accuracy", "-")
     ]  # fmt: skip
+
+
+def test_an_interval_needs_the_number_of_test_samples(tmp_path: Path) -> None:
+    """The same one for all seeds, and a score that is a share."""
+    source = next((ROOT / "docs/results").glob("run-fsdd-*.json"))
+    values = json.loads(source.read_text(encoding="utf-8"))
+    values["selection"]["last"]["test"]["accuracy"] = 0.5
+
+    def shown(*samples: int | None, score: str = "accuracy") -> bool:
+        for seed, count in enumerate(samples):
+            config = {**values["config"], "seed": seed}
+            copy = {**values, "config": config, "test_samples": count, "score": score}
+            (tmp_path / f"run-{seed}.json").write_text(json.dumps(copy))
+        return "| 95 % interval |" in page(tmp_path)
+
+    assert shown(100)
+    assert "| 50.00 % | 40.38 to 59.62 % |" in page(tmp_path)  # z^2 = 3.8415, by hand
+    assert not shown(100, score="loss")
+    assert not shown(None)
+    assert shown(100, 100)
+    assert not shown(100, 90)
+    assert not shown(100, None)
 
 
 @pytest.mark.usefixtures("echo")

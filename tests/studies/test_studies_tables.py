@@ -38,6 +38,13 @@ def test_on_the_page() -> None:
     assert [head, *rows] == [HEAD, *CELLS]
 
 
+def test_one_rate_on_the_page() -> None:
+    rows = [{"model": "hetsyn", "rate_hz": 10.0, "rate": 0.01}]
+    assert parts(on_the_page(rows), "|") == [["model", "rate hz"], ["---"] * 2, ["hetsyn", "10"]]
+    alone = [{"model": "hetsyn", "rate": 0.01}]
+    assert parts(on_the_page(alone), "|")[0] == ["model", "rate"]
+
+
 def test_on_the_terminal() -> None:
     study = STUDIES["variants"](make_settings(STUDIES["variants"]))
     console = Console(file=io.StringIO(), width=200)

@@ -77,6 +77,8 @@ def test_a_run_is_that_of_one_process(both: Path, tmp_path: Path) -> None:
         assert torch.allclose(value, run.network.state_dict()[name], atol=1e-5), name
     summary = json.loads((both / "plain" / "summary.json").read_text())
     assert summary["processes"] == 2
+    of_one = json.loads((alone.path / "summary.json").read_text())
+    assert summary["test_samples"] == of_one["test_samples"] > 0
     assert evaluate(run) == summary["test"]  # the batches are shared, the means are the same bits
     assert not list((both / "plain").glob(".*"))
 

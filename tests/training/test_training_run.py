@@ -59,6 +59,7 @@ def test_run_folder_and_loading(louder: Louder, tmp_path: Path) -> None:
     assert lines[-1]["train_loss"] < lines[0]["train_loss"]
     summary = json.loads((run.path / "summary.json").read_text())
     assert summary["epochs"] == 4
+    assert summary["test_samples"] == 5 * 8
     assert summary["environment"]["torch"] == torch.__version__
     loaded = load_run(run.path)
     assert loaded.config == run.config
