@@ -56,6 +56,8 @@ class Cost(Study):
     default_task = None
     small_seeds = full_seeds = 1
     alone = True
+    blocks = ("form",)
+    details = ("*_quartile", "kept_mb_of_*", "peak_mb_of_*", "parameters_of_*")
     options: ClassVar = {
         "models": names(MODELS, MODELS),
         "forms": names(FORMS, FORMS),

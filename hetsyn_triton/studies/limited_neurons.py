@@ -42,6 +42,8 @@ class LimitedNeurons(Study):
     full_seeds = 50
     varies = frozenset({"model", "recurrent", "hidden"})
     keeps: ClassVar = dict.fromkeys(("learn_decay", "frozen_fraction"), COUNTS)
+    blocks = ("equal", "form")
+    details = ("parameters",)
     options: ClassVar = {
         "sizes": integers((5, 20), (5, 10, 20, 50, 100), 1, 10_000),
         "models": names(MODELS, MODELS),
