@@ -219,7 +219,8 @@ def test_small_networks_are_of_the_asked_size(monkeypatch: pytest.MonkeyPatch) -
     made: list[TrainConfig] = []
 
     class Recorded:
-        def __init__(self, configs: list[TrainConfig], *arguments: Any) -> None:
+        def __init__(self, configs: list[TrainConfig], threads: int) -> None:
+            assert threads == PLACE.threads
             made.extend(configs)
             self.tasks = [build_task(configs[0])]
             self.diverged: dict[int, str] = {}
