@@ -70,6 +70,7 @@ def test_a_study_from_end_to_end(name: str, tmp_path: Path) -> None:
     assert stored["table"] == result.table
     assert stored["rows"] == result.rows
     assert stored["size"].startswith("SMALL: ")
+    assert (" --seeds " in stored["command"]) == (name != "cost")
     assert all(line["size"] == "small" for line in result.table)
     for part in ("date", "cpu", "torch", "python", "threads"):
         assert stored["environment"][part]
