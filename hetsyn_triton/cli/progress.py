@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -14,6 +14,7 @@ from hetsyn_triton.training import Reporter, TrainConfig, format_metric
 from hetsyn_triton.training.folder import CHECKPOINT
 
 from . import interrupts
+from .preparing import preparing_bar
 
 SELECTIONS = {
     "last": "last",
@@ -58,17 +59,7 @@ class RichReporter(Reporter):
         if not self.console.is_terminal:  # the log says once that it takes a while
             return
         if self.bar is None:
-            self.bar = Progress(
-                TextColumn(what),
-                MofNCompleteColumn(),
-                BarColumn(bar_width=None),
-                TimeRemainingColumn(compact=True),
-                TextColumn("left"),
-                console=self.console,
-                expand=True,
-            )
-            self.bar.add_task("", total=total)
-            self.bar.start()
+            self.bar = preparing_bar(self.console, what, total)
         self.bar.update(self.bar.task_ids[0], completed=done)
         if done == total:
             self.close()

@@ -6,21 +6,19 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 from rich.text import Text
 
 from hetsyn_triton.studies import StudyReporter, StudyResult, run_study
-from hetsyn_triton.studies.base import Cell, Row, Study
+from hetsyn_triton.studies.base import Cell, Study
 from hetsyn_triton.studies.catalogue import study_class
 from hetsyn_triton.studies.folder import PICTURE, TABLE_CSV
-from hetsyn_triton.studies.tables import cell, columns
-from hetsyn_triton.studies.words import in_words
+from hetsyn_triton.tasks import DataError
 from hetsyn_triton.training import ConfigError
 
 from . import interrupts
+from .preparing import preparing_bar
 from .settings import named_value
-
-LINES = 40  # of a table on the terminal; the file has them all
+from .study_table import show
 
 
 def run(
@@ -53,6 +51,8 @@ def run(
             reporter=reporter,
             **changes,
         )
+    except DataError as error:
+        raise DataError(f"{error}; a study takes it as --set data_dir=DIR") from error
     except (Exception, KeyboardInterrupt) as error:
         if not interrupts.is_interrupt(error):
             raise
@@ -73,7 +73,8 @@ def _listed(value: Any) -> list[Any]:
 
 
 class RichStudyReporter(StudyReporter):
-    """A bar of cells on a terminal, a line for each cell elsewhere; the table at the end."""
+    """A bar on a terminal, of files to prepare and then of cells; a line for each cell elsewhere;
+    the table at the end."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -81,6 +82,16 @@ class RichStudyReporter(StudyReporter):
         self.bar: Progress | None = None
         self.running: list[str] = []
         self.done = self.total = 0
+
+    def preparing(self, what: str, done: int, total: int) -> None:
+        interrupts.raise_if_asked()
+        if not self.console.is_terminal:  # the log says once that it takes a while
+            return
+        if self.bar is None:
+            self.bar = preparing_bar(self.console, what, total)
+        self.bar.update(self.bar.task_ids[0], completed=done)
+        if done == total:
+            self.close()
 
     def started(self, study: Study, folder: Path, done: int, total: int, jobs: int) -> None:
         self.folder, self.done, self.total = folder, done, total
@@ -119,12 +130,15 @@ class RichStudyReporter(StudyReporter):
 
     def finished(self, study: Study, result: StudyResult) -> None:
         self.close()
-        self.console.print(_table(study, result.table))
-        if len(result.table) > LINES:
-            self._say(f"{len(result.table) - LINES} more lines are in {result.path / TABLE_CSV}")
+        if result.table:
+            show(self.console, study, result.table, str(result.path / TABLE_CSV))
         self._say(study.settings.sizes_in_words())
         for name, error in result.failures.items():
             self._say(f"FAILED {name}: {error}")
+        if not result.table:
+            self._say("No cell is finished, so there is no table and no picture; the same command "
+                      f"tries again, in {result.path}")  # fmt: skip
+            return
         if result.failures:
             self._say("What failed is missing above; the same command tries it again.")
         self._say(f"Everything is in {result.path}; the picture is {result.path / PICTURE}")
@@ -148,18 +162,3 @@ class RichStudyReporter(StudyReporter):
 
     def _say(self, line: str) -> None:
         self.console.print(Text(line), soft_wrap=True)
-
-
-def _table(study: Study, rows: list[Row]) -> Table:
-    """The study's table: a mean with its deviation in one column."""
-    table = Table(title=f"{study.title} ({study.settings.size})")
-    shown, numeric = columns(rows), _numeric(rows)
-    for name in shown:
-        table.add_column(in_words(name), justify="right" if name in numeric else "left")
-    for row in rows[:LINES]:
-        table.add_row(*(cell(row, name) for name in shown))
-    return table
-
-
-def _numeric(rows: list[Row]) -> set[str]:
-    return {name for row in rows for name, value in row.items() if isinstance(value, (int, float))}

@@ -50,7 +50,8 @@ class Study(ABC):
 
     A study names itself, its task by default (None: it trains on none), its numbers of seeds, the
     fields of TrainConfig that it `varies` itself, those that it `keeps` as they are, each with the
-    reason, and its own `options`.
+    reason, and its own `options`. On the terminal its table has a block for each combination of
+    the columns `blocks`; where there is no room, `details` are left out, in this order (patterns).
     """
 
     name: ClassVar[str]
@@ -62,6 +63,8 @@ class Study(ABC):
     keeps: ClassVar[Mapping[str, str]] = {}
     options: ClassVar[Mapping[str, StudyOption]] = {}
     alone: ClassVar[bool] = False  # whether its cells must not run side by side
+    blocks: ClassVar[tuple[str, ...]] = ()
+    details: ClassVar[tuple[str, ...]] = ("rate", "rate_hz", "loss")
 
     def __init__(self, settings: StudySettings) -> None:
         self.settings = settings

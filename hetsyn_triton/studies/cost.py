@@ -56,6 +56,8 @@ class Cost(Study):
     default_task = None
     small_seeds = full_seeds = 1
     alone = True
+    blocks = ("form",)
+    details = ("*_quartile", "kept_mb_of_*", "peak_mb_of_*", "parameters_of_*")
     options: ClassVar = {
         "models": names(MODELS, MODELS),
         "forms": names(FORMS, FORMS),
@@ -125,7 +127,7 @@ class Cost(Study):
         from .pictures import COLOURS, MARKERS, grid, legend
 
         measures = {
-            "parameters": "learnt parameters",
+            "parameters": "parameters,\ncounted as in the paper",
             "step_ms": "time of a training step (ms),\nmedian and quartiles",
             "peak_mb": "growth of the process\nin a step, at its peak (MB)",
             "kept_mb": "kept by autograd for\nthe backward pass (MB)",

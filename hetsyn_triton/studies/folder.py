@@ -119,6 +119,11 @@ def write_cell(folder: Path, finished: Finished, seconds: float) -> None:
     write_json(_path(folder, finished.cell), values)
 
 
+def is_complete(folder: Path, cells: Sequence[Cell]) -> bool:
+    """Whether each of `cells` has its file, whatever it holds."""
+    return all(_path(folder, cell).is_file() for cell in cells)
+
+
 def missing_cells(folder: Path, cells: Sequence[Cell]) -> list[Cell]:
     """Those of `cells` that are not finished; files that are not what was written are set aside."""
     missing = []

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, ClassVar
 from hetsyn_triton.modules import MODELS
 from hetsyn_triton.tasks import task_class
 from hetsyn_triton.training.build import build_task
-from hetsyn_triton.training.threads import on_threads
 
 from .base import Cell, Finished, Place, Row, Study
 from .networks import form
 from .options import integer, integers, names
-from .parameters import equal_neurons, learnt_parameters
+from .parameters import equal_neurons, parameter_count
 from .replicas import Replicas
 from .statistics import chosen, over_seeds
 from .variants import FORMS
@@ -32,7 +31,8 @@ class LimitedNeurons(Study):
 
     One that diverges has no accuracy and counts as not successful; its row says where it did.
     `equal` says what the models have in common at a size: as many neurons as hetsyn, the paper's
-    comparison, or as nearly as many learnt parameters as hetsyn has with that many neurons.
+    comparison, or as nearly as many parameters as hetsyn has with that many neurons, counted as in
+    the paper (`parameter_count`).
     """
 
     name = "limited-neurons"
@@ -42,6 +42,8 @@ class LimitedNeurons(Study):
     full_seeds = 50
     varies = frozenset({"model", "recurrent", "hidden"})
     keeps: ClassVar = dict.fromkeys(("learn_decay", "frozen_fraction"), COUNTS)
+    blocks = ("equal", "form")
+    details = ("parameters",)
     options: ClassVar = {
         "sizes": integers((5, 20), (5, 10, 20, 50, 100), 1, 10_000),
         "models": names(MODELS, MODELS),
@@ -91,12 +93,11 @@ class LimitedNeurons(Study):
             self.settings.config(seed, model=model, recurrent=kind == form(True), hidden=(neurons,))
             for seed in cell.values["seeds"]
         ]
-        with on_threads(configs[0].threads or place.threads):
-            replicas = Replicas(configs)
-            replicas.fit(place.runs / f"{cell.name}.pt")
-            tests = replicas.measure_split("test")
+        replicas = Replicas(configs, configs[0].threads or place.threads)
+        replicas.fit(place.runs / f"{cell.name}.pt")
+        tests = replicas.measure_split("test")
         task = replicas.tasks[0]
-        count = learnt_parameters(
+        count = parameter_count(
             model, task.in_features, neurons, task.out_features, recurrent=kind == form(True)
         )
         about = {"model": model, "form": kind, "neurons": neurons, "parameters": count}

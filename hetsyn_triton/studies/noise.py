@@ -46,6 +46,7 @@ class Noise(Study):
     default_task = "delayed-match"
     full_seeds = 10
     varies = frozenset({"model"})
+    blocks = ("noise",)
     options: ClassVar = {
         "models": names(MODELS, MODELS),
         "deletion": numbers(DELETION, DELETION, 0, 1),

@@ -1,16 +1,17 @@
-"""How many parameters a network learns, and how many neurons make two models equal in that."""
+"""How many parameters a network has, and how many neurons make two models equal in that."""
 
 from hetsyn_triton.modules import MODELS
 from hetsyn_triton.validation import check_choice
 
 
-def learnt_parameters(
-    model: str, inputs: int, neurons: int, outputs: int, *, recurrent: bool
-) -> int:
-    """Learnt parameters of a network with one hidden layer, as `make_network` builds it.
+def parameter_count(model: str, inputs: int, neurons: int, outputs: int, *, recurrent: bool) -> int:
+    """Parameters of a network with one hidden layer, as `make_network` builds it, fixed decays not
+    among them.
 
     Weights, of them M N + N N recurrent for M inputs and N neurons, and a decay for every synapse
     (hetsyn), for every neuron (hetneu) or none. The last layer, readout or spiking, is feedforward.
+    Counted as in the paper (arXiv 2508.11644) and in summary.json: the N self-connections that the
+    homogeneous models mask are among the N N, though they cannot learn.
     """
     check_choice("model", model, MODELS)
     synapses = inputs * neurons + (neurons * neurons if recurrent else 0) + neurons * outputs
@@ -22,11 +23,11 @@ def learnt_parameters(
 def equal_neurons(
     model: str, like: str, inputs: int, neurons: int, outputs: int, *, recurrent: bool
 ) -> int:
-    """The hidden size at which `model` learns as nearly as many parameters as `like` with
-    `neurons`; the smaller of two equally near."""
+    """The hidden size at which `model` has as nearly as many parameters as `like` with `neurons`;
+    the smaller of two equally near."""
 
     def count(kind: str, size: int) -> int:
-        return learnt_parameters(kind, inputs, size, outputs, recurrent=recurrent)
+        return parameter_count(kind, inputs, size, outputs, recurrent=recurrent)
 
     wanted = count(like, neurons)
     size = 1

@@ -28,12 +28,14 @@ def save(replicas: "Replicas", path: Path) -> None:
         "optimizer": replicas.optimizer.state_dict(),
         "step": replicas.step,
         "diverged": replicas.diverged,
+        "threads": replicas.threads,
     }
     save_values(path, FORMAT, values)
 
 
 def restore(replicas: "Replicas", path: Path) -> None:
-    """Let `replicas` go on from the checkpoint in `path`; nothing where there is none.
+    """Let `replicas` go on from the checkpoint in `path`, on as many threads as it was written
+    with, where it says so; nothing where there is none.
 
     One that is damaged is set aside, which the log says, and they begin anew. CheckpointError,
     naming what differs, for that of other networks.
@@ -55,12 +57,13 @@ def restore(replicas: "Replicas", path: Path) -> None:
     except CheckpointError as error:
         raise CheckpointError(f"{error}. Name another study folder with --out") from error
     replicas.step, replicas.diverged = values["step"], values["diverged"]
+    replicas.threads = values.get("threads", replicas.threads)
 
 
 def _check_content(path: Path, values: dict[str, Any], replicas: "Replicas") -> None:
     """CheckpointError, naming the part, unless each is of the kind that `save` writes."""
     configs, step, diverged = (values.get(name) for name in ("configs", "step", "diverged"))
-    most, count = replicas.steps, len(replicas)
+    most, count, threads = replicas.steps, len(replicas), values.get("threads", 1)
     for name, right, expected in (
         (
             "configs",
@@ -78,6 +81,7 @@ def _check_content(path: Path, values: dict[str, Any], replicas: "Replicas") -> 
             and all(n in range(count) and isinstance(s, str) for n, s in diverged.items()),
             f"words by number, below {count}",
         ),
+        ("threads", type(threads) is int and threads > 0, "a positive integer"),
     ):
         if not right:
             raise CheckpointError(f"{path} is damaged: {name}: expected {expected}")

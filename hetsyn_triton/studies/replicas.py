@@ -5,8 +5,9 @@ stacked along a first axis R, the network runs under `torch.func.vmap`, which ev
 into its own replica axis, and one optimizer steps the stack. What it does is elementwise, so the
 replicas do not see each other; one whose numbers are no longer finite is taken out, and the others
 go on as if it had stayed. Where a layer is a HetSyn layer the result is, bit for bit, that of
-the networks one after the other; the models with a decay per neuron differ by the rounding of
-PyTorch's batched matrix products. Dropout draws other spikes than a network alone would.
+the networks one after the other, on as many threads and without dropout, which draws other spikes
+than a network alone would; the models with a decay per neuron differ by the rounding of PyTorch's
+batched matrix products.
 """
 
 import copy
@@ -28,6 +29,7 @@ from hetsyn_triton.training.build import build_network, build_optimizer, build_t
 from hetsyn_triton.training.finite import first_non_finite, optimizer_state, take_step
 from hetsyn_triton.training.measure import Means, measured
 from hetsyn_triton.training.schedule import lr_scale, scale_rates
+from hetsyn_triton.training.threads import on_threads
 from hetsyn_triton.training.trainer import CHECKPOINT_SECONDS
 
 from .replica_checkpoint import restore, save
@@ -39,9 +41,11 @@ class Replicas:
     `network` holds the stacked parameters and buffers [R, ...] and cannot be called itself.
     `diverged` says of each replica that left the finite numbers where it did. It keeps its place in
     the stack, for what the others draw and round depends on R, with parameters that stay 0.
+    `threads` is PyTorch's number of them to train and measure with, by default the present one; a
+    checkpoint keeps it.
     """
 
-    def __init__(self, configs: Sequence[TrainConfig]) -> None:
+    def __init__(self, configs: Sequence[TrainConfig], threads: int | None = None) -> None:
         _check(configs)
         self.configs = list(configs)
         self.config = configs[0]
@@ -55,6 +59,7 @@ class Replicas:
         self.base_lrs = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.step = 0
         self.diverged: dict[int, str] = {}
+        self.threads = torch.get_num_threads() if threads is None else threads
 
     def __len__(self) -> int:
         return len(self.tasks)
@@ -68,13 +73,14 @@ class Replicas:
         """Train to the last epoch, or until the last replica diverges.
 
         `checkpoint` names a file to go on from, where it is there, and to write every
-        CHECKPOINT_SECONDS and at the end. The end is the same, bit for bit.
+        CHECKPOINT_SECONDS and at the end. The end is the same, bit for bit on the same machine, for
+        the checkpoint's number of threads is used again.
         """
         if checkpoint is not None:
             restore(self, checkpoint)
         saved = time.monotonic()
         cuda = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(cuda):
+        with on_threads(self.threads), torch.random.fork_rng(cuda):
             for batches in self._training():
                 if len(self.diverged) == len(self):
                     break
@@ -122,7 +128,7 @@ class Replicas:
         of those that diverged, if only here."""
         means = [Means() for _ in self.tasks]
         self.template.eval()
-        with torch.no_grad():
+        with on_threads(self.threads), torch.no_grad():
             for batches in self._batches(split):
                 _, values = self._measured(batches)
                 for replica in self._left():

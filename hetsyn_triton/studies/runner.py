@@ -8,7 +8,10 @@ from typing import Any
 
 from hetsyn_triton.extras import require_extra
 from hetsyn_triton.files import write_json
+from hetsyn_triton.tasks import SPLITS
+from hetsyn_triton.tasks.watching import watched
 from hetsyn_triton.training import ConfigError
+from hetsyn_triton.training.build import build_task
 from hetsyn_triton.training.claim import claim_run_folder
 from hetsyn_triton.training.folder import check_writable
 
@@ -33,6 +36,9 @@ class StudyResult:
 
 class StudyReporter:
     """Says nothing. Override what should be shown."""
+
+    def preparing(self, what: str, done: int, total: int) -> None:
+        """Before the first cell `what` is done to the data: `done` of `total` pieces so far."""
 
     def started(self, study: Study, folder: Path, done: int, total: int, jobs: int) -> None:
         """`done` of `total` cells were finished before."""
@@ -64,7 +70,8 @@ def run_study(
         name: one of `STUDIES`.
         task: what to train on; None: the study's own choice.
         seeds: how many, from 0 on; None: a few, or with `full` the paper's number. More than the
-            study in the folder has: those that are missing are done.
+            study in the folder has: those that are missing are done. Not for a study without a
+            task.
         full: the paper's size instead of one that ends in minutes.
         out: the study folder; None: runs/study-NAME-TASK.
         jobs: cells side by side, each in a process of its own and with as many threads as are left;
@@ -72,9 +79,10 @@ def run_study(
         changes: the study's own options, the task's, and fields of TrainConfig.
 
     Cells that fail are in the result's `failures` and are done again by the next call. A file of a
-    cell that cannot be used is set aside, which the log says, and the cell done anew. ConfigError
-    for a setting, RunFolderError for a folder of another study, of more seeds or of other
-    settings.
+    cell that cannot be used is set aside, which the log says, and the cell done anew. Settings,
+    folder and data are checked before anything is created: ConfigError for a setting,
+    RunFolderError for a folder of another study, of more seeds or of other settings, DataError for
+    a data set that is not there.
     """
     require_extra("a study", "matplotlib")
     kind = study_class(name)
@@ -82,10 +90,12 @@ def run_study(
     kind(settings).cells()  # errors come before any work
     jobs = _jobs(kind(settings), jobs)
     path = files.default_folder(settings) if out is None else Path(out)
-    files.check_folder(path, settings)
+    reporter = reporter or StudyReporter()
+    if not files.is_complete(path, kind(files.check_folder(path, settings)).cells()):
+        with watched(reporter.preparing):
+            _read_data(settings)
     path.mkdir(parents=True, exist_ok=True)
     check_writable(path)
-    reporter = reporter or StudyReporter()
     with claim_run_folder(path):
         settings = files.check_folder(path, settings)
         files.prepare(path, settings)
@@ -118,6 +128,15 @@ class _Work:
         study = study_class(self.settings.study)(self.settings)
         place = Place(self.path / files.RUNS, self.threads)
         files.write_cell(self.path, study.run(cell, place), time.monotonic() - began)
+
+
+def _read_data(settings: StudySettings) -> None:
+    """Read the task's data and let it go: DataError where it is not there. Each cell reads its own,
+    in its own process."""
+    if settings.task is not None:
+        task = build_task(settings.config())
+        for split in SPLITS:
+            next(task.batches(split), None)
 
 
 def _jobs(study: Study, jobs: int | None) -> int:
@@ -185,7 +204,8 @@ def command(settings: StudySettings) -> str:
     words = ["hetsyn", "study", settings.study]
     if settings.task is not None:
         words += ["--task", settings.task]
-    words += ["--seeds", str(settings.seeds), *(["--full"] if settings.full else [])]
+        words += ["--seeds", str(settings.seeds)]
+    words += ["--full"] if settings.full else []
     given = {**settings.changes, **settings.task_options}
     given |= {
         name: value

@@ -113,12 +113,18 @@ def make_settings(
     """The settings of `study`, checked.
 
     `changes` may name the study's own options, the task's, and fields of TrainConfig but for those
-    that the study varies itself. ConfigError, naming it, for what is unknown or not allowed.
+    that the study varies itself. A study without a task has no seeds. ConfigError, naming it, for
+    what is unknown or not allowed.
     """
     changes = dict(changes or {})
     if study.default_task is None:
         if task is not None:
             raise ConfigError(f"task: expected none, for {study.name} trains on none, got {task!r}")
+        if seeds is not None:
+            raise ConfigError(
+                f"seeds: expected none, for {study.name} has one network of each kind and no "
+                f"seeds, got {seeds!r}"
+            )
     else:
         task = study.default_task if task is None else task
         _check_task(task)
@@ -186,10 +192,9 @@ def _split(
                 f"{name}: expected no value, for {study.name} {study.keeps[name]}, got {value!r}"
             )
         if name not in known and name not in allowed:
-            raise ConfigError(
-                f"settings: expected of {study.name} {', '.join(study.options) or 'none'}, of "
-                f"{task or 'no task'} {', '.join(known) or 'none'}, or {', '.join(allowed)}, "
-                f"got {name}{did_you_mean(name, [*study.options, *known, *allowed])}"
-            )
+            groups = {f"of {study.name} ": study.options, f"of {task} ": known, "": allowed}
+            parts = [f"{whose}{', '.join(names)}" for whose, names in groups.items() if names]
+            near = did_you_mean(name, [*study.options, *known, *allowed])
+            raise ConfigError(f"settings: expected {', or '.join(parts)}, got {name}{near}")
     own = {name: value for name, value in changes.items() if name in known}
     return {name: value for name, value in changes.items() if name not in known}, own

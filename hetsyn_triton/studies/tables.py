@@ -1,6 +1,6 @@
 """What the tables of a study show, on the terminal and in docs/results.md."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from .base import Row
 from .words import is_share
@@ -13,6 +13,26 @@ def columns(rows: Iterable[Row]) -> list[str]:
     the study's size above the table."""
     names = dict.fromkeys(name for row in rows for name in row)
     return [name for name in names if not name.endswith(DEVIATION) and name != "size"]
+
+
+def blocks(rows: Iterable[Row], by: Sequence[str]) -> list[tuple[Row, list[Row]]]:
+    """The rows of each combination of the columns `by`, in the order met, and what it is."""
+    found: dict[tuple[object, ...], tuple[Row, list[Row]]] = {}
+    for row in rows:
+        values = {name: row[name] for name in by if name in row}
+        found.setdefault(tuple(values.items()), (values, []))[1].append(row)
+    return list(found.values())
+
+
+def common(rows: Sequence[Row]) -> Row:
+    """The columns in which two or more rows do not differ, but for means over seeds."""
+    names = columns(rows) if len(rows) > 1 else []
+    return {
+        name: rows[0].get(name)
+        for name in names
+        if all(row.get(name) == rows[0].get(name) for row in rows)
+        and not any(f"{name}{DEVIATION}" in row for row in rows)
+    }
 
 
 def cell(row: Row, name: str) -> str:

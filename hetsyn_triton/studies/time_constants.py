@@ -59,6 +59,11 @@ class TimeConstants(Study):
         {"model", "tau", "weight_decay", "frozen_fraction", "decay_weight_decay", "learn_decay"}
     )
     keeps: ClassVar = {"optimizer": "trains with AdamW, for what its weight decay does is known"}
+    blocks = ("part", "tau")
+    details = (
+        "*_quartile_*", "synapses", "beyond_bound_before_share",
+        "beyond_bound_weight_decay_alone_share", "as_many_reset_share", "reset_share",
+    )  # fmt: skip
     options: ClassVar = {
         "frozen": numbers((0, 0.8, 1), (0, 0.2, 0.4, 0.6, 0.8, 1), 0, 1),
         "tau": distributions(),

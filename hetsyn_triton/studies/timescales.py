@@ -49,6 +49,7 @@ class Timescales(Study):
     small_seeds = 2
     full_seeds = 10
     varies = frozenset({"model"})
+    blocks = ("change",)
     options: ClassVar = {
         "models": names(MODELS, MODELS),
         "factors": numbers(FACTORS, FACTORS, -2, 2),

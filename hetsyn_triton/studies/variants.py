@@ -27,6 +27,7 @@ class Variants(Study):
     title = "The four models"
     default_task = "pattern-generation"
     varies = frozenset({"model", "recurrent"})
+    blocks = ("form",)
     options: ClassVar = {"models": names(MODELS, MODELS), "forms": names(FORMS, FORMS)}
 
     def cells(self) -> list[Cell]:

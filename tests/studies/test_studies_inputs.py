@@ -9,7 +9,7 @@ from hetsyn_triton.modules import MODELS, make_network
 from hetsyn_triton.studies.corruption import added, deleted, warped, warped_batches
 from hetsyn_triton.studies.long_decays import beyond, pathways, without_long
 from hetsyn_triton.studies.memory import kept_for_backward
-from hetsyn_triton.studies.parameters import equal_neurons, learnt_parameters
+from hetsyn_triton.studies.parameters import equal_neurons, parameter_count
 from hetsyn_triton.studies.statistics import mean_and_deviation, over_seeds
 from hetsyn_triton.tasks import Batch
 from hetsyn_triton.timeconstants import decay_to_tau
@@ -69,17 +69,31 @@ def test_samples_of_a_length_share_a_batch() -> None:
 def test_parameters_are_those_of_the_network(model: str, recurrent: bool) -> None:
     for readout in (True, False):
         network = make_network(model, 7, [5], 3, recurrent=recurrent, readout=readout)
-        learnt = sum(p.numel() for p in network.parameters() if p.requires_grad)
-        assert learnt_parameters(model, 7, 5, 3, recurrent=recurrent) == learnt
+        there = sum(p.numel() for p in network.parameters() if p.requires_grad)
+        assert parameter_count(model, 7, 5, 3, recurrent=recurrent) == there
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_masked_self_connections_are_among_the_parameters(model: str) -> None:
+    """Those of homogeneous models do nothing, whatever their value."""
+    network = make_network(model, 7, [5], 3, tau=5.0, generator=torch.Generator().manual_seed(0))
+    x, weight = 9 * spikes(20, 4, 7), network.layers[0].recurrent_weight
+    with torch.no_grad():
+        before = network(x)[0]
+        weight.fill_diagonal_(7.0)
+        assert torch.equal(network(x)[0], before) == model.startswith("homneu")
+    weights = [p.numel() for name, p in network.named_parameters() if name.endswith("weight")]
+    assert sum(weights) == 7 * 5 + 5 * 5 + 5 * 3
+    assert parameter_count("homneu", 7, 5, 3, recurrent=True) == sum(weights)
 
 
 @pytest.mark.parametrize(("model", "recurrent"), list(itertools.product(MODELS, [True, False])))
 def test_equal_parameters_is_the_nearest_size(model: str, recurrent: bool) -> None:
     for neurons in (1, 5, 20, 100):
-        wanted = learnt_parameters("hetsyn", 30, neurons, 2, recurrent=recurrent)
+        wanted = parameter_count("hetsyn", 30, neurons, 2, recurrent=recurrent)
         size = equal_neurons(model, "hetsyn", 30, neurons, 2, recurrent=recurrent)
         off = {
-            n: abs(learnt_parameters(model, 30, n, 2, recurrent=recurrent) - wanted)
+            n: abs(parameter_count(model, 30, n, 2, recurrent=recurrent) - wanted)
             for n in range(1, 400)
         }
         assert off[size] == min(off.values())

@@ -256,6 +256,35 @@ def test_going_on_from_a_checkpoint_is_never_having_stopped(
     assert [path.name for path in tmp_path.iterdir()] == ["networks.pt"]
 
 
+def test_the_threads_are_those_of_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In training and in what is measured after it; those of the process are left as they are."""
+    path, used, before = tmp_path / "networks.pt", [], torch.get_num_threads()
+    measured = Replicas._measured
+
+    def counting(self: Replicas, batches: Sequence[Batch]) -> Any:
+        used.append(torch.get_num_threads())
+        return measured(self, batches)
+
+    monkeypatch.setattr(Replicas, "_measured", counting)
+    first = Replicas(configs(), threads=3)
+    first.fit(path)
+    assert used == [3] * first.step
+    used.clear()
+    for written, threads in (({}, 3), ({"threads": None}, 2)):
+        values = read_values(path, FORMAT, torch.device("cpu"))
+        if written:  # a checkpoint of before
+            del values["threads"]
+        save_values(path, FORMAT, values)
+        again = Replicas(configs(epochs=1), threads=2)
+        again.fit(path)
+        again.measure_split("test")
+        assert set(used) == {threads}
+        used.clear()
+    assert Replicas(configs()).threads == before == torch.get_num_threads()
+
+
 def test_a_damaged_checkpoint_is_kept_aside(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -272,6 +301,7 @@ def test_a_damaged_checkpoint_is_kept_aside(
         {**values, "step": 3.0},
         {**values, "configs": values["configs"][:2]},
         {**values, "diverged": {3: "at step 1"}},
+        {**values, "threads": 0},
         {name: value for name, value in values.items() if name != "model"},
     ):
         if isinstance(damage, bytes):

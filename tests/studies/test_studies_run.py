@@ -1,6 +1,7 @@
 """Each study from end to end at toy size, and what holds for all: resuming, refusing, failing."""
 
 import csv
+import io
 import json
 import math
 import multiprocessing
@@ -14,8 +15,10 @@ from typing import Any
 
 import pytest
 from matplotlib import image
+from rich.console import Console
 
 from hetsyn_triton.cli.commands import run as command
+from hetsyn_triton.cli.study_table import show
 from hetsyn_triton.studies import STUDIES, StudyResult, replicas, run_study
 from hetsyn_triton.studies.base import Cell, Finished, Place, Study
 from hetsyn_triton.studies.limited_neurons import LimitedNeurons
@@ -25,7 +28,7 @@ from hetsyn_triton.studies.settings import SMALL_TRAINING, cores, make_settings
 from hetsyn_triton.studies.statistics import chosen
 from hetsyn_triton.studies.variants import Variants
 from hetsyn_triton.studies.workers import work_through
-from hetsyn_triton.tasks import TASKS
+from hetsyn_triton.tasks import TASKS, DataError
 from hetsyn_triton.training import ConfigError, RunFolderError, load_run
 
 TOYS: dict[str, dict[str, Any]] = {
@@ -36,6 +39,10 @@ TOYS: dict[str, dict[str, Any]] = {
     "time-constants": {"frozen": [0, 1], "bound": 9, "weight_decay": 0.1},
     "cost": {"sizes": [4], "inputs": 5, "steps": 6, "samples": 2, "rounds": 3, "threads": 1},
 }
+
+
+BLOCKS = {"variants": 2, "limited-neurons": 4, "noise": 4, "timescales": 2, "time-constants": 2,
+          "cost": 1}  # fmt: skip
 
 
 def toy(name: str, out: Path, **changes: Any) -> StudyResult:
@@ -63,6 +70,7 @@ def test_a_study_from_end_to_end(name: str, tmp_path: Path) -> None:
     assert stored["table"] == result.table
     assert stored["rows"] == result.rows
     assert stored["size"].startswith("SMALL: ")
+    assert (" --seeds " in stored["command"]) == (name != "cost")
     assert all(line["size"] == "small" for line in result.table)
     for part in ("date", "cpu", "torch", "python", "threads"):
         assert stored["environment"][part]
@@ -72,6 +80,12 @@ def test_a_study_from_end_to_end(name: str, tmp_path: Path) -> None:
         assert len(read) == len(lines)
         for column, value in lines[0].items():
             assert read[0][column] == ("" if value is None else str(value))
+    console = Console(file=io.StringIO(), width=80)
+    show(console, STUDIES[name](result.settings), result.table, "table.csv")
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    lines = [line for line in shown.splitlines() if line.startswith("│ ")]
+    assert len(lines) == len(result.table)  # no cell is broken
+    assert shown.count("┡") == BLOCKS[name]
     picture = image.imread(tmp_path / "study" / "picture.png")
     assert min(picture.shape[:2]) > 400
     assert picture[..., :3].std() > 0.05
@@ -447,13 +461,85 @@ def test_a_damaged_cell_is_kept_aside_and_done_anew(
         ("noise", {"task": "echo", "deletion": [2]}, "deletion: expected different numbers"),
         ("cost", {"task": "digits"}, "task: expected none, for cost trains on none"),
         ("cost", {"jobs": 2}, "jobs: expected 1, for cost measures times"),
-        ("cost", {"lr": 1}, "settings: expected of cost models"),
+        ("cost", {"lr": 1}, "settings: expected of cost models, .*, threads, got lr"),
+        ("cost", {"seeds": 5}, "seeds: expected none, for cost has one network of each kind"),
     ],
 )
 def test_bad_input(name: str, changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
         run_study(name, out=tmp_path / "study", **changes)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "groups"),
+    [
+        ("cost", None, ["of cost models, "]),
+        ("variants", "digits", ["of variants models, forms", "of digits ", "hidden, "]),
+    ],
+)
+def test_what_may_be_set_is_said_without_holes(
+    name: str, task: str | None, groups: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_settings(STUDIES[name], task=task, changes={"devise": "cuda"})
+    allowed, _, got = str(caught.value).partition(", got ")
+    assert got.startswith("devise")
+    parts = allowed.removeprefix("settings: expected ").split(", or ")
+    for part, group in zip(parts, groups, strict=True):
+        assert part.startswith(group)
+        assert "none" not in part
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_missing_data_set_is_one_error_and_leaves_no_folder(
+    jobs: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = {"models": ["homneu"], "forms": ["recurrent"], "data_dir": str(tmp_path / "none")}
+    with pytest.raises(DataError, match=r"data_dir: expected a folder, got .*none"):
+        run_study("variants", task="smnist", jobs=min(jobs, cores()), out=tmp_path / "s", **there)
+    assert not list(tmp_path.iterdir())
+    words = ["study", "variants", "--task", "smnist", "--out", str(tmp_path / "s")]
+    assert command([*words, "--set", f"data_dir={tmp_path / 'none'}"]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert len(said.err.splitlines()) == 1
+    assert "--set data_dir=DIR" in said.err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("echo")
+def test_what_is_finished_needs_no_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes: dict[str, Any] = {"models": ["homneu"], "forms": ["recurrent"], "seeds": 1}
+    first = toy("variants", tmp_path, **changes)
+
+    def load(self: object) -> Any:
+        raise DataError("not there")
+
+    monkeypatch.setattr(TASKS["echo"], "load", load)
+    assert toy("variants", tmp_path, **changes).table == first.table
+    with pytest.raises(DataError):
+        toy("variants", tmp_path, **{**changes, "seeds": 2})
+    assert json.loads((tmp_path / "study.json").read_text())["seeds"] == 1  # nothing was begun
+
+
+@pytest.mark.usefixtures("echo")
+def test_a_study_without_a_finished_cell_names_no_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(self: Variants, cell: Cell, place: Place) -> Finished:
+        raise ArithmeticError("no")
+
+    monkeypatch.setattr(Variants, "run", fails)
+    words = ["study", "variants", "--task", "echo", "--seeds", "1", "--jobs", "1"]
+    words += ["--set", "models=homneu", "--set", "forms=recurrent", "--out", str(tmp_path / "s")]
+    assert command(words) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "FAILED homneu-recurrent-s0: ArithmeticError: no" in said
+    assert "No cell is finished" in said
+    assert not (tmp_path / "s" / "picture.png").exists()
+    assert "picture.png" not in said
+    assert "The four models" not in said  # the table's title
 
 
 def test_the_full_size_is_the_papers() -> None:
