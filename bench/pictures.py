@@ -124,11 +124,7 @@ def memory(result: Record) -> Figure | None:
         peak = row.get("peak_bytes")
         return peak / 1e6 if peak else None
 
-    label = (
-        "memory at the peak of a call beyond input and parameters, MB"
-        "\n(who took no new page has no mark)"
-    )
-    return _dots(result, mega, label)
+    return _dots(result, mega, "memory at the peak of a call beyond input and parameters, MB")
 
 
 def growth(result: Record) -> Figure | None:

@@ -1,8 +1,8 @@
 """What `pytest --benchmark` measured, as it is stored: one file for a machine and its threads.
 
-A stored file has `machine` (with versions, date and commit), `set`, `rates`, `gate`, `missing`, and
-`rows`: of each entry its group, label, contender, work, check, milliseconds (median and quartiles),
-memory, and errors over time where they were taken.
+A stored file has `machine` (with versions, date and commit), `set`, `memory` (how it was taken),
+`rates`, `gate`, `missing`, and `rows`: of each entry its group, label, contender, work, check,
+milliseconds (median and quartiles), memory, and errors over time where they were taken.
 """
 
 from __future__ import annotations
@@ -28,9 +28,13 @@ def files(folder: Path = RESULTS) -> list[Path]:
 
 
 def load(file: Path) -> Record:
-    """A stored file, or one of pytest-benchmark's own brought to the same form."""
+    """A stored file, or one of pytest-benchmark's own brought to the same form. Peaks taken in one
+    process for all calls are left out: they depend on the order."""
     found: Record = json.loads(file.read_text(encoding="utf-8"))
-    return compact(found) if "benchmarks" in found else found
+    found = compact(found) if "benchmarks" in found else found
+    if "memory" not in found:
+        found["rows"] = [{k: v for k, v in r.items() if k != "peak_bytes"} for r in found["rows"]]
+    return found
 
 
 def compact(given: Record) -> Record:
@@ -47,8 +51,9 @@ def compact(given: Record) -> Record:
         row |= {"low_ms": 1e3 * stats["q1"], "high_ms": 1e3 * stats["q3"]}
         row |= {key: extra[key] for key in ("error", "memory") if key in extra}
         rows.append(row)
-    names = ("machine", "set", "rates", "missing", "wrong", "seconds")
-    found: Record = rounded({name: about[name] for name in names} | {"rows": rows})
+    names = ("machine", "set", "memory", "rates", "missing", "wrong", "seconds")
+    kept = {name: about[name] for name in names if name in about}
+    found: Record = rounded(kept | {"rows": rows})
     return found
 
 

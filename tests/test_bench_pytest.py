@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,17 @@ from typing import Any
 import pytest
 import torch
 
-from bench import contests, cpu_table, plain_lif, registry, replicas, report, rivals, stored
+from bench import (
+    contests,
+    cpu_table,
+    plain_lif,
+    registry,
+    replicas,
+    report,
+    rivals,
+    stored,
+    workloads,
+)
 from bench.registry import Entry, Work
 from bench.turns import Plan, Turns, advance, measured_time
 from hetsyn_triton import HetSynLIF
@@ -88,9 +99,11 @@ def test_the_way_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     about = found["hetsyn"]
     assert about["set"] == "rehearse"
     assert about["wrong"] == {}
+    assert about["memory"] == "a process for each call"
     assert {"device", "cores", "torch", "numba", "date", "commit"} <= about["machine"].keys()
     for one in found["benchmarks"]:
         assert one["stats"]["rounds"] >= 3
+        assert one["extra_info"].get("peak_bytes", 1) > 0
         assert one["extra_info"]["check"].startswith(("equal", "a plain LIF"))
         assert one["extra_info"]["fresh_ms"] > 0
 
@@ -172,6 +185,17 @@ def test_two_files_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "neither a file nor a commit" in capsys.readouterr().out
 
 
+def test_peaks_of_one_process_for_all_are_not_shown(tmp_path: Path) -> None:
+    """As files have them from before `memory` said how it was taken."""
+    found = _result()
+    found["rows"][0]["peak_bytes"] = 5
+    file = tmp_path / "found.json"
+    file.write_text(json.dumps(found))
+    assert "peak_bytes" not in stored.load(file)["rows"][0]
+    file.write_text(json.dumps(found | {"memory": "a process for each call"}))
+    assert stored.load(file)["rows"][0]["peak_bytes"] == 5
+
+
 def test_growth_of_what_is_stored() -> None:
     """Of recurrent neurons beyond the caches the points are kept, and not fitted."""
     rows = []
@@ -247,6 +271,33 @@ def test_who_computes_something_else_is_seen(monkeypatch: pytest.MonkeyPatch) ->
     assert any("WRONG" in line for line in said)
 
 
+def _other_decays(monkeypatch: pytest.MonkeyPatch) -> None:
+    way = rivals.network_loop
+
+    def wrong(x: torch.Tensor, weights: Any, compile: Any) -> torch.Tensor:
+        return way(x, [replace(w, r=w.r * 0.9) for w in weights], compile)
+
+    monkeypatch.setattr(rivals, "network_loop", wrong)
+
+
+def _no_clamp(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = workloads._step
+    monkeypatch.setattr(workloads, "_step", lambda *given: step(*given[:-1], lambda: None))
+
+
+@pytest.mark.parametrize("spoil", [None, _other_decays, _no_clamp], ids=["right", "r", "clamp"])
+def test_a_network_is_checked_by_its_training_step(
+    monkeypatch: pytest.MonkeyPatch, spoil: Callable[[pytest.MonkeyPatch], None] | None
+) -> None:
+    work = Work("network", 4, 2, 40, 3, part="step", hidden=(12, 8))
+    for who in (registry.OURS, registry.LOOP, registry.CHECKPOINTED):
+        assert contests.checked(work, who, CPU) == "equal"
+    if spoil is not None:
+        spoil(monkeypatch)
+        with pytest.raises(AssertionError):
+            contests.checked(work, registry.LOOP, CPU)
+
+
 def test_closed_forms_are_closed_forms() -> None:
     """No kernel is called, in either direction."""
     called: list[str] = []
@@ -276,8 +327,6 @@ def test_checkpoints_keep_less() -> None:
 
 
 def test_the_checkpointed_network_takes_the_same_training_step() -> None:
-    from bench import workloads
-
     sizes = (40, 12, 8, 3)
     x = workloads.spikes(40, 4, sizes[0], dtype=torch.float64)
     networks = [workloads.network(sizes, torch.float64) for _ in range(2)]
