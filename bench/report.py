@@ -4,11 +4,13 @@
     python bench/report.py                 writes all again from what is stored
     python bench/report.py --compare A B   two files or two commits, entry by entry
 
-Storing runs the proofs of the kernels first; while they are red nothing is written. A FILE becomes
-`results/benchmark-<device>-<instructions>-<threads>-threads.json`, beside it a folder with a table
-of all rows (`table.csv`), a readable one (`table.md`) and the pictures; then docs/speed.md and the
-README's table are written between their markers. A commit is measured in a working tree of its
-own, by the benchmark of this one.
+Storing runs the proofs of the kernels first; while they are red nothing is written. FILE has to be
+of the kernels and proofs that lie here. Writing again proves nothing: the documents say of which
+commit figures and proofs are, the screen whether kernels or proofs have changed since. FILE
+becomes `results/benchmark-<device>-<instructions>-<threads>-threads.json`, beside it a folder with
+a table of all rows (`table.csv`), a readable one (`table.md`) and the pictures; then docs/speed.md
+and the README's table are written between their markers. A commit is measured in a working tree of
+its own, by the benchmark of this one.
 """
 
 # ruff: noqa: E402 - the path comes first
@@ -29,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from bench import cpu_table, gate, machines, records, stored, tables
-from bench.provenance import said
+from bench.provenance import commit, said, sources
 from bench.records import Record
 
 BEGIN, END = "<!-- benchmark -->", "<!-- /benchmark -->"
@@ -47,28 +49,29 @@ def arguments_of(given: Sequence[str] | None) -> argparse.Namespace:
     add("--compare", nargs=2, metavar=("A", "B"), help="files or commits")
     add("-k", default="", help="with --compare: which entries of a commit are measured")
     add("--root", type=Path, default=ROOT, help="where results and documents are written")
-    add("--gate", nargs=argparse.REMAINDER, help="last: other arguments for pytest")
     return parser.parse_args(given)
 
 
 # -- storing ---------------------------------------------------------------------------------------
 
 
-def gate_of(result: Record, wanted: Sequence[str] | None) -> Record:
-    """The proofs of what was measured."""
-    if wanted is None:
-        wanted = gate.PROOFS if "cuda" in result["machine"] else gate.CPU_PROOFS
+def gate_of(result: Record) -> Record:
+    """All proofs of what was measured, and of which sources they are."""
+    wanted = gate.PROOFS if "cuda" in result["machine"] else gate.CPU_PROOFS
     with tempfile.TemporaryDirectory() as folder:
-        return gate.run(wanted, Path(folder), SECONDS, os.cpu_count() or 1)
+        found = gate.run(wanted, Path(folder), SECONDS, os.cpu_count() or 1)
+    return found | {"commit": commit(), "sources": sources()}
 
 
-def store(file: Path, root: Path, wanted: Sequence[str] | None = None) -> Path:
+def store(file: Path, root: Path) -> Path:
     """Where it is stored; Refused where it may not be."""
     result = stored.load(file)
+    stored.check_same(result["machine"], commit(), sources())
+    result["machine"].setdefault("sources", sources())
     green = {"gate": {"state": "green"}}
     stored.check(result | green)  # what the gate cannot mend needs no gate
     print("gate: the proofs of the kernels", flush=True)
-    result["gate"] = gate_of(result, wanted)
+    result["gate"] = gate_of(result)
     print(f"gate: {result['gate']['state']} {result['gate']['reason'] or ''}", flush=True)
     for failure in result["gate"]["failures"][:20]:
         print("  ", failure)
@@ -121,6 +124,9 @@ def write_all(root: Path) -> list[Path]:
     for file in stored.files(root / "bench" / "results"):
         result = stored.load(file)
         stored.check(result)
+        if result["machine"].get("sources") != sources():
+            of = result["machine"]["commit"][:10]
+            print(f"{file.name}: of commit {of}; kernels or proofs may have changed since")
         folder = file.with_suffix("")
         shutil.rmtree(folder, ignore_errors=True)
         written += [folder / name for name in pictures.draw(result, folder)]
@@ -143,17 +149,17 @@ def measured(what: str, only: str) -> Record:
     """Of a file, or of a commit: stored, or else measured now."""
     if Path(what).is_file():
         return stored.load(Path(what))
-    commit = said("git", "rev-parse", "--verify", f"{what}^{{commit}}")
-    if commit is None:
+    wanted = said("git", "rev-parse", "--verify", f"{what}^{{commit}}")
+    if wanted is None:
         raise stored.Refused(f"{what}: neither a file nor a commit")
     for file in stored.files():
         result = stored.load(file)
-        if result["machine"]["commit"] == commit and not result["machine"]["changed"]:
+        if result["machine"]["commit"] == wanted and not result["machine"]["changed"]:
             print(f"{what}: stored in {file.name}", flush=True)
             return result
     with tempfile.TemporaryDirectory() as folder:
         tree, found = Path(folder, "tree"), Path(folder, "found.json")
-        if said("git", "worktree", "add", "--detach", str(tree), commit) is None:
+        if said("git", "worktree", "add", "--detach", str(tree), wanted) is None:
             raise stored.Refused(f"{what}: git cannot check it out")
         try:
             shutil.rmtree(tree / "bench", ignore_errors=True)
@@ -167,7 +173,7 @@ def measured(what: str, only: str) -> Record:
                 ended = f"pytest ended with {done.returncode}"
                 raise stored.Refused(f"{what}: nothing measured, {ended}")
             result = stored.load(found)
-            result["machine"] |= {"commit": commit, "changed": False}
+            result["machine"] |= {"commit": wanted, "changed": False}
             return result
         finally:
             said("git", "worktree", "remove", "--force", str(tree))
@@ -207,7 +213,7 @@ def main(given: Sequence[str] | None = None) -> int:
             print(comparison(*(measured(what, options.k) for what in options.compare)))
             return 0
         if options.file is not None:
-            print(f"stored: {store(options.file, options.root, options.gate)}")
+            print(f"stored: {store(options.file, options.root)}")
         for path in write_all(options.root):
             print(f"written: {path}")
     except stored.Refused as reason:

@@ -68,6 +68,22 @@ def check(result: Record) -> None:
     gate = result.get("gate") or {"state": "not run"}
     if gate["state"] != "green":
         raise Refused(f"the gate is {gate['state']}: no speed of kernels not known to be right")
+    if "sources" in gate and gate["sources"] != result["machine"]["sources"]:
+        raise Refused("the gate proved other sources than were measured")
+
+
+def check_same(machine: Record, commit: str, sources: str) -> None:
+    """Refused where a measurement is not of the sources that lie here now, which the gate is about
+    to prove: by their digest; of a file without one by its commit."""
+    if machine["changed"]:
+        raise Refused("measured with changes that are in no commit")
+    if machine.get("sources", sources) != sources or (
+        "sources" not in machine and machine["commit"] != commit
+    ):
+        raise Refused(
+            f"measured of commit {machine['commit'][:10]}; the kernels or proofs here, at"
+            f" {commit[:10]}, are others: measure again, or store it from that commit"
+        )
 
 
 # -- what follows from the times -------------------------------------------------------------------

@@ -48,7 +48,8 @@ def machine(result: Record) -> str:
         f"{where}{cores}, float32, {', '.join(versions)}, Python {m['python']}, {m['date'][:10]},"
         f" commit {m['commit'][:10]}{changed}. Peak {figures(result['rates']['fma'] / 1e9)} billion"
         f" multiply-adds a second. Gate {result['gate']['state']}:"
-        f" {result['gate']['passed']} proofs."
+        f" {result['gate']['passed']} proofs. Figures and proofs are those of that commit, not of"
+        " what came after it."
     )
 
 

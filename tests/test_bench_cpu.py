@@ -14,12 +14,15 @@ import torch
 from torch import Tensor
 
 from bench import (
+    cpu,
     cpu_memory,
     cpu_rows,
     cpu_table,
     growth,
     plain_lif,
+    provenance,
     registry,
+    report,
     stored,
     timing,
     workloads,
@@ -81,12 +84,27 @@ def test_rehearsal(tmp_path: Path) -> None:
     assert result["rates"]["fma"] == max(result["rates"]["fma_each_time"]) > 1e8
 
 
-def test_a_red_gate_refuses(tmp_path: Path) -> None:
-    file = tmp_path / "cpu.json"
-    status, said = rehearse("--json", str(file), "--gate", "tests/none_such.py")
-    assert status == 1
-    assert "nothing is timed" in said
+def test_a_red_gate_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever is asked for; and nobody may say what the gate is."""
+    file, red = tmp_path / "cpu.json", {"state": "red", "reason": "", "failures": [], "log": []}
+    monkeypatch.setattr(cpu, "gate_of", lambda _: red)
+    assert cpu.main(["--quick", "--threads", "1", "--json", str(file)]) == 1
+    assert "nothing is timed" in capsys.readouterr().out
     assert not file.exists()
+    for program in (cpu, report):
+        with pytest.raises(SystemExit, match="2"):
+            program.main(["--gate", "tests/test_options.py"])
+
+
+def test_what_is_in_no_commit_is_not_stored(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(provenance, "said", lambda *_: "M a file")
+    monkeypatch.setattr(cpu, "gate_of", lambda _: pytest.fail("the gate was run"))
+    assert cpu.main([]) == 2
+    assert "in no commit" in capsys.readouterr().out
 
 
 def test_a_part_is_not_stored_as_if_it_were_all() -> None:

@@ -20,6 +20,7 @@ from bench import (
     contests,
     cpu_table,
     plain_lif,
+    provenance,
     registry,
     replicas,
     report,
@@ -110,6 +111,7 @@ def test_the_way_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(stored.Refused, match="rehearsal"):
         report.store(file, tmp_path)
     about["set"] = "quick"
+    about["machine"]["changed"] = False
     file.write_text(json.dumps(found))
     _house(tmp_path)
     red = {"state": "red", "reason": "a proof failed", "passed": 9, "failures": ["a_proof"]}
@@ -117,8 +119,10 @@ def test_the_way_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         patch.setattr(report.gate, "run", lambda *_: red)
         assert report.main([str(file), "--root", str(tmp_path)]) == 1
     assert stored.files(tmp_path / "bench" / "results") == []
-    proof = ["tests/test_bench_cpu.py", "-k", "test_exponents"]
-    assert report.main([str(file), "--root", str(tmp_path), "--gate", *proof]) == 0
+    green = {"state": "green", "reason": None, "passed": 9, "failures": []}
+    with monkeypatch.context() as patch:
+        patch.setattr(report.gate, "run", lambda *_: green)
+        assert report.main([str(file), "--root", str(tmp_path)]) == 0
     (kept,) = stored.files(tmp_path / "bench" / "results")
     assert "node" not in kept.read_text(), "a host's name"
     pictures = {path.stem for path in kept.with_suffix("").glob("*.png")}
@@ -153,6 +157,7 @@ def _result(**changes: Any) -> dict[str, Any]:
     row = {"group": "g", "label": "loop", "contender": "loop", "ms": 2.0, "low_ms": 1.9}
     row |= {"high_ms": 2.1, "check": "equal", "fma": 10**6, "work": {"kind": "layer"}}
     machine = {"device": "A", "threads": 2, "date": "d", "commit": "c", "changed": False}
+    machine["sources"] = "a"
     found = {"set": "quick", "wrong": {}, "rows": [row], "machine": machine}
     return found | {"gate": {"state": "green"}, "rates": {"fma": 1e9}} | changes
 
@@ -165,9 +170,57 @@ def test_what_may_not_be_stored() -> None:
         ({"rows": []}, "nothing timed"),
         ({"gate": {"state": "red"}}, "gate is red"),
         ({"gate": None}, "not run"),
+        ({"gate": {"state": "partial"}}, "gate is partial"),
+        ({"gate": {"state": "green", "sources": "b"}}, "proved other sources"),
     ):
         with pytest.raises(stored.Refused, match=reason):
             stored.check(_result(**changes))
+
+
+@pytest.mark.parametrize(
+    ("machine", "reason"),
+    [
+        ({"sources": "a", "commit": "d"}, None),
+        ({"sources": "b", "commit": "c"}, "are others"),
+        ({"commit": "c"}, None),
+        ({"commit": "d"}, "are others"),
+        ({"sources": "a", "commit": "c", "changed": True}, "in no commit"),
+    ],
+)
+def test_what_is_stored_was_measured_of_what_is_proven(
+    machine: dict[str, Any], reason: str | None
+) -> None:
+    """At commit c, with sources a."""
+    machine = {"changed": False} | machine
+    if reason is None:
+        stored.check_same(machine, "c", "a")
+    else:
+        with pytest.raises(stored.Refused, match=reason):
+            stored.check_same(machine, "c", "a")
+
+
+def test_storing_asks_whether_it_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "found.json"
+    file.write_text(json.dumps(_result(memory="a process for each call")))
+    monkeypatch.setattr(report, "gate_of", lambda _: pytest.fail("the gate was run"))
+    with pytest.raises(stored.Refused, match="are others"):
+        report.store(file, tmp_path)
+
+
+def test_the_digest_changes_with_kernels_and_proofs(tmp_path: Path) -> None:
+    for name in ("hetsyn_triton/kernels/cpu/a.py", "tests/cpu/test_a.py", "tests/bounds.py"):
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("1")
+    seen = {provenance.sources(tmp_path)}
+    for name in ("hetsyn_triton/kernels/cpu/a.py", "tests/cpu/test_a.py", "tests/bounds.py"):
+        (tmp_path / name).write_text("2")
+        seen.add(provenance.sources(tmp_path))
+    (tmp_path / "tests" / "test_other.py").write_text("")
+    seen.add(provenance.sources(tmp_path))
+    assert len(seen) == 4
 
 
 def test_two_files_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
