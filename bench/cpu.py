@@ -5,7 +5,8 @@
 1. gate: the proofs of the CPU kernels. Nothing is timed while they are red.
 2. peak: what the cores can do at most (`peak.py`), at the start and at the end.
 3. layers, network: forward and gradients, a training step, against the loop over time under
-   autograd, the loop with a compiled step, and SpikingJelly's plain LIF (`plain_lif.py`).
+   autograd, the loop with a compiled step, and plain LIF layers of other libraries
+   (`plain_lif.py`).
 4. operators: time, multiply-adds a second and their share of the peak; neuron scans: bytes.
 5. growth: time against each size.
 6. memory: first calls, peaks and what is kept for the backward, in processes of their own.
@@ -217,7 +218,9 @@ def measure_all(options: argparse.Namespace) -> Record:
     backend = "eager" if quick else "inductor"
     result: Record = {"rehearsal": quick, "machine": machines.cpu(options.commit)}
     result["machine"]["freed_memory_kept"] = timing.keep_freed_memory(sizes["mapped"])
-    result["machine"]["spikingjelly_missing"] = plain_lif.missing("spikingjelly")
+    result["machine"]["plain_missing"] = {
+        name: plain_lif.missing(name) for name in plain_lif.LAYERS
+    }
     span = 0.02 if quick else 1.5
     rates = [peak.fma_rate(span)]
     copied = peak.copy_rate(1 << 20 if quick else 256 << 20)

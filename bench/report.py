@@ -40,6 +40,8 @@ NOTHING_STORED = (
     " `python bench/report.py FILE` stores."
 )
 SECONDS = 900
+LOAD = 0.5
+"""How far the loads of two measurements may be apart, in running processes."""
 
 
 def arguments_of(given: Sequence[str] | None) -> argparse.Namespace:
@@ -193,11 +195,29 @@ def comparison(a: Record, b: Record) -> str:
         ratio = cpu_table.figures(row["ms"] / old["ms"])
         rows.append([f"{row['group']}, {row['label']}", *figures, ratio, verdict])
     lines = [f"{name}: {_where(result)}" for name, result in (("A", a), ("B", b))]
-    if a["machine"]["device"] != b["machine"]["device"]:
-        lines.append("Another machine each: the ratios say nothing of the code.")
+    lines += unlike(a, b)
     if len(rows) == 1:
         return "\n".join([*lines, "no entry in common"])
     return "\n".join([*lines, "", *records.aligned(rows)])
+
+
+ALIKE = (
+    "device", "instructions", "cores", "threads", "omp_num_threads", "torch", "numba", "llvmlite",
+    "triton", "python", "driver", "power_limit_w", "spikingjelly", "snntorch", "norse", "compiler",
+)  # fmt: skip
+"""Of two machines, for their times to be compared."""
+
+
+def unlike(a: Record, b: Record) -> list[str]:
+    """Warnings: what besides the code may be why times differ. Contenders of a group take turns, so
+    the set matters too; loads are those at the start."""
+    pairs = [(name, a["machine"].get(name), b["machine"].get(name)) for name in ALIKE]
+    pairs.append(("set", a["set"], b["set"]))
+    found = [f"WARNING: {name} differs: {x} and {y}" for name, x, y in pairs if x != y]
+    loads = [result["machine"].get("load_average") for result in (a, b)]
+    if None not in loads and abs(loads[0] - loads[1]) > LOAD:
+        found.append(f"WARNING: load at the start differs: {loads[0]:.1f} and {loads[1]:.1f}")
+    return [*found, "The ratios are not those of the code alone."] if found else []
 
 
 def _where(result: Record) -> str:

@@ -114,7 +114,8 @@ def fraction(row: Record, result: Record) -> float | None:
 
 
 def growths(result: Record) -> list[Record]:
-    """Of each axis: sizes, times, peaks, their exponents and what was wanted, `fitted` points."""
+    """Of each axis: sizes, times, peaks, their exponents with standard errors, `wanted` of time and
+    whether it is `met`, `fitted` points."""
     by_group: dict[str, list[Record]] = {}
     for row in result["rows"]:
         if row["group"].startswith("growth with "):
@@ -124,6 +125,7 @@ def growths(result: Record) -> list[Record]:
         axis, form = re.fullmatch(r"growth with (\w), (\w+)", group).groups()  # type: ignore[union-attr]
         sizes = [row["work"][axis] for row in rows]
         fitted = growth.fitted(axis, form == "recurrent", sizes)
+        aim = growth.wanted(axis, form == "recurrent")
         ms, peaks = [row["ms"] for row in rows], [row.get("peak_bytes") for row in rows]
         found.append(
             {
@@ -133,9 +135,12 @@ def growths(result: Record) -> list[Record]:
                 "ms": ms,
                 "peaks": peaks,
                 "fitted": fitted,
-                "time": growth.slope(sizes[:fitted], ms[:fitted]),
+                "time": (time := growth.slope(sizes[:fitted], ms[:fitted])),
+                "time_error": growth.standard_error(sizes[:fitted], ms[:fitted]),
                 "memory": growth.slope(sizes[:fitted], peaks[:fitted]),
-                "wanted": growth.wanted(axis, form == "recurrent"),
+                "memory_error": growth.standard_error(sizes[:fitted], peaks[:fitted]),
+                "wanted": aim,
+                "met": growth.met(time, aim),
             }
         )
     return found

@@ -26,6 +26,7 @@ from bench import (
     report,
     rivals,
     stored,
+    tables,
     workloads,
 )
 from bench.registry import Entry, Work
@@ -233,7 +234,9 @@ def test_two_files_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert report.main(["--compare", *names]) == 0
     assert re.search(r"g, loop +2\.00 +4\.00 +2\.00 +slower", capsys.readouterr().out)
     assert report.main(["--compare", names[0], names[0]]) == 0
-    assert "quartiles meet" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "quartiles meet" in said
+    assert "WARNING" not in said
     assert report.main(["--compare", names[0], "no-such-commit"]) == 1
     assert "neither a file nor a commit" in capsys.readouterr().out
 
@@ -247,6 +250,31 @@ def test_peaks_of_one_process_for_all_are_not_shown(tmp_path: Path) -> None:
     assert "peak_bytes" not in stored.load(file)["rows"][0]
     file.write_text(json.dumps(found | {"memory": "a process for each call"}))
     assert stored.load(file)["rows"][0]["peak_bytes"] == 5
+
+
+@pytest.mark.parametrize(
+    ("other", "warning"),
+    [
+        ({"device": "B"}, "device differs: A and B"),
+        ({"threads": 4}, "threads differs: 2 and 4"),
+        ({"cores": 4}, "cores differs: 2 and 4"),
+        ({"torch": "3"}, "torch differs: 2 and 3"),
+        ({"numba": "2"}, "numba differs: 1 and 2"),
+        ({"load_average": 2.0}, "load at the start differs: 0.2 and 2.0"),
+        (None, "set differs: quick and full"),
+    ],
+)
+def test_what_is_not_alike_is_warned_of(other: dict[str, Any] | None, warning: str) -> None:
+    a = _result()
+    a["machine"] |= {"cores": 2, "torch": "2", "numba": "1", "load_average": 0.2}
+    b = a | ({"set": "full"} if other is None else {"machine": a["machine"] | other})
+    assert report.unlike(a, a) == []
+    assert f"WARNING: {warning}" in report.comparison(a, b)
+
+
+def test_columns_of_nothing_are_left_out() -> None:
+    table = [["", "a", "b"], ["x", "-", "1"], ["y", "-", "-"]]
+    assert tables.filled(table) == [["", "b"], ["x", "1"], ["y", "-"]]
 
 
 def test_growth_of_what_is_stored() -> None:
@@ -265,6 +293,8 @@ def test_growth_of_what_is_stored() -> None:
     assert one["fitted"] == 2
     assert one["wanted"] == 2
     assert one["time"] == pytest.approx(2)
+    assert one["met"]
+    assert "| 2 ± 0.1 | yes |" in "\n".join(tables.growth({"rows": rows}))
     assert one["memory"] == pytest.approx(1)
     steps = stored.per_step({"rows": rows})
     assert steps is not None
