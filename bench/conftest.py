@@ -58,7 +58,7 @@ def turns(request: pytest.FixtureRequest) -> Iterator[Turns]:
         room = max((2 * tape(entry.work, entry.contender) for entry in chosen), default=0)
         machine["freed_memory_kept"] = timing.keep_freed_memory(min(room, 10 << 30))
     which = next((s for s in ("full", "rehearse") if config.getoption(f"benchmark_{s}")), "quick")
-    memory = "a process for each call" if device.type == "cpu" else "of the allocator"
+    memory = "from a process for each call" if device.type == "cpu" else "of the allocator"
     found = config.stash[FOUND] = {"machine": machine, "set": which, "memory": memory}
     rates = [_fma_rate(machine, timed)]
     turns = Turns(plan, chosen, say, rates[0])

@@ -57,7 +57,8 @@ def machine(result: Record) -> str:
         f" commit {m['commit'][:10]}{changed}. Peak {figures(result['rates']['fma'] / 1e9)} billion"
         f" multiply-adds a second. Gate {result['gate']['state']}:"
         f" {result['gate']['passed']} proofs. Figures and proofs are those of that commit, not of"
-        " what came after it."
+        " what came after it. Memory"
+        f" {result.get('memory') or 'left out: it was measured in one process for all calls'}."
     )
 
 

@@ -101,7 +101,7 @@ def test_the_way_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     about = found["hetsyn"]
     assert about["set"] == "rehearse"
     assert about["wrong"] == {}
-    assert about["memory"] == "a process for each call"
+    assert about["memory"] == "from a process for each call"
     assert {"device", "cores", "torch", "numba", "date", "commit"} <= about["machine"].keys()
     for one in found["benchmarks"]:
         assert one["stats"]["rounds"] >= 3
@@ -131,6 +131,7 @@ def test_the_way_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     text = (tmp_path / "docs" / "speed.md").read_text()
     assert cpu_table.between_markers(text, report.BEGIN, report.END) == report.sections(tmp_path)
     assert "layer 5->4r T4 B2 both" in text
+    assert "Memory from a process for each call." in text
     lines = (kept.with_suffix("") / "table.csv").read_text().splitlines()
     assert len(lines) == 1 + len(found["benchmarks"])
 
