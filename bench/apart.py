@@ -1,8 +1,10 @@
-"""Memory of a call, and its time where all memory is fresh, in a process of its own.
+"""Memory of a call, and its time where all memory is fresh, in a process of its own for each.
 
-There every tensor is mapped by itself and unmapped when freed. So growth is what is in use, and a
-call touches new pages throughout, as in a process that has not run it before: `fresh_ms`. The
-process reads one question a line, a work and a contender as JSON, and answers each with a line.
+A server has everything imported and the kernels loaded, but has computed nothing large. It reads
+one question a line, a work and a contender as JSON, and forks a child for each, which answers with
+a line and ends: no answer depends on the questions before. There tensors from 64 KiB are mapped by
+themselves, and before the measured call all free memory is given back to the system. So growth is
+what is in use, and a call touches new pages throughout: `fresh_ms`.
 """
 
 # ruff: noqa: E402 - the path comes first
@@ -13,6 +15,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,19 +23,22 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from bench.registry import Work
+from bench.registry import OURS, PLAIN, Work
+
+WARM_STEPS = 32
+"""Of a loop that is called before it is measured: two checkpoints; no step depends on how many."""
 
 
 class Apart:
-    """The process, started when first asked."""
+    """The server, started when first asked."""
 
     def __init__(self, threads: int) -> None:
         self.threads = str(threads)
         self.process: subprocess.Popen[str] | None = None
 
     def ask(self, work: Work, contender: str, saved: bool) -> dict[str, Any]:
-        """-> peak, bytes beyond input and parameters; fresh_ms; if asked for `saved`, what autograd
-        keeps. Or the reason why there are none."""
+        """-> peak, bytes beyond input and parameters, None with the reason `no_peak`; fresh_ms; if
+        asked for `saved`, what autograd keeps. Or the `reason` why there are none."""
         if self.process is None or self.process.poll() is not None:
             names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
             self.process = subprocess.Popen(
@@ -65,41 +71,101 @@ class Apart:
 
 
 def answer(work: Work, contender: str, saved: bool) -> dict[str, Any]:
+    """Measures in this process, in which nothing large has run."""
     import torch
 
-    from bench import contests, timing
+    from bench import contests, timing, turns
     from hetsyn_triton.studies import memory
 
     cpu = torch.device("cpu")
-    if work.kind != "replicas":  # what is compiled does not depend on the length
-        contests.make(replace(work, T=2), contender, cpu).run()
+    # What a first call brings is not its own: code, threads and their buffers, what is compiled.
+    first = replace(work, T=min(work.T, WARM_STEPS)) if turns.tape(work, contender) else work
+    contests.make(first, contender, cpu).run()
     made = contests.make(work, contender, cpu)
-    if work.kind == "replicas":
+    if work.kind == "replicas":  # the optimizers' states are made by the first step
         made.run()
-    growth, ms = timing.growth_and_ms(made.run)
-    found = {"peak": growth, "fresh_ms": ms}
+    returned: list[int] = []
+
+    def run() -> None:
+        found = made.run()
+        returned.append(
+            timing.size_of(*found) if isinstance(found, tuple) else timing.size_of(found)
+        )
+
+    growth, ms = timing.growth_and_ms(run)
+    found = {"fresh_ms": ms, **plausible(growth, returned[0])}
     if saved and work.part in ("both", "step") and work.kind != "replicas":
         found["saved"] = memory.kept_for_backward(made.forward, made.given)
     return found
+
+
+def plausible(growth: int | None, returned: int) -> dict[str, Any]:
+    """The peak; none, with the reason, where it cannot be: a call has at least what it returns."""
+    if growth is None:
+        return {"peak": None, "no_peak": "the system does not tell"}
+    if growth < max(returned, 1):
+        return {
+            "peak": None,
+            "no_peak": f"a growth of {growth} bytes is less than the {returned} that are returned",
+        }
+    return {"peak": growth}
+
+
+def in_a_child(measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `measure` finds in a fork of this process; why there is nothing, where it breaks."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        try:
+            found = measure()
+        except Exception as error:
+            found = {"reason": f"{type(error).__name__}: {error}"[:300]}
+        with os.fdopen(writing, "w") as stream:
+            stream.write(json.dumps(found))
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as stream:
+        said = stream.read()
+    _, status = os.waitpid(child, 0)
+    if not said:
+        return {"reason": f"the process ended with {os.waitstatus_to_exitcode(status)}"}
+    answer: dict[str, Any] = json.loads(said)
+    return answer
+
+
+def serve(questions: Iterable[str], threads: int) -> Iterable[dict[str, Any]]:
+    """An answer to each question. This process computes on one thread: a fork has no others."""
+    import torch
+
+    from bench import contests, plain_lif
+
+    torch.set_num_threads(1)
+    for recurrent in (False, True):
+        for part in ("forward", "both"):
+            tiny = Work("layer", 2, 2, 5, 4, recurrent, part)
+            contests.make(tiny, OURS, torch.device("cpu")).run()
+    for line in questions:
+        given, contender, saved = json.loads(line)
+        work = Work(**given | {"hidden": tuple(given["hidden"])})
+        if contender in PLAIN:
+            plain_lif.missing(contender)  # imported once for all children
+
+        def measure(work: Work = work, who: str = contender, saved: bool = saved) -> dict[str, Any]:
+            torch.set_num_threads(threads)
+            return answer(work, who, saved)
+
+        yield in_a_child(measure)
 
 
 def main() -> None:
     # Answers go where questions came from; what else is said goes to the screen.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    import torch
-
     from bench import timing
 
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     timing.give_back_freed_memory()
-    for line in sys.stdin:
-        given, contender, saved = json.loads(line)
-        given["hidden"] = tuple(given["hidden"])
-        try:
-            found = answer(Work(**given), contender, saved)
-        except Exception as error:  # what breaks costs this answer, not the next
-            found = {"reason": f"{type(error).__name__}: {error}"[:300]}
+    for found in serve(sys.stdin, int(os.environ["OMP_NUM_THREADS"])):
         answers.write(json.dumps(found) + "\n")
         answers.flush()
 

@@ -55,10 +55,11 @@ def turns(request: pytest.FixtureRequest) -> Iterator[Turns]:
     chosen = config.stash[ENTRIES]
     if device.type == "cpu" and timed:
         # Room for the largest tape, and for the one before that is still being given back.
-        room = max((2 * tape(entry) for entry in chosen), default=0)
+        room = max((2 * tape(entry.work, entry.contender) for entry in chosen), default=0)
         machine["freed_memory_kept"] = timing.keep_freed_memory(min(room, 10 << 30))
     which = next((s for s in ("full", "rehearse") if config.getoption(f"benchmark_{s}")), "quick")
-    found = config.stash[FOUND] = {"machine": machine, "set": which}
+    memory = "from a process for each call" if device.type == "cpu" else "of the allocator"
+    found = config.stash[FOUND] = {"machine": machine, "set": which, "memory": memory}
     rates = [_fma_rate(machine, timed)]
     turns = Turns(plan, chosen, say, rates[0])
     say(f"{machine['device']}, {machine['threads']} threads, load {os.getloadavg()[0]:.1f}")

@@ -247,11 +247,15 @@ def errors_over_time(work: Work, who: str, device: torch.device) -> dict[str, li
 # -- a network's training step ---------------------------------------------------------------------
 
 
-def _network(work: Work, who: str, device: torch.device) -> Made:
+def _network(work: Work, who: str, device: torch.device, exact: bool = False) -> Made:
+    """Whose `given` are the input and the parameters in the order of `workloads.leaves_of`."""
     sizes = (work.I, *work.hidden, work.J)
     x = workloads.spikes(work.T, work.B, work.I).to(device)
-    made: SpikingNetwork = workloads.network(sizes).to(device)
-    if who == OURS:
+    backend = "reference" if who == REFERENCE else "auto"
+    made: SpikingNetwork = workloads.network(sizes, backend=backend).to(device)
+    if exact:
+        _round(made)
+    if who in (OURS, REFERENCE):
         step, parameters = workloads.our_network(made, x, work.J)
         return Made(step, lambda: made(x)[0], [x, *parameters])
     way = rivals.network_loop if who == LOOP else rivals.checkpointed_network_loop
@@ -259,6 +263,44 @@ def _network(work: Work, who: str, device: torch.device) -> Made:
     weights = [workloads.weights_of(m) for m in [*made.layers, made.readout]]
     given = [x, *parameters, *(t for w in weights for t in w.tensors)]
     return Made(step, lambda: way(x, weights), given)
+
+
+def _round(made: SpikingNetwork) -> None:
+    """Weights and decays of few bits, for all layers of a network."""
+    generator, leaves = torch.Generator().manual_seed(0), workloads.leaves_of(made)
+    with torch.no_grad():
+        for weight, decay in zip(leaves[::2], leaves[1::2], strict=True):
+            for leaf, value in zip(
+                (weight, decay), _few_bits(*weight.shape, generator), strict=True
+            ):
+                leaf.copy_(value)
+
+
+def _trained(work: Work, who: str, device: torch.device) -> tuple[list[Tensor], list[Tensor]]:
+    """Gradients of a training step at the beginning, and the parameters after it."""
+    made = _network(replace(work, T=STEPS_CHECKED), who, device, exact=True)
+    made.run()
+    count = 4 * len(work.hidden) + 2
+    parameters = [p.detach() for p in made.given[1 : 1 + count]]
+    return [p.grad for p in made.given[1 : 1 + count]], parameters  # type: ignore[misc]
+
+
+@cache
+def _trained_truth(work: Work, device: torch.device) -> tuple[list[Tensor], list[Tensor]]:
+    return _trained(work, REFERENCE, device)
+
+
+def _check_network(work: Work, who: str, device: torch.device) -> None:
+    """AssertionError where a training step has other gradients, or leaves other parameters."""
+    gradients, after = _trained(work, who, device)
+    wanted, wanted_after = _trained_truth(work, device)
+    for got, want, p, q in zip(gradients, wanted, after, wanted_after, strict=True):
+        scale = want.abs().max().item()
+        assert scale > 0, "nothing to compare: a layer without gradient"
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5 * scale)
+        # AdamW's first step is about lr times the sign of a gradient, which rounding may turn.
+        clear = want.abs() > 1e-3 * scale
+        torch.testing.assert_close(p[clear], q[clear], rtol=0, atol=0.05 * workloads.LR)
 
 
 # -- everything ------------------------------------------------------------------------------------
@@ -294,7 +336,8 @@ def checked(work: Work, who: str, device: torch.device) -> str:
     """ "equal", or in what a contender differs and by design; AssertionError where it is wrong.
 
     A layer is compared with the loop of `reference/` at the size that is timed, for a few steps of
-    weights and decays with few bits: spikes are equal, gradients to within rounding.
+    weights and decays with few bits: spikes are equal, gradients to within rounding. So is a
+    network's training step: gradients, and parameters after it.
     """
     if who in PLAIN:
         return plain_lif.DIFFERENCE
@@ -306,7 +349,8 @@ def checked(work: Work, who: str, device: torch.device) -> str:
         replicas.check(work, device)
         return "equal"
     if work.kind == "network":
-        return "equal, by tests/test_bench_cpu.py"
+        _check_network(work, who, device)
+        return "equal"
     short = replace(work, T=STEPS_CHECKED)
     found, wanted = _results(_LAYER[who](problem(short, device, exact=True))), _truth(short, device)
     assert len(found) == len(wanted), f"{who}: {len(found)} results, not {len(wanted)}"

@@ -5,7 +5,8 @@
 1. gate: the proofs of the CPU kernels. Nothing is timed while they are red.
 2. peak: what the cores can do at most (`peak.py`), at the start and at the end.
 3. layers, network: forward and gradients, a training step, against the loop over time under
-   autograd, the loop with a compiled step, and SpikingJelly's plain LIF (`plain_lif.py`).
+   autograd, the loop with a compiled step, and plain LIF layers of other libraries
+   (`plain_lif.py`).
 4. operators: time, multiply-adds a second and their share of the peak; neuron scans: bytes.
 5. growth: time against each size.
 6. memory: first calls, peaks and what is kept for the backward, in processes of their own.
@@ -47,7 +48,6 @@ def arguments_of(given: Sequence[str] | None) -> argparse.Namespace:
     add("--parts", nargs="+", choices=PARTS, default=PARTS, help="some of it, only with --json")
     add("--commit", default="", help="what is measured, where there is no git to ask")
     add("--readme", action="store_true", help="only write the README's table from what is stored")
-    add("--gate", nargs=argparse.REMAINDER, help="last: other arguments for pytest")
     return parser.parse_args(given)
 
 
@@ -59,7 +59,17 @@ if __name__ == "__main__":
 
 import torch
 
-from bench import cpu_rows, cpu_table, gate, growth, machines, plain_lif, records, timing
+from bench import (
+    cpu_rows,
+    cpu_table,
+    gate,
+    growth,
+    machines,
+    plain_lif,
+    provenance,
+    records,
+    timing,
+)
 from bench.cpu_rows import OURS, Contest
 from bench.records import NOT_MEASURED, Record
 
@@ -208,7 +218,9 @@ def measure_all(options: argparse.Namespace) -> Record:
     backend = "eager" if quick else "inductor"
     result: Record = {"rehearsal": quick, "machine": machines.cpu(options.commit)}
     result["machine"]["freed_memory_kept"] = timing.keep_freed_memory(sizes["mapped"])
-    result["machine"]["spikingjelly_missing"] = plain_lif.missing("spikingjelly")
+    result["machine"]["plain_missing"] = {
+        name: plain_lif.missing(name) for name in plain_lif.LAYERS
+    }
     span = 0.02 if quick else 1.5
     rates = [peak.fma_rate(span)]
     copied = peak.copy_rate(1 << 20 if quick else 256 << 20)
@@ -254,11 +266,10 @@ def _outcome(record: Record) -> str:
 
 
 def gate_of(options: argparse.Namespace) -> Record:
-    if options.quick and options.gate is None:
+    if options.quick:
         return {"state": "not run", "reason": "a rehearsal", "passed": 0, "failed": 0, "skipped": 0}
-    wanted = options.gate if options.gate is not None else gate.CPU_PROOFS
     with tempfile.TemporaryDirectory() as folder:
-        found = gate.run(wanted, Path(folder), 300, options.threads)
+        found = gate.run(gate.CPU_PROOFS, Path(folder), 300, options.threads)
         log = Path(folder, "gate.log").read_text(encoding="utf-8").splitlines()
     return found | {"log": log[-10:] if found["state"] == "red" else []}
 
@@ -270,6 +281,9 @@ def main(given: Sequence[str] | None = None) -> int:
         return 0
     if list(options.parts) != PARTS and not (options.json or options.quick):
         print("some parts alone are stored nowhere but where --json says")
+        return 2
+    if not (options.json or options.quick) and provenance.provenance("")["changed"]:
+        print("changes that are in no commit: measured, but stored nowhere but where --json says")
         return 2
     torch.set_num_threads(options.threads)
     passed = gate_of(options)

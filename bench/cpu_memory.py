@@ -77,7 +77,7 @@ def slope(B: int, T1: int, T2: int, *neurons: int) -> dict[str, Any]:
         for T in (T1, T2):
             run = cpu_rows.our_layer(T, B, N, N, False)
             run()
-            peaks[N, T] = memory.growth(run)
+            peaks[N, T], _ = timing.growth_and_ms(run)
     pairs = [[peaks[N, T] for T in (T1, T2)] for N in neurons]
     known = [(a, b) for a, b in pairs if a is not None and b is not None]
     steps = [(b - a) / (T2 - T1) for a, b in known] if len(known) == len(pairs) else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ Make = Callable[[], Run]
 STEPS, LAYERS, SHD = registry.STEPS, registry.CPU_LAYERS, registry.CPU_NETWORK
 
 OURS, OURS_LESS = registry.OURS, "hetsyn_triton, z and w"
-LOOP, COMPILED, SPIKINGJELLY = registry.LOOP, registry.COMPILED, registry.PLAIN[0]
+LOOP, COMPILED, PLAIN = registry.LOOP, registry.COMPILED, registry.PLAIN
 
 
 @dataclass(frozen=True)
@@ -100,9 +101,17 @@ def layer_loop(
     return _call(lambda: rivals.layer_loop(x, weights, compile), wanted, (T, B, J))
 
 
-def plain_layer(T: int, B: int, I: int, J: int, recurrent: bool, part: str = "gradients") -> Run:  # noqa: E741
+def plain_layer(
+    library: str,
+    T: int,
+    B: int,
+    I: int,  # noqa: E741
+    J: int,
+    recurrent: bool,
+    part: str = "gradients",
+) -> Run:
     x = spikes(T, B, I)
-    forward, weights = plain_lif.spikingjelly_layer(I, J, recurrent)
+    forward, weights = plain_lif.LAYERS[library](I, J, recurrent)
     wanted = [] if part == "forward" else [x.requires_grad_(), *weights]
     return _call(lambda: forward(x), wanted, (T, B, J))
 
@@ -131,7 +140,7 @@ def _layer_contest(
     runs: dict[str, Make] = {
         OURS: lambda: our_layer(*given),
         LOOP: lambda: layer_loop(*given),
-        SPIKINGJELLY: lambda: plain_layer(*given),
+        **{library: partial(plain_layer, library, *given) for library in PLAIN},
     }
     if part == "gradients":
         runs[OURS_LESS] = lambda: our_layer(*given, learn_decay=False)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from bench import records
-from bench.cpu_rows import COMPILED, LOOP, OURS_LESS, SPIKINGJELLY
+from bench import stored as benchmark
+from bench.cpu_rows import COMPILED, LOOP, OURS_LESS, PLAIN
 from bench.records import NOT_MEASURED, Record
 
 BEGIN, END = "<!-- cpu-speed -->", "<!-- /cpu-speed -->"
+NAMES = {"spikingjelly": "SpikingJelly", "snntorch": "snnTorch", "norse": "Norse"}
 NOTHING_STORED = "Not measured yet: `python bench/cpu.py` measures and stores."
 
 
@@ -42,6 +45,15 @@ def _against(row: Record, name: str) -> str:
     return NOT_MEASURED if ms is None else f"{_time(ms)} ({figures(ratio)}x)"
 
 
+def _fastest(row: Record) -> str | None:
+    """Of the plain LIF layers that were measured."""
+    return min(
+        (n for n in PLAIN if _rival(row, n, "ms")),
+        default=None,
+        key=lambda n: row["rivals"][n]["ms"],
+    )
+
+
 # -- the README ------------------------------------------------------------------------------------
 
 
@@ -50,13 +62,14 @@ def stored(root: Path) -> list[Path]:
     return sorted((root / "bench" / "results").glob("cpu-*.json"))
 
 
-def readme_table(result: Record, file: str) -> str:
-    """Between the README's markers: layers, training step, memory, machine."""
+def readme_table(result: Record, file: str, others: Sequence[Record] = ()) -> str:
+    """Between the README's markers: layers, training step, memory, machine. `others` are stored
+    results of `pytest --benchmark`, which has plain layers that `cpu.py` may not have had."""
     m, rates = result["machine"], result["rates"]
     memory = {row["name"]: row for row in result["memory"]}
     lines = [
         "| one training pass, 250 steps | this library | loop under autograd | loop, compiled step"
-        " | plain LIF (SpikingJelly) | memory: this, loop |",
+        " | plain LIF, the fastest run | memory: this, loop |",
         "|---|---|---|---|---|---|",
     ]
     for row in result["layers"]:
@@ -64,7 +77,10 @@ def readme_table(result: Record, file: str) -> str:
             continue
         used = memory.get(row["name"], {})
         mega = [figures(v and v / 1e6) for v in (_peak(used, "ours"), _peak(used, "loop"))]
-        plain = _against(row, SPIKINGJELLY) if row["part"] == "gradients" else "-"
+        plain = "-"
+        if row["part"] == "gradients":
+            name = _fastest(row)
+            plain = NOT_MEASURED if name is None else f"{_against(row, name)}, {NAMES[name]}"
         cells = [
             f"{row['name']}{', with optimizer' if row['part'] == 'step' else ''}",
             _time(row["ms"]),
@@ -81,9 +97,33 @@ def readme_table(result: Record, file: str) -> str:
         f" {m['commit'][:10]}:"
         f" [{file}]({file}). The cores' measured peak is {figures(rates['fma'] / 1e9)} billion"
         " multiply-adds a second. Medians; the loop with its memory already mapped. The plain LIF"
-        " has one time constant and learns weights only.",
+        " has one time constant and learns weights only; SpikingJelly's recurrent layer multiplies"
+        " by a further J x J matrix.",
+        *_not_run(result, others),
     ]
     return "\n".join(lines)
+
+
+def _not_run(result: Record, others: Sequence[Record]) -> list[str]:
+    """Which plain layers the table lacks, and what they took elsewhere."""
+    run = {name for row in result["layers"] for name in PLAIN if _rival(row, name, "ms")}
+    absent = [name for name in PLAIN if name not in run]
+    if not run or not absent:
+        return []
+    said = [f"Not run for this table: {' and '.join(NAMES[name] for name in absent)}."]
+    for other in others:
+        if other["machine"]["device"] != result["machine"]["device"]:
+            continue
+        for group, rows in benchmark.groups(other, "layer").items():
+            ms = {row["contender"]: row["ms"] for row in rows if row["contender"] in PLAIN}
+            if rows[0]["work"]["recurrent"] and len(ms) == len(PLAIN):
+                times = ", ".join(f"{NAMES[name]} {_time(ms[name])}" for name in PLAIN)
+                said.append(
+                    f"On the recurrent {group} ([docs/speed.md](docs/speed.md), commit"
+                    f" {other['machine']['commit'][:10]}) all took turns: {times}."
+                )
+                break
+    return [" ".join(said)]
 
 
 def _peak(row: Record, who: str) -> float | None:
@@ -97,7 +137,8 @@ def readme_section(root: Path) -> str:
     if not files:
         return NOTHING_STORED
     result = json.loads(files[0].read_text(encoding="utf-8"))
-    return readme_table(result, files[0].relative_to(root).as_posix())
+    others = [benchmark.load(file) for file in benchmark.files(root / "bench" / "results")]
+    return readme_table(result, files[0].relative_to(root).as_posix(), others)
 
 
 def between_markers(text: str, begin: str = BEGIN, end: str = END) -> str:
@@ -142,9 +183,11 @@ def text(result: Record) -> str:
         last = g["sizes"][
             g.get("fitted", len(g["sizes"])) - 1
         ]  # files of before were fitted to all
+        error = "" if g.get("standard_error") is None else f" ± {g['standard_error']:.2g}"
+        met = {True: ", met", False: ", not met", None: ""}[g.get("met")]
         lines.append(
             f"time against {g['axis']} {g['sizes'][0]}-{last}, {g['layer']}: exponent"
-            f" {g['exponent']} (wanted {g['wanted']})"
+            f" {g['exponent']}{error} (wanted {g['wanted']}{met})"
         )
     if result["memory_growth"]:
         g = result["memory_growth"]
@@ -160,7 +203,7 @@ def text(result: Record) -> str:
 
 
 def _layers(rows: list[Record]) -> list[str]:
-    names = (LOOP, COMPILED, SPIKINGJELLY, OURS_LESS)
+    names = (LOOP, COMPILED, *PLAIN, OURS_LESS)
     head = ["row", "part", "ms", "quartiles", "of the peak", *(f"x {name}" for name in names)]
     cells = [
         [

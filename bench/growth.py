@@ -1,8 +1,9 @@
 """How time and memory grow with the sizes: the slope of log time over log size, which for a cost in
 proportion is 1.
 
-Sizes double four times, all else fixed, from where the part that grows is most of a call: what does
-not grow with an axis (of I the scan of neurons, of T the states, of all the call itself) is some
+Sizes double, four times in the full set and twice in the quick one, all else fixed; recurrent J
+rises in smaller steps. They begin where the part that grows is most of a call: what does not grow
+with an axis (of I the scan of neurons, of T the states, of all the call itself) is some
 milliseconds. The values of one axis take turns. Which of them a slope is fitted to, and which slope
 is in proportion, is said here for all reports (`fitted`, `wanted`).
 """
@@ -17,6 +18,8 @@ from bench import cpu_rows, registry
 from bench.timing import interleaved
 
 BASE, AXES, RECURRENT = registry.BASE, registry.AXES, registry.RECURRENT
+WITHIN = 0.1
+"""How far the slope of time may be from that in proportion."""
 NEURONS = registry.SQUARE
 """Inputs and neurons of the layers whose memory per step is compared."""
 
@@ -34,6 +37,23 @@ def slope(sizes: Sequence[float], values: Sequence[Any]) -> float | None:
     if len(sizes) < 2 or any(not value or value <= 0 for value in values):
         return None
     return exponent(sizes, values)
+
+
+def standard_error(sizes: Sequence[float], values: Sequence[Any]) -> float | None:
+    """Of the `slope`, from how far the points lie from the line; None where that has no slope or
+    there are no three points."""
+    found = slope(sizes, values)
+    if found is None or len(sizes) < 3:
+        return None
+    x, y = [math.log(s) for s in sizes], [math.log(v) for v in values]
+    mx, my = sum(x) / len(x), sum(y) / len(y)
+    off = sum((b - my - found * (a - mx)) ** 2 for a, b in zip(x, y, strict=True))
+    return math.sqrt(off / (len(x) - 2) / sum((a - mx) ** 2 for a in x))
+
+
+def met(found: float | None, wanted: float) -> bool | None:
+    """Whether a slope of time is in proportion to within `WITHIN`; None without a slope."""
+    return None if found is None else abs(found - wanted) <= WITHIN
 
 
 def wanted(axis: str, recurrent: bool) -> int:
@@ -60,14 +80,17 @@ def time_axis(
         runs[str(size)] = cpu_rows.our_layer(at["T"], at["B"], inputs, at["J"], recurrent)
     timings = interleaved(runs, seconds)
     ms, count = [timings[str(size)].ms for size in sizes], fitted(axis, recurrent, sizes)
+    found, aim = slope(sizes[:count], ms[:count]), wanted(axis, recurrent)
     return {
         "axis": axis,
         "layer": "recurrent" if recurrent else "feedforward",
         "sizes": list(sizes),
         "ms": ms,
         "fitted": count,
-        "exponent": slope(sizes[:count], ms[:count]),
-        "wanted": wanted(axis, recurrent),
+        "exponent": found,
+        "standard_error": standard_error(sizes[:count], ms[:count]),
+        "wanted": aim,
+        "met": met(found, aim),
     }
 
 

@@ -124,11 +124,7 @@ def memory(result: Record) -> Figure | None:
         peak = row.get("peak_bytes")
         return peak / 1e6 if peak else None
 
-    label = (
-        "memory at the peak of a call beyond input and parameters, MB"
-        "\n(who took no new page has no mark)"
-    )
-    return _dots(result, mega, label)
+    return _dots(result, mega, "memory at the peak of a call beyond input and parameters, MB")
 
 
 def growth(result: Record) -> Figure | None:
@@ -138,15 +134,18 @@ def growth(result: Record) -> Figure | None:
         return None
     names = sorted({one["axis"] for one in found}, key="TBIJ".index)
     figure = Figure(figsize=(2.5 * len(names) + 0.6, 5.2), layout="constrained")
-    grid = figure.subplots(2, len(names), squeeze=False)
+    lower = any(all(one["peaks"]) for one in found)
+    figure.set_figheight(5.2 if lower else 3.0)
+    grid = figure.subplots(2 if lower else 1, len(names), squeeze=False)
     for one in found:
         column = grid[:, names.index(one["axis"])]
         colour = ORANGE if one["form"] == "recurrent" else BLUE
-        _fit(column[0], one, "ms", one["time"], colour)
+        verdict = {True: ", as wanted", False: f", wanted {one['wanted']}", None: ""}[one["met"]]
+        _fit(column[0], one, "ms", one["time"], colour, one["time_error"], verdict)
         if all(one["peaks"]):
             mega = one | {"mega": [peak / 1e6 for peak in one["peaks"]]}
-            _fit(column[1], mega, "mega", one["memory"], colour)
-    for line, label in zip(grid, ("time, ms", "memory at the peak, MB"), strict=True):
+            _fit(column[1], mega, "mega", one["memory"], colour, one["memory_error"])
+    for line, label in zip(grid, ("time, ms", "memory at the peak, MB"), strict=False):
         line[0].set_ylabel(label, fontsize=9)
         for axes, name in zip(line, names, strict=True):
             axes.set_xscale("log", base=2)
@@ -157,18 +156,26 @@ def growth(result: Record) -> Figure | None:
             clean_axes(axes)
             axes.tick_params(which="both", labelsize=7)
             if axes.lines:
-                axes.legend(fontsize=7, frameon=False)
-    for axes, name in zip(grid[1], names, strict=True):
+                axes.legend(fontsize=7, frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
+    for axes, name in zip(grid[-1], names, strict=True):
         words = {"T": "steps T", "B": "samples B", "I": "inputs I", "J": "neurons J"}
         axes.set_xlabel(words[name], fontsize=9)
     return figure
 
 
-def _fit(axes: Axes, one: Record, name: str, slope: float | None, colour: str) -> None:
+def _fit(
+    axes: Axes,
+    one: Record,
+    name: str,
+    slope: float | None,
+    colour: str,
+    error: float | None,
+    verdict: str = "",
+) -> None:
     sizes, values, fitted = one["sizes"], one[name], one["fitted"]
     if slope is None:
         return
-    label = f"{one['form']}, slope {slope:.2f}"
+    label = f"{one['form']}\nslope {slope:.2f}{'' if error is None else f' ± {error:.2f}'}{verdict}"
     axes.plot(sizes[:fitted], values[:fitted], "o", color=colour, ms=4)
     axes.plot(sizes[fitted:], values[fitted:], "o", color=colour, ms=4, mfc="white")
     middle = _mean_log(sizes[:fitted]), _mean_log(values[:fitted])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import platform
 import subprocess
 from pathlib import Path
@@ -12,6 +13,15 @@ import torch
 from bench.records import Record
 
 ROOT = Path(__file__).resolve().parent.parent
+SOURCES = (
+    "hetsyn_triton/kernels",
+    "hetsyn_triton/ops",
+    "hetsyn_triton/reference",
+    "hetsyn_triton/modules",
+    "tests/cpu",
+    "tests/gpu",
+)
+"""What is proven and timed, and its proofs; what lies beside these folders is shared by them."""
 
 
 def said(*command: str) -> str | None:
@@ -28,6 +38,19 @@ def commit() -> str:
     return said("git", "rev-parse", "HEAD") or "unknown"
 
 
+def sources(root: Path = ROOT) -> str:
+    """A digest of kernels, operators, closed forms and layers as they lie there, and of the
+    proofs: the same one means that the same was proven and timed."""
+    files = [file for folder in SOURCES for file in (root / folder).rglob("*.py")]
+    files += (root / "hetsyn_triton").glob("*.py")
+    files += [f for f in (root / "tests").glob("*.py") if not f.name.startswith("test_")]
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        digest.update(file.relative_to(root).as_posix().encode() + b"\0")
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
 def provenance(given: str) -> Record:
     """Common to all results; `given`: the commit where there is no git to ask."""
     return {
@@ -36,5 +59,6 @@ def provenance(given: str) -> Record:
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "commit": given or commit(),
         "changed": bool(said("git", "status", "--porcelain", "--untracked-files=no")),
+        "sources": sources(),
         "threads": torch.get_num_threads(),
     }

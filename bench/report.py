@@ -4,11 +4,13 @@
     python bench/report.py                 writes all again from what is stored
     python bench/report.py --compare A B   two files or two commits, entry by entry
 
-Storing runs the proofs of the kernels first; while they are red nothing is written. A FILE becomes
-`results/benchmark-<device>-<instructions>-<threads>-threads.json`, beside it a folder with a table
-of all rows (`table.csv`), a readable one (`table.md`) and the pictures; then docs/speed.md and the
-README's table are written between their markers. A commit is measured in a working tree of its
-own, by the benchmark of this one.
+Storing runs the proofs of the kernels first; while they are red nothing is written. FILE has to be
+of the kernels and proofs that lie here. Writing again proves nothing: the documents say of which
+commit figures and proofs are, the screen whether kernels or proofs have changed since. FILE
+becomes `results/benchmark-<device>-<instructions>-<threads>-threads.json`, beside it a folder with
+a table of all rows (`table.csv`), a readable one (`table.md`) and the pictures; then docs/speed.md
+and the README's table are written between their markers. A commit is measured in a working tree of
+its own, by the benchmark of this one.
 """
 
 # ruff: noqa: E402 - the path comes first
@@ -29,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from bench import cpu_table, gate, machines, records, stored, tables
-from bench.provenance import said
+from bench.provenance import commit, said, sources
 from bench.records import Record
 
 BEGIN, END = "<!-- benchmark -->", "<!-- /benchmark -->"
@@ -38,6 +40,8 @@ NOTHING_STORED = (
     " `python bench/report.py FILE` stores."
 )
 SECONDS = 900
+LOAD = 0.5
+"""How far the loads of two measurements may be apart, in running processes."""
 
 
 def arguments_of(given: Sequence[str] | None) -> argparse.Namespace:
@@ -47,28 +51,29 @@ def arguments_of(given: Sequence[str] | None) -> argparse.Namespace:
     add("--compare", nargs=2, metavar=("A", "B"), help="files or commits")
     add("-k", default="", help="with --compare: which entries of a commit are measured")
     add("--root", type=Path, default=ROOT, help="where results and documents are written")
-    add("--gate", nargs=argparse.REMAINDER, help="last: other arguments for pytest")
     return parser.parse_args(given)
 
 
 # -- storing ---------------------------------------------------------------------------------------
 
 
-def gate_of(result: Record, wanted: Sequence[str] | None) -> Record:
-    """The proofs of what was measured."""
-    if wanted is None:
-        wanted = gate.PROOFS if "cuda" in result["machine"] else gate.CPU_PROOFS
+def gate_of(result: Record) -> Record:
+    """All proofs of what was measured, and of which sources they are."""
+    wanted = gate.PROOFS if "cuda" in result["machine"] else gate.CPU_PROOFS
     with tempfile.TemporaryDirectory() as folder:
-        return gate.run(wanted, Path(folder), SECONDS, os.cpu_count() or 1)
+        found = gate.run(wanted, Path(folder), SECONDS, os.cpu_count() or 1)
+    return found | {"commit": commit(), "sources": sources()}
 
 
-def store(file: Path, root: Path, wanted: Sequence[str] | None = None) -> Path:
+def store(file: Path, root: Path) -> Path:
     """Where it is stored; Refused where it may not be."""
     result = stored.load(file)
     green = {"gate": {"state": "green"}}
     stored.check(result | green)  # what the gate cannot mend needs no gate
+    stored.check_same(result["machine"], commit(), sources())
+    result["machine"].setdefault("sources", sources())
     print("gate: the proofs of the kernels", flush=True)
-    result["gate"] = gate_of(result, wanted)
+    result["gate"] = gate_of(result)
     print(f"gate: {result['gate']['state']} {result['gate']['reason'] or ''}", flush=True)
     for failure in result["gate"]["failures"][:20]:
         print("  ", failure)
@@ -121,6 +126,9 @@ def write_all(root: Path) -> list[Path]:
     for file in stored.files(root / "bench" / "results"):
         result = stored.load(file)
         stored.check(result)
+        if result["machine"].get("sources") != sources():
+            of = result["machine"]["commit"][:10]
+            print(f"{file.name}: of commit {of}; kernels or proofs may have changed since")
         folder = file.with_suffix("")
         shutil.rmtree(folder, ignore_errors=True)
         written += [folder / name for name in pictures.draw(result, folder)]
@@ -143,17 +151,17 @@ def measured(what: str, only: str) -> Record:
     """Of a file, or of a commit: stored, or else measured now."""
     if Path(what).is_file():
         return stored.load(Path(what))
-    commit = said("git", "rev-parse", "--verify", f"{what}^{{commit}}")
-    if commit is None:
+    wanted = said("git", "rev-parse", "--verify", f"{what}^{{commit}}")
+    if wanted is None:
         raise stored.Refused(f"{what}: neither a file nor a commit")
     for file in stored.files():
         result = stored.load(file)
-        if result["machine"]["commit"] == commit and not result["machine"]["changed"]:
+        if result["machine"]["commit"] == wanted and not result["machine"]["changed"]:
             print(f"{what}: stored in {file.name}", flush=True)
             return result
     with tempfile.TemporaryDirectory() as folder:
         tree, found = Path(folder, "tree"), Path(folder, "found.json")
-        if said("git", "worktree", "add", "--detach", str(tree), commit) is None:
+        if said("git", "worktree", "add", "--detach", str(tree), wanted) is None:
             raise stored.Refused(f"{what}: git cannot check it out")
         try:
             shutil.rmtree(tree / "bench", ignore_errors=True)
@@ -167,7 +175,7 @@ def measured(what: str, only: str) -> Record:
                 ended = f"pytest ended with {done.returncode}"
                 raise stored.Refused(f"{what}: nothing measured, {ended}")
             result = stored.load(found)
-            result["machine"] |= {"commit": commit, "changed": False}
+            result["machine"] |= {"commit": wanted, "changed": False}
             return result
         finally:
             said("git", "worktree", "remove", "--force", str(tree))
@@ -187,11 +195,29 @@ def comparison(a: Record, b: Record) -> str:
         ratio = cpu_table.figures(row["ms"] / old["ms"])
         rows.append([f"{row['group']}, {row['label']}", *figures, ratio, verdict])
     lines = [f"{name}: {_where(result)}" for name, result in (("A", a), ("B", b))]
-    if a["machine"]["device"] != b["machine"]["device"]:
-        lines.append("Another machine each: the ratios say nothing of the code.")
+    lines += unlike(a, b)
     if len(rows) == 1:
         return "\n".join([*lines, "no entry in common"])
     return "\n".join([*lines, "", *records.aligned(rows)])
+
+
+ALIKE = (
+    "device", "instructions", "cores", "threads", "omp_num_threads", "torch", "numba", "llvmlite",
+    "triton", "python", "driver", "power_limit_w", "spikingjelly", "snntorch", "norse", "compiler",
+)  # fmt: skip
+"""Of two machines, for their times to be compared."""
+
+
+def unlike(a: Record, b: Record) -> list[str]:
+    """Warnings: what besides the code may be why times differ. Contenders of a group take turns, so
+    the set matters too; loads are those at the start."""
+    pairs = [(name, a["machine"].get(name), b["machine"].get(name)) for name in ALIKE]
+    pairs.append(("set", a["set"], b["set"]))
+    found = [f"WARNING: {name} differs: {x} and {y}" for name, x, y in pairs if x != y]
+    loads = [result["machine"].get("load_average") for result in (a, b)]
+    if None not in loads and abs(loads[0] - loads[1]) > LOAD:
+        found.append(f"WARNING: load at the start differs: {loads[0]:.1f} and {loads[1]:.1f}")
+    return [*found, "The ratios are not those of the code alone."] if found else []
 
 
 def _where(result: Record) -> str:
@@ -207,7 +233,7 @@ def main(given: Sequence[str] | None = None) -> int:
             print(comparison(*(measured(what, options.k) for what in options.compare)))
             return 0
         if options.file is not None:
-            print(f"stored: {store(options.file, options.root, options.gate)}")
+            print(f"stored: {store(options.file, options.root)}")
         for path in write_all(options.root):
             print(f"written: {path}")
     except stored.Refused as reason:

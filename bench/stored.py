@@ -1,8 +1,8 @@
 """What `pytest --benchmark` measured, as it is stored: one file for a machine and its threads.
 
-A stored file has `machine` (with versions, date and commit), `set`, `rates`, `gate`, `missing`, and
-`rows`: of each entry its group, label, contender, work, check, milliseconds (median and quartiles),
-memory, and errors over time where they were taken.
+A stored file has `machine` (with versions, date and commit), `set`, `memory` (how it was taken),
+`rates`, `gate`, `missing`, and `rows`: of each entry its group, label, contender, work, check,
+milliseconds (median and quartiles), memory, and errors over time where they were taken.
 """
 
 from __future__ import annotations
@@ -28,9 +28,13 @@ def files(folder: Path = RESULTS) -> list[Path]:
 
 
 def load(file: Path) -> Record:
-    """A stored file, or one of pytest-benchmark's own brought to the same form."""
+    """A stored file, or one of pytest-benchmark's own brought to the same form. Peaks taken in one
+    process for all calls are left out: they depend on the order."""
     found: Record = json.loads(file.read_text(encoding="utf-8"))
-    return compact(found) if "benchmarks" in found else found
+    found = compact(found) if "benchmarks" in found else found
+    if "memory" not in found:
+        found["rows"] = [{k: v for k, v in r.items() if k != "peak_bytes"} for r in found["rows"]]
+    return found
 
 
 def compact(given: Record) -> Record:
@@ -47,8 +51,9 @@ def compact(given: Record) -> Record:
         row |= {"low_ms": 1e3 * stats["q1"], "high_ms": 1e3 * stats["q3"]}
         row |= {key: extra[key] for key in ("error", "memory") if key in extra}
         rows.append(row)
-    names = ("machine", "set", "rates", "missing", "wrong", "seconds")
-    found: Record = rounded({name: about[name] for name in names} | {"rows": rows})
+    names = ("machine", "set", "memory", "rates", "missing", "wrong", "seconds")
+    kept = {name: about[name] for name in names if name in about}
+    found: Record = rounded(kept | {"rows": rows})
     return found
 
 
@@ -63,6 +68,22 @@ def check(result: Record) -> None:
     gate = result.get("gate") or {"state": "not run"}
     if gate["state"] != "green":
         raise Refused(f"the gate is {gate['state']}: no speed of kernels not known to be right")
+    if "sources" in gate and gate["sources"] != result["machine"]["sources"]:
+        raise Refused("the gate proved other sources than were measured")
+
+
+def check_same(machine: Record, commit: str, sources: str) -> None:
+    """Refused where a measurement is not of the sources that lie here now, which the gate is about
+    to prove: by their digest; of a file without one by its commit."""
+    if machine["changed"]:
+        raise Refused("measured with changes that are in no commit")
+    if machine.get("sources", sources) != sources or (
+        "sources" not in machine and machine["commit"] != commit
+    ):
+        raise Refused(
+            f"measured of commit {machine['commit'][:10]}; the kernels or proofs here, at"
+            f" {commit[:10]}, are others: measure again, or store it from that commit"
+        )
 
 
 # -- what follows from the times -------------------------------------------------------------------
@@ -93,7 +114,8 @@ def fraction(row: Record, result: Record) -> float | None:
 
 
 def growths(result: Record) -> list[Record]:
-    """Of each axis: sizes, times, peaks, their exponents and what was wanted, `fitted` points."""
+    """Of each axis: sizes, times, peaks, their exponents with standard errors, `wanted` of time and
+    whether it is `met`, `fitted` points."""
     by_group: dict[str, list[Record]] = {}
     for row in result["rows"]:
         if row["group"].startswith("growth with "):
@@ -103,6 +125,7 @@ def growths(result: Record) -> list[Record]:
         axis, form = re.fullmatch(r"growth with (\w), (\w+)", group).groups()  # type: ignore[union-attr]
         sizes = [row["work"][axis] for row in rows]
         fitted = growth.fitted(axis, form == "recurrent", sizes)
+        aim = growth.wanted(axis, form == "recurrent")
         ms, peaks = [row["ms"] for row in rows], [row.get("peak_bytes") for row in rows]
         found.append(
             {
@@ -112,9 +135,12 @@ def growths(result: Record) -> list[Record]:
                 "ms": ms,
                 "peaks": peaks,
                 "fitted": fitted,
-                "time": growth.slope(sizes[:fitted], ms[:fitted]),
+                "time": (time := growth.slope(sizes[:fitted], ms[:fitted])),
+                "time_error": growth.standard_error(sizes[:fitted], ms[:fitted]),
                 "memory": growth.slope(sizes[:fitted], peaks[:fitted]),
-                "wanted": growth.wanted(axis, form == "recurrent"),
+                "memory_error": growth.standard_error(sizes[:fitted], peaks[:fitted]),
+                "wanted": aim,
+                "met": growth.met(time, aim),
             }
         )
     return found

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from bench import stored
 from bench.cpu_table import figures
+from bench.growth import WITHIN
 from bench.records import Record
 from bench.registry import CLOSED, LOOP, ONE_BY_ONE, OURS, TOGETHER
 
@@ -34,6 +35,13 @@ def markdown(lines: Sequence[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(head)} |", marks, *(f"| {' | '.join(line)} |" for line in rest)]
 
 
+def filled(lines: Sequence[Sequence[str]]) -> list[list[str]]:
+    """A table without the columns that have "-" in every line but the head."""
+    _, *rest = lines
+    kept = [k for k in range(len(lines[0])) if any(line[k] != "-" for line in rest)]
+    return [[line[k] for k in kept] for line in lines]
+
+
 def machine(result: Record) -> str:
     """Where, when and of what the figures are."""
     m = result["machine"]
@@ -48,7 +56,9 @@ def machine(result: Record) -> str:
         f"{where}{cores}, float32, {', '.join(versions)}, Python {m['python']}, {m['date'][:10]},"
         f" commit {m['commit'][:10]}{changed}. Peak {figures(result['rates']['fma'] / 1e9)} billion"
         f" multiply-adds a second. Gate {result['gate']['state']}:"
-        f" {result['gate']['passed']} proofs."
+        f" {result['gate']['passed']} proofs. Figures and proofs are those of that commit, not of"
+        " what came after it. Memory"
+        f" {result.get('memory') or 'left out: it was measured in one process for all calls'}."
     )
 
 
@@ -77,7 +87,7 @@ def contests(result: Record) -> list[str]:
                     figures(row.get("fresh_ms")),
                 ]
             )
-        lines += ["", f"**{group}**", "", *markdown(table)]
+        lines += ["", f"**{group}**", "", *markdown(filled(table))]
     return lines
 
 
@@ -94,16 +104,31 @@ def sweep(result: Record) -> list[str]:
         loop = _mega(others[1].get("peak_bytes")) if others[1] else "-"
         cells = [group, figures(ours["ms"]), f"{part:.0%}" if part else "-"]
         table.append([*cells, _mega(ours.get("peak_bytes")), *ratios, loop])
-    return ["", *markdown(table)] if len(table) > 1 else []
+    return ["", *markdown(filled(table))] if len(table) > 1 else []
 
 
 def growth(result: Record) -> list[str]:
-    table = [["layer", "axis", "sizes", "time", "memory", "in proportion"]]
+    """Exponents; of time also what is wanted and whether it is met."""
+    table = [["layer", "axis", "sizes", "points", "time", "wanted", "met", "memory"]]
     for one in stored.growths(result):
-        sizes = f"{one['sizes'][0]}-{one['sizes'][one['fitted'] - 1]}"
-        cells = [_exponent(one["time"]), _exponent(one["memory"]), str(one["wanted"])]
-        table.append([one["form"], one["axis"], sizes, *cells])
-    lines = ["", *markdown(table)] if len(table) > 1 else []
+        cells = [
+            one["form"],
+            one["axis"],
+            f"{one['sizes'][0]}-{one['sizes'][one['fitted'] - 1]}",
+            str(one["fitted"]),
+            _exponent(one["time"], one["time_error"]),
+            f"{one['wanted']} ± {WITHIN}",
+            {True: "yes", False: "no", None: "-"}[one["met"]],
+            _exponent(one["memory"], one["memory_error"]),
+        ]
+        table.append(cells)
+    lines = []
+    if len(table) > 1:
+        lines = ["", *markdown(filled(table)), ""]
+        lines.append(
+            "Exponent of time, ± the standard error of the fit. Below what is wanted, a part of the"
+            " call does not grow along; above it, growth is faster than in proportion."
+        )
     steps = stored.per_step(result)
     if steps:
         lines += [
@@ -133,8 +158,10 @@ def missing(result: Record) -> list[str]:
     return ["", "Not measured:", "", *lines]
 
 
-def _exponent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+def _exponent(value: float | None, error: float | None = None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.2f}" + ("" if error is None else f" ± {error:.2f}")
 
 
 def _mega(value: float | None) -> str:

@@ -20,7 +20,7 @@ import torch
 from bench import contests, rivals, timing
 from bench.apart import Apart
 from bench.plain_lif import Missing
-from bench.registry import CHECKPOINTED, COMPILED, LOOP, REFERENCE, Entry
+from bench.registry import CHECKPOINTED, COMPILED, LOOP, REFERENCE, Entry, Work
 
 _now = 0.0
 
@@ -140,7 +140,10 @@ class Turns:
         if "reason" in found:
             return {"memory": f"not measured: {found['reason']}"}
         names = {"peak": "peak_bytes", "saved": "saved_bytes", "fresh_ms": "fresh_ms"}
-        return {names[key]: value for key, value in found.items()}
+        info = {names[key]: found[key] for key in names if found.get(key) is not None}
+        return info | (
+            {"memory": f"not measured: {found['no_peak']}"} if "no_peak" in found else {}
+        )
 
     def _tell(self, group: Sequence[Entry]) -> None:
         width = max(len(entry.label) for entry in group)
@@ -171,18 +174,17 @@ def _fits(entry: Entry, device: torch.device) -> None:
     """Missing where a loop's tape does not fit: it would take the machine down with it."""
     if entry.contender not in (LOOP, COMPILED, REFERENCE) or entry.work.part == "forward":
         return
-    need = 1.5 * tape(entry) + 1e9
+    need = 1.5 * tape(entry.work, entry.contender) + 1e9
     free = _free_bytes(device)
     if free is not None and need > free:
         raise Missing(f"needs about {need / 1e9:.0f} GB, {free / 1e9:.0f} GB are free")
 
 
-def tape(entry: Entry) -> int:
+def tape(work: Work, contender: str) -> int:
     """Bytes that a loop keeps of the work for its backward."""
-    work = entry.work
-    if entry.contender not in (LOOP, COMPILED, REFERENCE, CHECKPOINTED) or work.part == "forward":
+    if contender not in (LOOP, COMPILED, REFERENCE, CHECKPOINTED) or work.part == "forward":
         return 0
-    steps = rivals.CHUNK if entry.contender == CHECKPOINTED else work.T
+    steps = rivals.CHUNK if contender == CHECKPOINTED else work.T
     return rivals.tape_bytes(steps, work.B, work.synapses)
 
 

@@ -23,6 +23,8 @@ from hetsyn_triton import (
 Run = Callable[[], Any]
 
 CPU = torch.device("cpu")
+LR = 1e-3
+"""Of the weights; of the decays twice as much."""
 
 
 def spikes(
@@ -55,23 +57,34 @@ def weights_of(module: HetSynLIF | HetSynReadout, learn: bool = True) -> Weights
 # -- a training step: cross-entropy of the mean output, AdamW, clamp -------------------------------
 
 
-def network(sizes: Sequence[int], dtype: torch.dtype = torch.float32) -> SpikingNetwork:
+def network(
+    sizes: Sequence[int], dtype: torch.dtype = torch.float32, backend: str = "auto"
+) -> SpikingNetwork:
     """Recurrent layers of sizes[1:-1] and a readout."""
     inputs, *hidden, classes = sizes
     generator = torch.Generator().manual_seed(0)
     layers = [
-        HetSynLIF(a, b, recurrent=True, generator=generator, dtype=dtype)
+        HetSynLIF(a, b, recurrent=True, generator=generator, dtype=dtype, backend=backend)
         for a, b in pairwise([inputs, *hidden])
     ]
-    readout = HetSynReadout(hidden[-1], classes, generator=generator, dtype=dtype)
+    readout = HetSynReadout(hidden[-1], classes, generator=generator, dtype=dtype, backend=backend)
     return SpikingNetwork(layers, readout)
 
 
+def leaves_of(made: SpikingNetwork) -> list[Tensor]:
+    """Parameters in the order of `loop_network`: of each layer w, r, recurrent w and r."""
+    found: list[Tensor] = []
+    for layer in made.layers:
+        found += [layer.weight, layer.decay.raw]
+        found += [layer.recurrent_weight, layer.recurrent_decay.raw]
+    return [*found, made.readout.weight, made.readout.decay.raw]
+
+
 def our_network(made: SpikingNetwork, x: Tensor, classes: int) -> tuple[Run, list[Tensor]]:
-    """A training step, and its parameters."""
-    groups = parameter_groups(made, lr=1e-3)
+    """A training step, and its parameters as in `leaves_of`."""
+    groups = parameter_groups(made, lr=LR)
     step = _step(lambda: made(x)[0], classes, x, groups, lambda: clamp_decays_(made))
-    return step, list(made.parameters())
+    return step, leaves_of(made)
 
 
 def loop_network(
@@ -86,8 +99,8 @@ def loop_network(
     pairs = [pair for w in weights for pair in ((w.w, w.r), w.recurrent) if pair]
     decays = [r for _, r in pairs]
     groups = [
-        {"params": [w for w, _ in pairs], "lr": 1e-3, "weight_decay": 0.0},
-        {"params": decays, "lr": 2e-3, "weight_decay": 0.0},
+        {"params": [w for w, _ in pairs], "lr": LR, "weight_decay": 0.0},
+        {"params": decays, "lr": 2 * LR, "weight_decay": 0.0},
     ]
 
     def clamp() -> None:
@@ -104,7 +117,7 @@ def _step(
 ) -> Run:
     y = torch.arange(x.shape[1], device=x.device) % classes
     # capturable: the step may stand in a CUDA graph.
-    optimizer = torch.optim.AdamW(groups, lr=1e-3, capturable=x.device.type == "cuda")
+    optimizer = torch.optim.AdamW(groups, lr=LR, capturable=x.device.type == "cuda")
 
     def run() -> None:
         optimizer.zero_grad(set_to_none=True)

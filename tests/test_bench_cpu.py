@@ -2,6 +2,7 @@
 compute what the layers compute."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -14,12 +15,15 @@ import torch
 from torch import Tensor
 
 from bench import (
+    cpu,
     cpu_memory,
     cpu_rows,
     cpu_table,
     growth,
     plain_lif,
+    provenance,
     registry,
+    report,
     stored,
     timing,
     workloads,
@@ -64,9 +68,10 @@ def test_rehearsal(tmp_path: Path) -> None:
         assert row["status"] == "measured", row
         assert row["low_ms"] <= row["ms"] <= row["high_ms"]
         assert row["rivals"]["loop"]["status"] == "measured"
+        assert (row["part"] == "step") or set(registry.PLAIN) < row["rivals"].keys()
         for name, rival in row["rivals"].items():
-            if name == "spikingjelly" and machine["spikingjelly_missing"]:
-                assert rival["reason"] == machine["spikingjelly_missing"]
+            if machine["plain_missing"].get(name):
+                assert rival["reason"] == machine["plain_missing"][name]
             else:
                 assert rival["ratio"] == pytest.approx(rival["ms"] / row["ms"], rel=1e-3)
     assert {row["part"] for row in result["operators"]} == set(ops.OPERATORS)
@@ -81,12 +86,27 @@ def test_rehearsal(tmp_path: Path) -> None:
     assert result["rates"]["fma"] == max(result["rates"]["fma_each_time"]) > 1e8
 
 
-def test_a_red_gate_refuses(tmp_path: Path) -> None:
-    file = tmp_path / "cpu.json"
-    status, said = rehearse("--json", str(file), "--gate", "tests/none_such.py")
-    assert status == 1
-    assert "nothing is timed" in said
+def test_a_red_gate_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever is asked for; and nobody may say what the gate is."""
+    file, red = tmp_path / "cpu.json", {"state": "red", "reason": "", "failures": [], "log": []}
+    monkeypatch.setattr(cpu, "gate_of", lambda _: red)
+    assert cpu.main(["--quick", "--threads", "1", "--json", str(file)]) == 1
+    assert "nothing is timed" in capsys.readouterr().out
     assert not file.exists()
+    for program in (cpu, report):
+        with pytest.raises(SystemExit, match="2"):
+            program.main(["--gate", "tests/test_options.py"])
+
+
+def test_what_is_in_no_commit_is_not_stored(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(provenance, "said", lambda *_: "M a file")
+    monkeypatch.setattr(cpu, "gate_of", lambda _: pytest.fail("the gate was run"))
+    assert cpu.main([]) == 2
+    assert "in no commit" in capsys.readouterr().out
 
 
 def test_a_part_is_not_stored_as_if_it_were_all() -> None:
@@ -122,7 +142,8 @@ def test_the_readme_table() -> None:
     rival = {"status": "measured", "ms": 400.0, "ratio": 16.0}
     missing = {"status": "not measured", "reason": "not installed", "ratio": None}
     row = {"name": "700->128, B 8", "part": "gradients", "ms": 25.04}
-    row |= {"rivals": {"loop": rival, "compiled": rival, "spikingjelly": missing}}
+    plain = {"spikingjelly": rival, "norse": rival | {"ms": 100.0, "ratio": 4.0}}
+    row |= {"rivals": {"loop": rival, "compiled": rival, "snntorch": missing} | plain}
     result = {
         "machine": {
             "device": "A CPU", "instructions": "AVX2", "threads": 2, "cores": 4, "torch": "2",
@@ -134,9 +155,22 @@ def test_the_readme_table() -> None:
     }  # fmt: skip
     lines = cpu_table.readme_table(result, "bench/results/cpu-A.json").splitlines()
     assert lines[2] == (
-        "| 700->128, B 8 | 25.0 ms | 400 ms (16.0x) | 400 ms (16.0x) | not measured |"
+        "| 700->128, B 8 | 25.0 ms | 400 ms (16.0x) | 400 ms (16.0x) | 100 ms (4.00x), Norse |"
         " 12.0, 700 MB |"
     )
+    assert lines[-1] == "Not run for this table: snnTorch."
+    work = {"kind": "layer", "recurrent": True}
+    rows = [
+        {"group": "g", "contender": name, "work": work, "ms": float(k)}
+        for k, name in enumerate(registry.PLAIN)
+    ]
+    other = {"machine": result["machine"], "rows": rows}
+    text = cpu_table.readme_table(result, "f.json", [other])
+    assert "all took turns: SpikingJelly 0.00 ms, snnTorch 1.00 ms, Norse 2.00 ms." in text
+    row["rivals"]["snntorch"] = rival
+    assert "Not run" not in cpu_table.readme_table(result, "f.json", [other])
+    row["rivals"] = {"loop": rival, "compiled": rival, "norse": missing}
+    assert "| not measured |" in cpu_table.readme_table(result, "f.json", [other])
     assert lines[3] == ""
     assert "0123456789:" in lines[4]
     assert "(bench/results/cpu-A.json)" in lines[4]
@@ -177,6 +211,18 @@ def test_what_a_slope_is_fitted_to(monkeypatch: pytest.MonkeyPatch) -> None:
     assert measured["exponent"] == read["time"]
     assert measured["wanted"] == read["wanted"] == 2
     assert growth.fitted("J", False, sizes) == growth.fitted("T", True, sizes) == len(sizes)
+
+
+def test_standard_error_and_aim() -> None:
+    """Of y = x^1 with the middle of three points e times too high: residuals 1/3, -2/3, 1/3."""
+    sizes, e = (1.0, math.e, math.e**2), math.e
+    assert growth.standard_error(sizes, [1, e * e, e * e]) == pytest.approx((2 / 3 / 2) ** 0.5)
+    assert growth.standard_error(sizes, [2 * s for s in sizes]) == pytest.approx(0, abs=1e-12)
+    assert growth.standard_error(sizes[:2], sizes[:2]) is None
+    assert growth.standard_error(sizes, [1, None, 2]) is None
+    assert [growth.met(x, 1) for x in (0.89, 0.91, 1.09, 1.11, None)] == [
+        False, True, True, False, None,
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("fitted", [{}, {"fitted": 2}])

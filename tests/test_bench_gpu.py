@@ -110,6 +110,18 @@ def test_a_red_gate_is_shouted_about_where_it_is_overridden(tmp_path: Path) -> N
     assert row["rivals"]["loop"]["status"] == "not measured"
 
 
+def test_some_proofs_are_not_the_gate() -> None:
+    """Chosen ones that pass are partial; only all of them are green."""
+    code = (
+        "from bench import gpu\n"
+        "gpu.gate.run = lambda *_: {'state': 'green', 'reason': None}\n"
+        "for more in ([], ['--gate', 'tests/test_options.py']):\n"
+        "    print(gpu.gate_of(gpu.arguments_of(more))['state'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.split() == ["green", "partial"], done.stderr
+
+
 def test_ratios_and_fractions() -> None:
     record = {
         "ms": 2.0,

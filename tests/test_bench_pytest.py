@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,19 @@ from typing import Any
 import pytest
 import torch
 
-from bench import contests, cpu_table, plain_lif, registry, replicas, report, rivals, stored
+from bench import (
+    contests,
+    cpu_table,
+    plain_lif,
+    provenance,
+    registry,
+    replicas,
+    report,
+    rivals,
+    stored,
+    tables,
+    workloads,
+)
 from bench.registry import Entry, Work
 from bench.turns import Plan, Turns, advance, measured_time
 from hetsyn_triton import HetSynLIF
@@ -88,15 +101,18 @@ def test_the_way_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     about = found["hetsyn"]
     assert about["set"] == "rehearse"
     assert about["wrong"] == {}
+    assert about["memory"] == "from a process for each call"
     assert {"device", "cores", "torch", "numba", "date", "commit"} <= about["machine"].keys()
     for one in found["benchmarks"]:
         assert one["stats"]["rounds"] >= 3
+        assert one["extra_info"].get("peak_bytes", 1) > 0
         assert one["extra_info"]["check"].startswith(("equal", "a plain LIF"))
         assert one["extra_info"]["fresh_ms"] > 0
 
     with pytest.raises(stored.Refused, match="rehearsal"):
         report.store(file, tmp_path)
     about["set"] = "quick"
+    about["machine"]["changed"] = False
     file.write_text(json.dumps(found))
     _house(tmp_path)
     red = {"state": "red", "reason": "a proof failed", "passed": 9, "failures": ["a_proof"]}
@@ -104,8 +120,10 @@ def test_the_way_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         patch.setattr(report.gate, "run", lambda *_: red)
         assert report.main([str(file), "--root", str(tmp_path)]) == 1
     assert stored.files(tmp_path / "bench" / "results") == []
-    proof = ["tests/test_bench_cpu.py", "-k", "test_exponents"]
-    assert report.main([str(file), "--root", str(tmp_path), "--gate", *proof]) == 0
+    green = {"state": "green", "reason": None, "passed": 9, "failures": []}
+    with monkeypatch.context() as patch:
+        patch.setattr(report.gate, "run", lambda *_: green)
+        assert report.main([str(file), "--root", str(tmp_path)]) == 0
     (kept,) = stored.files(tmp_path / "bench" / "results")
     assert "node" not in kept.read_text(), "a host's name"
     pictures = {path.stem for path in kept.with_suffix("").glob("*.png")}
@@ -113,6 +131,7 @@ def test_the_way_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     text = (tmp_path / "docs" / "speed.md").read_text()
     assert cpu_table.between_markers(text, report.BEGIN, report.END) == report.sections(tmp_path)
     assert "layer 5->4r T4 B2 both" in text
+    assert "Memory from a process for each call." in text
     lines = (kept.with_suffix("") / "table.csv").read_text().splitlines()
     assert len(lines) == 1 + len(found["benchmarks"])
 
@@ -140,6 +159,7 @@ def _result(**changes: Any) -> dict[str, Any]:
     row = {"group": "g", "label": "loop", "contender": "loop", "ms": 2.0, "low_ms": 1.9}
     row |= {"high_ms": 2.1, "check": "equal", "fma": 10**6, "work": {"kind": "layer"}}
     machine = {"device": "A", "threads": 2, "date": "d", "commit": "c", "changed": False}
+    machine["sources"] = "a"
     found = {"set": "quick", "wrong": {}, "rows": [row], "machine": machine}
     return found | {"gate": {"state": "green"}, "rates": {"fma": 1e9}} | changes
 
@@ -152,9 +172,57 @@ def test_what_may_not_be_stored() -> None:
         ({"rows": []}, "nothing timed"),
         ({"gate": {"state": "red"}}, "gate is red"),
         ({"gate": None}, "not run"),
+        ({"gate": {"state": "partial"}}, "gate is partial"),
+        ({"gate": {"state": "green", "sources": "b"}}, "proved other sources"),
     ):
         with pytest.raises(stored.Refused, match=reason):
             stored.check(_result(**changes))
+
+
+@pytest.mark.parametrize(
+    ("machine", "reason"),
+    [
+        ({"sources": "a", "commit": "d"}, None),
+        ({"sources": "b", "commit": "c"}, "are others"),
+        ({"commit": "c"}, None),
+        ({"commit": "d"}, "are others"),
+        ({"sources": "a", "commit": "c", "changed": True}, "in no commit"),
+    ],
+)
+def test_what_is_stored_was_measured_of_what_is_proven(
+    machine: dict[str, Any], reason: str | None
+) -> None:
+    """At commit c, with sources a."""
+    machine = {"changed": False} | machine
+    if reason is None:
+        stored.check_same(machine, "c", "a")
+    else:
+        with pytest.raises(stored.Refused, match=reason):
+            stored.check_same(machine, "c", "a")
+
+
+def test_storing_asks_whether_it_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "found.json"
+    file.write_text(json.dumps(_result(memory="a process for each call")))
+    monkeypatch.setattr(report, "gate_of", lambda _: pytest.fail("the gate was run"))
+    with pytest.raises(stored.Refused, match="are others"):
+        report.store(file, tmp_path)
+
+
+def test_the_digest_changes_with_kernels_and_proofs(tmp_path: Path) -> None:
+    for name in ("hetsyn_triton/kernels/cpu/a.py", "tests/cpu/test_a.py", "tests/bounds.py"):
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("1")
+    seen = {provenance.sources(tmp_path)}
+    for name in ("hetsyn_triton/kernels/cpu/a.py", "tests/cpu/test_a.py", "tests/bounds.py"):
+        (tmp_path / name).write_text("2")
+        seen.add(provenance.sources(tmp_path))
+    (tmp_path / "tests" / "test_other.py").write_text("")
+    seen.add(provenance.sources(tmp_path))
+    assert len(seen) == 4
 
 
 def test_two_files_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -167,9 +235,47 @@ def test_two_files_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert report.main(["--compare", *names]) == 0
     assert re.search(r"g, loop +2\.00 +4\.00 +2\.00 +slower", capsys.readouterr().out)
     assert report.main(["--compare", names[0], names[0]]) == 0
-    assert "quartiles meet" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "quartiles meet" in said
+    assert "WARNING" not in said
     assert report.main(["--compare", names[0], "no-such-commit"]) == 1
     assert "neither a file nor a commit" in capsys.readouterr().out
+
+
+def test_peaks_of_one_process_for_all_are_not_shown(tmp_path: Path) -> None:
+    """As files have them from before `memory` said how it was taken."""
+    found = _result()
+    found["rows"][0]["peak_bytes"] = 5
+    file = tmp_path / "found.json"
+    file.write_text(json.dumps(found))
+    assert "peak_bytes" not in stored.load(file)["rows"][0]
+    file.write_text(json.dumps(found | {"memory": "a process for each call"}))
+    assert stored.load(file)["rows"][0]["peak_bytes"] == 5
+
+
+@pytest.mark.parametrize(
+    ("other", "warning"),
+    [
+        ({"device": "B"}, "device differs: A and B"),
+        ({"threads": 4}, "threads differs: 2 and 4"),
+        ({"cores": 4}, "cores differs: 2 and 4"),
+        ({"torch": "3"}, "torch differs: 2 and 3"),
+        ({"numba": "2"}, "numba differs: 1 and 2"),
+        ({"load_average": 2.0}, "load at the start differs: 0.2 and 2.0"),
+        (None, "set differs: quick and full"),
+    ],
+)
+def test_what_is_not_alike_is_warned_of(other: dict[str, Any] | None, warning: str) -> None:
+    a = _result()
+    a["machine"] |= {"cores": 2, "torch": "2", "numba": "1", "load_average": 0.2}
+    b = a | ({"set": "full"} if other is None else {"machine": a["machine"] | other})
+    assert report.unlike(a, a) == []
+    assert f"WARNING: {warning}" in report.comparison(a, b)
+
+
+def test_columns_of_nothing_are_left_out() -> None:
+    table = [["", "a", "b"], ["x", "-", "1"], ["y", "-", "-"]]
+    assert tables.filled(table) == [["", "b"], ["x", "1"], ["y", "-"]]
 
 
 def test_growth_of_what_is_stored() -> None:
@@ -188,6 +294,8 @@ def test_growth_of_what_is_stored() -> None:
     assert one["fitted"] == 2
     assert one["wanted"] == 2
     assert one["time"] == pytest.approx(2)
+    assert one["met"]
+    assert "| 2 ± 0.1 | yes |" in "\n".join(tables.growth({"rows": rows}))
     assert one["memory"] == pytest.approx(1)
     steps = stored.per_step({"rows": rows})
     assert steps is not None
@@ -247,6 +355,33 @@ def test_who_computes_something_else_is_seen(monkeypatch: pytest.MonkeyPatch) ->
     assert any("WRONG" in line for line in said)
 
 
+def _other_decays(monkeypatch: pytest.MonkeyPatch) -> None:
+    way = rivals.network_loop
+
+    def wrong(x: torch.Tensor, weights: Any, compile: Any) -> torch.Tensor:
+        return way(x, [replace(w, r=w.r * 0.9) for w in weights], compile)
+
+    monkeypatch.setattr(rivals, "network_loop", wrong)
+
+
+def _no_clamp(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = workloads._step
+    monkeypatch.setattr(workloads, "_step", lambda *given: step(*given[:-1], lambda: None))
+
+
+@pytest.mark.parametrize("spoil", [None, _other_decays, _no_clamp], ids=["right", "r", "clamp"])
+def test_a_network_is_checked_by_its_training_step(
+    monkeypatch: pytest.MonkeyPatch, spoil: Callable[[pytest.MonkeyPatch], None] | None
+) -> None:
+    work = Work("network", 4, 2, 40, 3, part="step", hidden=(12, 8))
+    for who in (registry.OURS, registry.LOOP, registry.CHECKPOINTED):
+        assert contests.checked(work, who, CPU) == "equal"
+    if spoil is not None:
+        spoil(monkeypatch)
+        with pytest.raises(AssertionError):
+            contests.checked(work, registry.LOOP, CPU)
+
+
 def test_closed_forms_are_closed_forms() -> None:
     """No kernel is called, in either direction."""
     called: list[str] = []
@@ -276,8 +411,6 @@ def test_checkpoints_keep_less() -> None:
 
 
 def test_the_checkpointed_network_takes_the_same_training_step() -> None:
-    from bench import workloads
-
     sizes = (40, 12, 8, 3)
     x = workloads.spikes(40, 4, sizes[0], dtype=torch.float64)
     networks = [workloads.network(sizes, torch.float64) for _ in range(2)]
