@@ -225,7 +225,7 @@ def _sweep() -> list[Work]:
         found += [replace(base, I=n) for n in (100, 2000)]
         found += [replace(base, J=n) for n in (32, 512)]
         found += [replace(base, T=n) for n in (50, 1000)]
-        found += [replace(base, B=n) for n in (1, 64)]
+        found += [replace(base, B=n) for n in (1, 32)]
         found += [Work("layer", STEPS, 8, 100, 100, recurrent)]
     return found
 

@@ -136,6 +136,10 @@ class Turns:
             return {"memory": "not measured but with --benchmark-full"}
         if self.plan.device.type != "cpu":
             return {}
+        try:
+            _fits(entry, self.plan.device, tapes=2.5)  # beside what this process keeps
+        except Missing as reason:
+            return {"memory": f"not measured: {reason}"}
         found = self.apart.ask(entry.work, entry.contender, self.plan.thorough)
         if "reason" in found:
             return {"memory": f"not measured: {found['reason']}"}
@@ -170,11 +174,11 @@ def line(found: Measured, fma_rate: float) -> str:
     return "  ".join(said).rstrip()
 
 
-def _fits(entry: Entry, device: torch.device) -> None:
-    """Missing where a loop's tape does not fit: it would take the machine down with it."""
+def _fits(entry: Entry, device: torch.device, tapes: float = 1.5) -> None:
+    """Missing where so many of a loop's `tapes` do not fit: it would take the machine down."""
     if entry.contender not in (LOOP, COMPILED, REFERENCE) or entry.work.part == "forward":
         return
-    need = 1.5 * tape(entry.work, entry.contender) + 1e9
+    need = tapes * tape(entry.work, entry.contender) + 1e9
     free = _free_bytes(device)
     if free is not None and need > free:
         raise Missing(f"needs about {need / 1e9:.0f} GB, {free / 1e9:.0f} GB are free")

@@ -29,8 +29,9 @@ from bench import (
     tables,
     workloads,
 )
+from bench.apart import Apart
 from bench.registry import Entry, Work
-from bench.turns import Plan, Turns, advance, measured_time
+from bench.turns import Plan, Turns, advance, measured_time, tape
 from hetsyn_triton import HetSynLIF
 from hetsyn_triton.surrogates import FastSigmoid
 
@@ -353,6 +354,26 @@ def test_who_computes_something_else_is_seen(monkeypatch: pytest.MonkeyPatch) ->
     assert not ours.wrong
     assert graph.missing == "a CUDA graph needs a CUDA device"
     assert any("WRONG" in line for line in said)
+
+
+def test_a_tape_that_does_not_fit_is_left_out_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At all, or beside what this process keeps of its own turns."""
+    work = replace(registry.MAIN, T=4, B=1, part="both")
+    entry = Entry("g", registry.LOOP, work, registry.LOOP)
+    one = tape(work, registry.LOOP)
+    plan = Plan(CPU, 1, 0.0, 1)
+    monkeypatch.setattr(Apart, "ask", lambda *_: {"peak": 5, "fresh_ms": 1.0})
+    for free, missing, memory in (
+        (1e9 + 3 * one, False, None),
+        (1e9 + 2 * one, False, "not measured: needs about 1 GB, 1 GB are free"),
+        (1e9 + one, True, None),
+    ):
+        monkeypatch.setattr("bench.turns._free_bytes", lambda _, free=free: free)
+        found = Turns(plan, [entry], lambda _: None, 0.0).of(entry)
+        assert bool(found.missing) == missing
+        assert missing or found.info.get("memory") == memory
 
 
 def _other_decays(monkeypatch: pytest.MonkeyPatch) -> None:
