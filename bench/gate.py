@@ -82,12 +82,16 @@ def run(arguments: Sequence[str], folder: Path, seconds: float, workers: int) ->
     return found
 
 
+def _none() -> dict[str, Any]:
+    return {"passed": 0, "failed": 0, "skipped": 0, "failures": []}
+
+
 _ENDED = re.compile(r"(?P<before>\S+::.*?)?\b(PASSED|FAILED|ERROR|SKIPPED)\b(?P<after> \S+::.*)?")
 
 
 def _counts_so_far(log: Path) -> dict[str, Any]:
     """From the lines "PASSED test" of workers and "test PASSED" of one process."""
-    counts: dict[str, Any] = {"passed": 0, "failed": 0, "skipped": 0, "failures": []}
+    counts = _none()
     for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
         found = _ENDED.search(line)
         test = found and (found["before"] or found["after"])
@@ -101,7 +105,7 @@ def _counts_so_far(log: Path) -> dict[str, Any]:
 
 
 def _counts(report: Path) -> dict[str, Any]:
-    counts: dict[str, Any] = {"passed": 0, "failed": 0, "skipped": 0, "failures": []}
+    counts = _none()
     if not report.exists():
         return counts
     for case in ElementTree.parse(report).iter("testcase"):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -14,7 +14,7 @@ from hetsyn_triton.training import Reporter, TrainConfig, format_metric
 from hetsyn_triton.training.folder import CHECKPOINT
 
 from . import interrupts
-from .preparing import preparing_bar
+from .bar import WithBar
 
 SELECTIONS = {
     "last": "last",
@@ -23,17 +23,16 @@ SELECTIONS = {
 }
 
 
-class RichReporter(Reporter):
+class RichReporter(WithBar, Reporter):
     """A bar on a terminal, of files to prepare and then of steps, with loss, score and time left; a
     line per epoch elsewhere."""
 
     def __init__(self, console: Console, resumed: Path | None = None) -> None:
-        self.console = console
+        super().__init__(console)
         self.folder = resumed
         self.begun = resumed is not None  # a checkpoint in the folder is this run's own
         self.epochs = 0
         self.score: str | None = None
-        self.bar: Progress | None = None
         self.held_out = ""
 
     def expect(self, config: TrainConfig, folder: Path) -> None:
@@ -54,16 +53,6 @@ class RichReporter(Reporter):
         what = f"{config.task}: {kind} {config.model} network, {layers} hidden neurons"
         self.console.print(Text(f"{what}, seed {config.seed}, into {folder}"), soft_wrap=True)
 
-    def preparing(self, what: str, done: int, total: int) -> None:
-        interrupts.raise_if_asked()
-        if not self.console.is_terminal:  # the log says once that it takes a while
-            return
-        if self.bar is None:
-            self.bar = preparing_bar(self.console, what, total)
-        self.bar.update(self.bar.task_ids[0], completed=done)
-        if done == total:
-            self.close()
-
     def started(self, config: TrainConfig, folder: Path, steps: int, done: int) -> None:
         interrupts.raise_if_asked()
         if folder != self.folder or not self.epochs:  # the announced one was taken, or none was
@@ -71,27 +60,25 @@ class RichReporter(Reporter):
         self.begun = True
         if not self.console.is_terminal:
             return
-        self.bar = Progress(
+        epoch = done * config.epochs // max(1, steps)
+        self.start_bar(
             TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
             BarColumn(bar_width=None),
             TextColumn("{task.fields[means]}"),
             TimeRemainingColumn(compact=True),
             TextColumn("left"),
-            console=self.console,
-            expand=True,
-        )
-        epoch = done * config.epochs // max(1, steps)
-        self.bar.add_task(
-            "", total=steps, completed=done, means="", epoch=min(epoch + 1, config.epochs),
+            total=steps,
+            completed=done,
+            means="",
+            epoch=min(epoch + 1, config.epochs),
             epochs=config.epochs,
-        )  # fmt: skip
-        self.bar.start()
+        )
 
     def stepped(self, epoch: int, done: int, means: dict[str, float]) -> None:
         interrupts.raise_if_asked()
         if self.bar is not None:
             shown = f"{self._line(means, '')}{self.held_out}"
-            self.bar.update(self.bar.task_ids[0], completed=done, epoch=epoch + 1, means=shown)
+            self.update_bar(completed=done, epoch=epoch + 1, means=shown)
 
     def epoch_ended(self, record: dict[str, Any]) -> None:
         measured = [part for part in ("validation", "test") if f"{part}_loss" in record]
@@ -149,12 +136,6 @@ class RichReporter(Reporter):
 
     def _has_checkpoint(self) -> bool:
         return self.folder is not None and self.begun and (self.folder / CHECKPOINT).is_file()
-
-    def close(self) -> None:
-        """Take the bar down."""
-        if self.bar is not None:
-            self.bar.stop()
-            self.bar = None
 
     def _line(self, means: dict[str, Any], prefix: str) -> str:
         names = ["loss"] if self.score is None else ["loss", self.score]

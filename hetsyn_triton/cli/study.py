@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from hetsyn_triton.studies import StudyReporter, StudyResult, run_study
@@ -16,7 +16,7 @@ from hetsyn_triton.tasks import DataError
 from hetsyn_triton.training import ConfigError
 
 from . import interrupts
-from .preparing import preparing_bar
+from .bar import WithBar
 from .settings import named_value
 from .study_table import show
 
@@ -72,26 +72,15 @@ def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-class RichStudyReporter(StudyReporter):
+class RichStudyReporter(WithBar, StudyReporter):
     """A bar on a terminal, of files to prepare and then of cells; a line for each cell elsewhere;
     the table at the end."""
 
     def __init__(self, console: Console) -> None:
-        self.console = console
+        super().__init__(console)
         self.folder: Path | None = None
-        self.bar: Progress | None = None
         self.running: list[str] = []
         self.done = self.total = 0
-
-    def preparing(self, what: str, done: int, total: int) -> None:
-        interrupts.raise_if_asked()
-        if not self.console.is_terminal:  # the log says once that it takes a while
-            return
-        if self.bar is None:
-            self.bar = preparing_bar(self.console, what, total)
-        self.bar.update(self.bar.task_ids[0], completed=done)
-        if done == total:
-            self.close()
 
     def started(self, study: Study, folder: Path, done: int, total: int, jobs: int) -> None:
         self.folder, self.done, self.total = folder, done, total
@@ -102,16 +91,15 @@ class RichStudyReporter(StudyReporter):
         self._say(study.settings.sizes_in_words())
         if not self.console.is_terminal:
             return
-        self.bar = Progress(
+        self.start_bar(
             MofNCompleteColumn(),
             BarColumn(bar_width=None),
             TimeElapsedColumn(),
             TextColumn("{task.fields[running]}", markup=False),
-            console=self.console,
-            expand=True,
+            total=total,
+            completed=done,
+            running="",
         )
-        self.bar.add_task("", total=total, completed=done, running="")
-        self.bar.start()
 
     def begun(self, cell: Cell) -> None:
         interrupts.raise_if_asked()
@@ -149,16 +137,8 @@ class RichStudyReporter(StudyReporter):
             return ""
         return f" {self.done} of {self.total} cells are kept; the same command goes on with them."
 
-    def close(self) -> None:
-        """Take the bar down."""
-        if self.bar is not None:
-            self.bar.stop()
-            self.bar = None
-
     def _show(self) -> None:
-        if self.bar is not None:
-            shown = ", ".join(self.running)
-            self.bar.update(self.bar.task_ids[0], completed=self.done, running=shown)
+        self.update_bar(completed=self.done, running=", ".join(self.running))
 
     def _say(self, line: str) -> None:
         self.console.print(Text(line), soft_wrap=True)
