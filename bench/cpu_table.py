@@ -180,9 +180,8 @@ def text(result: Record) -> str:
         "",
     ]
     for g in result["growth"]:
-        last = g["sizes"][
-            g.get("fitted", len(g["sizes"])) - 1
-        ]  # files of before were fitted to all
+        fitted = g.get("fitted", len(g["sizes"]))  # files of before were fitted to all
+        last = g["sizes"][fitted - 1]
         error = "" if g.get("standard_error") is None else f" ± {g['standard_error']:.2g}"
         met = {True: ", met", False: ", not met", None: ""}[g.get("met")]
         lines.append(

@@ -133,10 +133,9 @@ def growth(result: Record) -> Figure | None:
     if not found:
         return None
     names = sorted({one["axis"] for one in found}, key="TBIJ".index)
-    figure = Figure(figsize=(2.5 * len(names) + 0.6, 5.2), layout="constrained")
-    lower = any(all(one["peaks"]) for one in found)
-    figure.set_figheight(5.2 if lower else 3.0)
-    grid = figure.subplots(2 if lower else 1, len(names), squeeze=False)
+    lines, height = (2, 5.2) if any(all(one["peaks"]) for one in found) else (1, 3.0)
+    figure = Figure(figsize=(2.5 * len(names) + 0.6, height), layout="constrained")
+    grid = figure.subplots(lines, len(names), squeeze=False)
     for one in found:
         column = grid[:, names.index(one["axis"])]
         colour = ORANGE if one["form"] == "recurrent" else BLUE
