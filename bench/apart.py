@@ -138,9 +138,10 @@ def serve(questions: Iterable[str], threads: int) -> Iterable[dict[str, Any]]:
     """An answer to each question. This process computes on one thread: a fork has no others."""
     import torch
 
-    from bench import contests, plain_lif
+    from bench import contests, plain_lif, timing
 
     torch.set_num_threads(1)
+    timing.zero_denormals()
     for recurrent in (False, True):
         for part in ("forward", "both"):
             tiny = Work("layer", 2, 2, 5, 4, recurrent, part)

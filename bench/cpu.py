@@ -217,6 +217,7 @@ def measure_all(options: argparse.Namespace) -> Record:
     seconds, least = (0.01, 3) if quick else (options.seconds, 5)
     backend = "eager" if quick else "inductor"
     result: Record = {"rehearsal": quick, "machine": machines.cpu(options.commit)}
+    result["machine"]["denormals_zero"] = timing.zero_denormals()
     result["machine"]["freed_memory_kept"] = timing.keep_freed_memory(sizes["mapped"])
     result["machine"]["plain_missing"] = {
         name: plain_lif.missing(name) for name in plain_lif.LAYERS

@@ -86,6 +86,7 @@ def slope(B: int, T1: int, T2: int, *neurons: int) -> dict[str, Any]:
 
 def main(given: Sequence[str]) -> dict[str, Any]:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    timing.zero_denormals()
     what, *rest = given
     if what == "slope":
         return slope(*(int(n) for n in rest))

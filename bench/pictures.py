@@ -73,6 +73,7 @@ def _dots(
             seen.add(who)
             axes.plot(x, y, marker, color=colour, ms=7, label=name, mec="white", mew=0.6)
     axes.set_yticks(range(len(drawn)), [group for group, _ in reversed(drawn)])
+    axes.set_ylim(-0.7, len(drawn) - 0.3)  # no margin that grows with the number of lines
     if log:
         axes.set_xscale("log")
         _plain_ticks(axes, [x for _, points in drawn for _, x in points])
@@ -104,7 +105,7 @@ def speed_up(result: Record) -> Figure | None:
     figure = _dots(
         result,
         lambda row, ours: row["ms"] / ours["ms"],
-        f"time / time of {OURS} (in turn, medians, warm memory): right of 1 is slower",
+        f"time / time of {OURS}: right of 1 is slower\n(in turn, medians, warm memory)",
     )
     if figure is not None:
         figure.axes[0].axvline(1, color=BLUE, lw=0.8, zorder=1)
@@ -115,7 +116,7 @@ def floor(result: Record) -> Figure | None:
     def reached(row: Record, _: Record) -> float | None:
         return stored.fraction(row, result) if row["contender"] in (OURS, CLOSED, LOOP) else None
 
-    label = "fraction of the floor: multiply-adds needed / measured peak of the machine / time"
+    label = "fraction of the floor\n(multiply-adds needed / measured peak of the machine / time)"
     return _dots(result, reached, label, log=False)
 
 
@@ -124,7 +125,8 @@ def memory(result: Record) -> Figure | None:
         peak = row.get("peak_bytes")
         return peak / 1e6 if peak else None
 
-    return _dots(result, mega, "memory at the peak of a call beyond input and parameters, MB")
+    label = "memory at the peak of a call, MB\n(beyond input and parameters)"
+    return _dots(result, mega, label)
 
 
 def growth(result: Record) -> Figure | None:

@@ -204,6 +204,7 @@ def comparison(a: Record, b: Record) -> str:
 ALIKE = (
     "device", "instructions", "cores", "threads", "omp_num_threads", "torch", "numba", "llvmlite",
     "triton", "python", "driver", "power_limit_w", "spikingjelly", "snntorch", "norse", "compiler",
+    "denormals_zero",
 )  # fmt: skip
 """Of two machines, for their times to be compared."""
 

@@ -186,6 +186,13 @@ def _mallopt(parameter: int, value: int) -> bool:
         return False
 
 
+def zero_denormals() -> bool:
+    """From here on numbers below the normal ones are 0 for everybody, as they always are in our
+    CPU kernels; False where the processor has no such mode. Threads have it of the one that starts
+    them, so this comes before any work."""
+    return torch.set_flush_denormal(True)
+
+
 def keep_freed_memory(size: int) -> bool:
     """From here on freed memory stays with the process, and `size` bytes are mapped beforehand: a
     call that needs no more touches no fresh pages. True where the allocator can be told so

@@ -285,6 +285,19 @@ def test_kept_memory_counts_each_storage_once() -> None:
     assert memory.kept_for_backward(lambda: (w * w).sin().sum(), [w]) == 40
 
 
+def test_denormal_numbers_are_zero_on_every_thread() -> None:
+    """Large enough for PyTorch to share the work out."""
+    code = (
+        "import torch\nfrom bench import timing\nassert timing.zero_denormals()\n"
+        "torch.set_num_threads(2)\n"
+        "print((torch.full((1 << 20,), 2e-38) / 4).count_nonzero().item())"
+    )
+    if not torch.set_flush_denormal(False):
+        pytest.skip("this processor has no such mode")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "0\n", done.stderr
+
+
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
 def test_growth_is_seen_at_its_peak() -> None:
     """In a process of its own: what others freed there would not be grown again. Large, for the
