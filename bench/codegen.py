@@ -17,6 +17,7 @@ import datetime
 import json
 import multiprocessing
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -52,6 +53,10 @@ class Task(NamedTuple):
     target: str
 
 
+_FLUSHING = re.compile(r"\bF(?:FMA|ADD|MUL|SET|SETP|MNMX)\S*\.FTZ")
+"""Arithmetic that takes numbers below the normal ones for 0; divisions of integers convert so."""
+
+
 def key_of(call: Launch) -> str:
     """Equal for launches that are one compiled kernel."""
     constants = " ".join(f"{n}={int(v)}" for n, v in sorted(call.constants.items()))
@@ -76,6 +81,7 @@ def compiled(task: Task) -> Record:
     record |= {"registers": code.registers, "shared": code.shared, "spills": code.spills}
     if code.sass:
         record["spills_over_time"] = code.spills_over_time
+        record["flushing"] = len(_FLUSHING.findall(code.sass))
     if code.hot:
         record["loop"] = {
             "fma": code.hot.fma,

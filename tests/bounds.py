@@ -42,7 +42,7 @@ def assert_within(
     if found.numel() == 0:
         return 0.0
     error = (found.double() - exact).abs()
-    # Numbers below the smallest normal one round to a fixed grid.
+    # Numbers below the smallest normal one round to a fixed grid, in the CPU kernels to 0.
     grid = roundings * torch.finfo(found.dtype).tiny
     bound = relative_bound(found.dtype, roundings) * magnitude + grid
     share = (error / bound).max().item()

@@ -44,7 +44,7 @@ def derivative(surrogate: SpikeFunction, potential: Tensor, threshold: Tensor) -
                     rows = slice(first, min(first + length, ROWS * end))
                     made[rows] = spike_derivative(surrogate, given[rows] - own, own)
 
-    threads.run(run, -(-T * B // ROWS), WORK * steps.numel())
+    threads.share(run, -(-T * B // ROWS), WORK * steps.numel())
     return found.view(R, T, B, J)
 
 

@@ -9,9 +9,8 @@ to places of their own and their sums do not cross tasks, so the number of threa
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
@@ -36,19 +35,10 @@ os.register_at_fork(after_in_child=_forget_pool)
 _SMALLEST = 5e-324
 
 
-@contextmanager
-def _denormals_are_zero() -> Iterator[None]:
-    """On this thread, what `torch.set_flush_denormal` sets; afterwards as it was.
-
-    A trace falls below the normal numbers (1.2e-38, in float64 2.2e-308) within 88 (708) of its
-    time constants without a spike, and there processors of some makers are many times slower.
-    """
-    before = _SMALLEST * 1.0 == 0.0
-    torch.set_flush_denormal(True)  # False, and nothing done, where the processor has no such mode
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(before)
+def _flushes_denormals() -> bool:
+    """Whether this thread takes numbers below the normal ones for 0, as
+    `torch.set_flush_denormal` sets."""
+    return _SMALLEST * 1.0 == 0.0
 
 
 def grouped(rows: int, blocks: int) -> tuple[int, int]:
@@ -59,26 +49,36 @@ def grouped(rows: int, blocks: int) -> tuple[int, int]:
 
 
 def run(kernel: Any, tasks: int, work: int, *arguments: Any) -> None:
-    """`kernel(begin, end, *arguments)` over all of [0, tasks), in shares on up to
+    """`share` for a kernel, in which numbers below the normal ones are 0.
+
+    A trace falls below them (1.2e-38; in float64 2.2e-308) within 88 (709) of its time constants
+    without a spike, and there some processors are several times slower: kernels/README.md.
+    """
+    before = _flushes_denormals()
+    try:
+        torch.set_flush_denormal(True)  # nothing happens where a processor has no such mode
+        share(kernel, tasks, work, *arguments)
+    finally:
+        torch.set_flush_denormal(before)
+
+
+def share(function: Any, tasks: int, work: int, *arguments: Any) -> None:
+    """`function(begin, end, *arguments)` over all of [0, tasks), in shares on up to
     `torch.get_num_threads()` threads; `work` counts the multiply-adds of all tasks."""
     threads = min(torch.get_num_threads(), tasks, 1 + work // GRAIN)
     if threads == 0:
         return
     shares = list(pairwise(tasks * n // threads for n in range(threads + 1)))
-    started = [(share, _start(kernel, *share, *arguments)) for share in shares[1:]]
+    how = _flushes_denormals()
+    started = [(part, _start(how, function, *part, *arguments)) for part in shares[1:]]
     try:
-        _compute(kernel, *shares[0], *arguments)
+        function(*shares[0], *arguments)
     finally:
-        for share, future in reversed(started):
+        for part, future in reversed(started):
             if future.cancel():  # no thread has begun it, and none will
-                _compute(kernel, *share, *arguments)
+                function(*part, *arguments)
             else:
                 future.result()
-
-
-def _compute(kernel: Any, *call: Any) -> None:
-    with _denormals_are_zero():
-        kernel(*call)
 
 
 def _start(*call: Any) -> Future[None]:
@@ -93,12 +93,13 @@ def _start(*call: Any) -> Future[None]:
     return future
 
 
-def _share(future: Future[None], *call: Any) -> None:
-    """Runs a share on a thread of the pool."""
+def _share(future: Future[None], flushing: bool, function: Any, *call: Any) -> None:
+    """Runs a share on a thread of the pool, which rounds as the caller does."""
     if not future.set_running_or_notify_cancel():
         return
     try:
-        _compute(*call)
+        torch.set_flush_denormal(flushing)
+        function(*call)
     except BaseException as error:  # the caller raises it
         future.set_exception(error)
     else:

@@ -178,7 +178,7 @@ def test_fma_beyond_the_numbers(dtype: Any) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_small_numbers_are_not_flushed(dtype: Any) -> None:
-    """Below the smallest normal number as elsewhere: nothing is rounded to zero."""
+    """By the functions themselves: it is `threads.run` that makes them 0 inside a kernel."""
     count = lanes_of(np.dtype(dtype).itemsize)
     small = np.finfo(dtype).smallest_subnormal
     out = np.empty(count, dtype)

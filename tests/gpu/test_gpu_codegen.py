@@ -90,6 +90,12 @@ def test_no_spills_in_loops(benchmark_sizes: Record) -> None:
 
 
 @pytest.mark.timeout(900)
+def test_numbers_below_the_normal_ones_are_kept(benchmark_sizes: Record) -> None:
+    """Unlike in the CPU kernels: a GPU computes with them at full speed."""
+    assert {r["key"]: r["flushing"] for r in benchmark_sizes["kernels"] if r["flushing"]} == {}
+
+
+@pytest.mark.timeout(900)
 def test_kernels_compile_for_every_target(tmp_path: Path) -> None:
     targets = ["sm_80", "sm_100", "gfx942"]
     stored = compiled(tmp_path / "one.json", "--cases", "one", "--target", *targets)
