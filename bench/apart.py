@@ -23,7 +23,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from bench.registry import OURS, PLAIN, Work
+from bench.registry import CHECKPOINTED, OURS, PLAIN, Work
 
 WARM_STEPS = 32
 """Of a loop that is called before it is measured: two checkpoints; no step depends on how many."""
@@ -94,7 +94,9 @@ def answer(work: Work, contender: str, saved: bool) -> dict[str, Any]:
 
     growth, ms = timing.growth_and_ms(run)
     found = {"fresh_ms": ms, **plausible(growth, returned[0])}
-    if saved and work.part in ("both", "step") and work.kind != "replicas":
+    # A checkpoint holds its inputs itself: autograd's hooks do not see them.
+    seen = work.kind != "replicas" and contender != CHECKPOINTED
+    if saved and seen and work.part in ("both", "step"):
         found["saved"] = memory.kept_for_backward(made.forward, made.given)
     return found
 

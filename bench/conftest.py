@@ -51,9 +51,9 @@ def turns(request: pytest.FixtureRequest) -> Iterator[Turns]:
         timed,
         config.getoption("benchmark_full") or config.getoption("benchmark_rehearse"),
     )
+    timing.zero_denormals()
     machine = machines.gpu(device, "") if device.type == "cuda" else machines.cpu("")
     chosen = config.stash[ENTRIES]
-    machine["denormals_zero"] = timing.zero_denormals()
     if device.type == "cpu" and timed:
         # Room for the largest tape, and for the one before that is still being given back.
         room = max((2 * tape(entry.work, entry.contender) for entry in chosen), default=0)

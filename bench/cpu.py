@@ -216,8 +216,8 @@ def measure_all(options: argparse.Namespace) -> Record:
     sizes, quick = (TINY, True) if options.quick else (FULL, False)
     seconds, least = (0.01, 3) if quick else (options.seconds, 5)
     backend = "eager" if quick else "inductor"
+    timing.zero_denormals()
     result: Record = {"rehearsal": quick, "machine": machines.cpu(options.commit)}
-    result["machine"]["denormals_zero"] = timing.zero_denormals()
     result["machine"]["freed_memory_kept"] = timing.keep_freed_memory(sizes["mapped"])
     result["machine"]["plain_missing"] = {
         name: plain_lif.missing(name) for name in plain_lif.LAYERS
@@ -287,6 +287,7 @@ def main(given: Sequence[str] | None = None) -> int:
         print("changes that are in no commit: measured, but stored nowhere but where --json says")
         return 2
     torch.set_num_threads(options.threads)
+    load = os.getloadavg()[0]  # before the gate, which is a load itself
     passed = gate_of(options)
     print(f"gate: {passed['state']}", passed["reason"] or "", flush=True)
     if passed["state"] == "red":
@@ -294,6 +295,7 @@ def main(given: Sequence[str] | None = None) -> int:
         print("nothing is timed while the gate is red")
         return 1
     result = records.rounded({"gate": passed} | measure_all(options))
+    result["machine"]["load_average"] = load
     file: Path | None = options.json
     if file is None and not options.quick:
         file = RESULTS / machines.file_name("cpu", result["machine"])

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from bench import records
-from bench import stored as benchmark
 from bench.cpu_rows import COMPILED, LOOP, OURS_LESS, PLAIN
 from bench.records import NOT_MEASURED, Record
 
@@ -62,9 +61,8 @@ def stored(root: Path) -> list[Path]:
     return sorted((root / "bench" / "results").glob("cpu-*.json"))
 
 
-def readme_table(result: Record, file: str, others: Sequence[Record] = ()) -> str:
-    """Between the README's markers: layers, training step, memory, machine. `others` are stored
-    results of `pytest --benchmark`, which has plain layers that `cpu.py` may not have had."""
+def readme_table(result: Record, file: str) -> str:
+    """Layers, training step, memory, machine."""
     m, rates = result["machine"], result["rates"]
     memory = {row["name"]: row for row in result["memory"]}
     lines = [
@@ -99,31 +97,39 @@ def readme_table(result: Record, file: str, others: Sequence[Record] = ()) -> st
         " multiply-adds a second. Medians; the loop with its memory already mapped. The plain LIF"
         " has one time constant and learns weights only; SpikingJelly's recurrent layer multiplies"
         " by a further J x J matrix.",
-        *_not_run(result, others),
+        *_not_run(result),
     ]
     return "\n".join(lines)
 
 
-def _not_run(result: Record, others: Sequence[Record]) -> list[str]:
-    """Which plain layers the table lacks, and what they took elsewhere."""
+def _not_run(result: Record) -> list[str]:
+    """Which plain layers the table lacks."""
     run = {name for row in result["layers"] for name in PLAIN if _rival(row, name, "ms")}
-    absent = [name for name in PLAIN if name not in run]
-    if not run or not absent:
-        return []
-    said = [f"Not run for this table: {' and '.join(NAMES[name] for name in absent)}."]
-    for other in others:
-        if other["machine"]["device"] != result["machine"]["device"]:
-            continue
-        for group, rows in benchmark.groups(other, "layer").items():
-            ms = {row["contender"]: row["ms"] for row in rows if row["contender"] in PLAIN}
-            if rows[0]["work"]["recurrent"] and len(ms) == len(PLAIN):
-                times = ", ".join(f"{NAMES[name]} {_time(ms[name])}" for name in PLAIN)
-                said.append(
-                    f"On the recurrent {group} ([docs/speed.md](docs/speed.md), commit"
-                    f" {other['machine']['commit'][:10]}) all took turns: {times}."
-                )
-                break
-    return [" ".join(said)]
+    absent = [NAMES[name] for name in PLAIN if name not in run]
+    return [f"Not run for this table: {' and '.join(absent)}."] if run and absent else []
+
+
+def elsewhere(result: Record, file: str) -> str:
+    """Of another machine in one sentence: over all passes, times of the others over ours."""
+    m = result["machine"]
+    rows = [row for row in result["layers"] if row["part"] != "forward"]
+    said = []
+    for names, what in (
+        ((LOOP,), "the loop"),
+        ((COMPILED,), "with a compiled step"),
+        (PLAIN, "a plain LIF"),
+    ):
+        found = [ms / row["ms"] for row in rows if (ms := _least(row, names)) is not None]
+        if found:
+            said.append(f"{what} {figures(min(found))} to {figures(max(found))} times")
+    return (
+        f"On {m['device']} ({m['instructions']}), {m['threads']} threads, commit"
+        f" {m['commit'][:10]}, the same passes take {', '.join(said)} as long: [{file}]({file})."
+    )
+
+
+def _least(row: Record, names: Sequence[str]) -> float | None:
+    return min((ms for name in names if (ms := _rival(row, name, "ms"))), default=None)
 
 
 def _peak(row: Record, who: str) -> float | None:
@@ -132,13 +138,16 @@ def _peak(row: Record, who: str) -> float | None:
 
 
 def readme_section(root: Path) -> str:
-    """What the README has to say between its markers."""
-    files = stored(root)
-    if not files:
+    """What the README has to say between its markers: the newest result, and the others' ratios."""
+    found = [(file, json.loads(file.read_text(encoding="utf-8"))) for file in stored(root)]
+    if not found:
         return NOTHING_STORED
-    result = json.loads(files[0].read_text(encoding="utf-8"))
-    others = [benchmark.load(file) for file in benchmark.files(root / "bench" / "results")]
-    return readme_table(result, files[0].relative_to(root).as_posix(), others)
+    found.sort(key=lambda pair: pair[1]["machine"]["date"], reverse=True)
+    names = [file.relative_to(root).as_posix() for file, _ in found]
+    (_, newest), *others = found
+    table = readme_table(newest, names[0])
+    more = [elsewhere(result, name) for (_, result), name in zip(others, names[1:], strict=True)]
+    return "\n".join([table, *more])
 
 
 def between_markers(text: str, begin: str = BEGIN, end: str = END) -> str:
@@ -180,12 +189,10 @@ def text(result: Record) -> str:
         "",
     ]
     for g in result["growth"]:
-        fitted = g.get("fitted", len(g["sizes"]))  # files of before were fitted to all
-        last = g["sizes"][fitted - 1]
         error = "" if g.get("standard_error") is None else f" ± {g['standard_error']:.2g}"
         met = {True: ", met", False: ", not met", None: ""}[g.get("met")]
         lines.append(
-            f"time against {g['axis']} {g['sizes'][0]}-{last}, {g['layer']}: exponent"
+            f"time against {g['axis']} {g['sizes'][0]}-{g['sizes'][-1]}, {g['layer']}: exponent"
             f" {g['exponent']}{error} (wanted {g['wanted']}{met})"
         )
     if result["memory_growth"]:

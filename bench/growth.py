@@ -4,8 +4,8 @@ proportion is 1.
 Sizes double, four times in the full set and twice in the quick one, all else fixed; recurrent J
 rises in smaller steps. They begin where the part that grows is most of a call: what does not grow
 with an axis (of I the scan of neurons, of T the states, of all the call itself) is some
-milliseconds. The values of one axis take turns. Which of them a slope is fitted to, and which slope
-is in proportion, is said here for all reports (`fitted`, `wanted`).
+milliseconds. The values of one axis take turns, and the slope is fitted to all. Which slope is
+in proportion is said here for all reports (`wanted`).
 """
 
 from __future__ import annotations
@@ -61,14 +61,6 @@ def wanted(axis: str, recurrent: bool) -> int:
     return 2 if recurrent and axis == "J" else 1
 
 
-def fitted(axis: str, recurrent: bool, sizes: Sequence[int]) -> int:
-    """How many of the rising `sizes` a slope is fitted to: of recurrent neurons those whose states
-    stay in a CPU's caches, else all."""
-    if recurrent and axis == "J":
-        return sum(size <= registry.CACHED_NEURONS for size in sizes)
-    return len(sizes)
-
-
 def time_axis(
     axis: str, sizes: Sequence[int], recurrent: bool, seconds: float, base: dict[str, int] = BASE
 ) -> dict[str, Any]:
@@ -79,16 +71,15 @@ def time_axis(
         inputs = 1 if recurrent else at["I"]
         runs[str(size)] = cpu_rows.our_layer(at["T"], at["B"], inputs, at["J"], recurrent)
     timings = interleaved(runs, seconds)
-    ms, count = [timings[str(size)].ms for size in sizes], fitted(axis, recurrent, sizes)
-    found, aim = slope(sizes[:count], ms[:count]), wanted(axis, recurrent)
+    ms = [timings[str(size)].ms for size in sizes]
+    found, aim = slope(sizes, ms), wanted(axis, recurrent)
     return {
         "axis": axis,
         "layer": "recurrent" if recurrent else "feedforward",
         "sizes": list(sizes),
         "ms": ms,
-        "fitted": count,
         "exponent": found,
-        "standard_error": standard_error(sizes[:count], ms[:count]),
+        "standard_error": standard_error(sizes, ms),
         "wanted": aim,
         "met": met(found, aim),
     }

@@ -37,8 +37,15 @@ def cpu(commit: str) -> Record:
         "compiler": compiler[0],
         **provenance(commit),
         "load_average": os.getloadavg()[0],
+        "denormals_zero": _denormals_are_zero(),
         "operators": {i.operator: i.chosen for i in ops.backend_info("cpu").operators},
     }
+
+
+def _denormals_are_zero() -> bool:
+    """On all threads that PyTorch would share large work out over."""
+    halves = torch.full((1 << 20,), torch.finfo(torch.float32).tiny) / 2
+    return not halves.count_nonzero()
 
 
 def file_name(kind: str, machine: Record) -> str:

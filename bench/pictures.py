@@ -20,6 +20,7 @@ from bench.registry import (
     LOOP,
     ONE_BY_ONE,
     OURS,
+    PLAIN,
     REFERENCE,
     TOGETHER,
 )
@@ -49,11 +50,12 @@ def _rows_figure(count: int) -> tuple[Figure, Axes]:
 def _dots(
     result: Record, value: Callable[[Record, Record], float | None], label: str, log: bool = True
 ) -> Figure | None:
-    """A line for each contest, a mark for each contender."""
+    """A line for each contest, a mark for each contender; forward and backward alone only where
+    plain LIF layers take part."""
     contests = {
         group: (ours, rows)
         for group, rows in stored.groups(result).items()
-        if (ours := stored.base(rows)) is not None
+        if (ours := stored.base(rows)) is not None and _shown(rows)
     }
     drawn = [
         (group, [(row, v) for row in rows if (v := value(row, ours)) is not None])
@@ -71,7 +73,10 @@ def _dots(
             colour, marker = LOOK[who]
             name = who if who not in seen else None
             seen.add(who)
-            axes.plot(x, y, marker, color=colour, ms=7, label=name, mec="white", mew=0.6)
+            look: dict[str, Any] = {"ms": 7, "mec": "white", "mew": 0.6}
+            if who == OURS:  # a ring around whoever is at the same place
+                look = {"ms": 9, "mec": colour, "mew": 1.8, "mfc": "none", "zorder": 3}
+            axes.plot(x, y, marker, color=colour, label=name, **look)
     axes.set_yticks(range(len(drawn)), [group for group, _ in reversed(drawn)])
     axes.set_ylim(-0.7, len(drawn) - 0.3)  # no margin that grows with the number of lines
     if log:
@@ -88,6 +93,11 @@ def _dots(
         frameon=False,
     )  # fmt: skip
     return figure
+
+
+def _shown(rows: Sequence[Record]) -> bool:
+    whole = rows[0]["work"]["part"] not in ("forward", "backward")
+    return whole or any(row["contender"] in PLAIN for row in rows)
 
 
 def _plain_ticks(axes: Axes, values: Sequence[float]) -> None:
@@ -122,7 +132,7 @@ def floor(result: Record) -> Figure | None:
 
 def memory(result: Record) -> Figure | None:
     def mega(row: Record, _: Record) -> float | None:
-        peak = row.get("peak_bytes")
+        peak = stored.peak(row)
         return peak / 1e6 if peak else None
 
     label = "memory at the peak of a call, MB\n(beyond input and parameters)"
@@ -130,7 +140,7 @@ def memory(result: Record) -> Figure | None:
 
 
 def growth(result: Record) -> Figure | None:
-    """Time above, memory below; a line for each fit, hollow points are not fitted."""
+    """Time above, memory below; a line for each fit."""
     found = stored.growths(result)
     if not found:
         return None
@@ -173,13 +183,12 @@ def _fit(
     error: float | None,
     verdict: str = "",
 ) -> None:
-    sizes, values, fitted = one["sizes"], one[name], one["fitted"]
+    sizes, values = one["sizes"], one[name]
     if slope is None:
         return
     label = f"{one['form']}\nslope {slope:.2f}{'' if error is None else f' ± {error:.2f}'}{verdict}"
-    axes.plot(sizes[:fitted], values[:fitted], "o", color=colour, ms=4)
-    axes.plot(sizes[fitted:], values[fitted:], "o", color=colour, ms=4, mfc="white")
-    middle = _mean_log(sizes[:fitted]), _mean_log(values[:fitted])
+    axes.plot(sizes, values, "o", color=colour, ms=4)
+    middle = _mean_log(sizes), _mean_log(values)
     line = [middle[1] * (n / middle[0]) ** slope for n in sizes]
     axes.plot(sizes, line, color=colour, lw=1, label=label)
 

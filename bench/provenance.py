@@ -22,6 +22,11 @@ SOURCES = (
     "tests/gpu",
 )
 """What is proven and timed, and its proofs; what lies beside these folders is shared by them."""
+MEASURING = (
+    "apart", "conftest", "contests", "cpu_memory", "cpu_rows", "growth", "peak", "plain_lif",
+    "registry", "replicas", "rivals", "test_benchmark", "timing", "turns", "workloads",
+)  # fmt: skip
+"""Files of bench that say what is timed and how."""
 
 
 def said(*command: str) -> str | None:
@@ -39,10 +44,11 @@ def commit() -> str:
 
 
 def sources(root: Path = ROOT) -> str:
-    """A digest of kernels, operators, closed forms and layers as they lie there, and of the
-    proofs: the same one means that the same was proven and timed."""
+    """A digest of kernels, operators, closed forms and layers as they lie there, of the proofs and
+    of how times are taken: the same one means that the same was proven and timed."""
     files = [file for folder in SOURCES for file in (root / folder).rglob("*.py")]
     files += (root / "hetsyn_triton").glob("*.py")
+    files += [f for name in MEASURING if (f := root / "bench" / f"{name}.py").exists()]
     files += [f for f in (root / "tests").glob("*.py") if not f.name.startswith("test_")]
     digest = hashlib.sha256()
     for file in sorted(files):

@@ -128,8 +128,7 @@ AXES = {
 }
 """Sizes double four times, all else as in BASE, from where what grows is most of a call."""
 RECURRENT = {"T": AXES["T"], "B": AXES["B"], "J": (256, 384, 512, 768, 1024)}
-"""J neurons have J^2 synapses, whose states leave the caches of a CPU beyond `CACHED_NEURONS`."""
-CACHED_NEURONS = 512
+"""J neurons have J^2 synapses; in between their states leave one of a CPU's caches."""
 
 
 def axis_works(axis: str, recurrent: bool, sizes: tuple[int, ...]) -> list[Work]:

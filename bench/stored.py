@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench import growth
 from bench.records import Record, rounded
-from bench.registry import OURS, PER_STEP
+from bench.registry import CHECKPOINTED, OURS, PER_STEP
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -107,6 +107,16 @@ def base(rows: Sequence[Record], contender: str = OURS) -> Record | None:
     return next((row for row in rows if row["contender"] == contender), None)
 
 
+def peak(row: Record) -> float | None:
+    """Bytes at the peak; None of a backward alone, whose tape was there before: see `both`."""
+    return None if row["work"]["part"] == "backward" else row.get("peak_bytes")
+
+
+def kept(row: Record) -> float | None:
+    """Bytes that autograd keeps; None of checkpoints, which hold their inputs unseen by it."""
+    return None if row["contender"] == CHECKPOINTED else row.get("saved_bytes")
+
+
 def fraction(row: Record, result: Record) -> float | None:
     """Multiply-adds needed / the peak / time."""
     rate = result["rates"]["fma"]
@@ -115,7 +125,7 @@ def fraction(row: Record, result: Record) -> float | None:
 
 def growths(result: Record) -> list[Record]:
     """Of each axis: sizes, times, peaks, their exponents with standard errors, `wanted` of time and
-    whether it is `met`, `fitted` points."""
+    whether it is `met`."""
     by_group: dict[str, list[Record]] = {}
     for row in result["rows"]:
         if row["group"].startswith("growth with "):
@@ -124,7 +134,6 @@ def growths(result: Record) -> list[Record]:
     for group, rows in by_group.items():
         axis, form = re.fullmatch(r"growth with (\w), (\w+)", group).groups()  # type: ignore[union-attr]
         sizes = [row["work"][axis] for row in rows]
-        fitted = growth.fitted(axis, form == "recurrent", sizes)
         aim = growth.wanted(axis, form == "recurrent")
         ms, peaks = [row["ms"] for row in rows], [row.get("peak_bytes") for row in rows]
         found.append(
@@ -134,11 +143,10 @@ def growths(result: Record) -> list[Record]:
                 "sizes": sizes,
                 "ms": ms,
                 "peaks": peaks,
-                "fitted": fitted,
-                "time": (time := growth.slope(sizes[:fitted], ms[:fitted])),
-                "time_error": growth.standard_error(sizes[:fitted], ms[:fitted]),
-                "memory": growth.slope(sizes[:fitted], peaks[:fitted]),
-                "memory_error": growth.standard_error(sizes[:fitted], peaks[:fitted]),
+                "time": (time := growth.slope(sizes, ms)),
+                "time_error": growth.standard_error(sizes, ms),
+                "memory": growth.slope(sizes, peaks),
+                "memory_error": growth.standard_error(sizes, peaks),
                 "wanted": aim,
                 "met": growth.met(time, aim),
             }

@@ -52,10 +52,12 @@ def machine(result: Record) -> str:
     changed = ", with changes" if m["changed"] else ""
     where = f"{m['device']} ({m['instructions']})" if m.get("instructions") else m["device"]
     cores = f", {m['threads']} threads of {m['cores']} cores" if m.get("cores") else ""
+    numbers = "0" if m.get("denormals_zero") else "kept by who does not flush them"
     return (
         f"{where}{cores}, float32, {', '.join(versions)}, Python {m['python']}, {m['date'][:10]},"
         f" commit {m['commit'][:10]}{changed}. Peak {figures(result['rates']['fma'] / 1e9)} billion"
-        f" multiply-adds a second. Gate {result['gate']['state']}:"
+        f" multiply-adds a second. Load at the start {m['load_average']:.1f}; numbers below"
+        f" the normal ones {numbers}. Gate {result['gate']['state']}:"
         f" {result['gate']['passed']} proofs. Figures and proofs are those of that commit, not of"
         " what came after it. Memory"
         f" {result.get('memory') or 'left out: it was measured in one process for all calls'}."
@@ -82,8 +84,8 @@ def contests(result: Record) -> list[str]:
                     f"{figures(row['low_ms'])}-{figures(row['high_ms'])}",
                     figures(row["ms"] / ours["ms"]),
                     "-" if part is None else f"{part:.0%}",
-                    _mega(row.get("peak_bytes")),
-                    _mega(row.get("saved_bytes")),
+                    _mega(stored.peak(row)),
+                    _mega(stored.kept(row)),
                     figures(row.get("fresh_ms")),
                 ]
             )
@@ -101,9 +103,9 @@ def sweep(result: Record) -> list[str]:
         part = stored.fraction(ours, result)
         others = [stored.base(rows, name) for name in (CLOSED, LOOP)]
         ratios = [figures(o["ms"] / ours["ms"]) if o else "-" for o in others]
-        loop = _mega(others[1].get("peak_bytes")) if others[1] else "-"
+        loop = _mega(stored.peak(others[1])) if others[1] else "-"
         cells = [group, figures(ours["ms"]), f"{part:.0%}" if part else "-"]
-        table.append([*cells, _mega(ours.get("peak_bytes")), *ratios, loop])
+        table.append([*cells, _mega(stored.peak(ours)), *ratios, loop])
     return ["", *markdown(filled(table))] if len(table) > 1 else []
 
 
@@ -114,8 +116,8 @@ def growth(result: Record) -> list[str]:
         cells = [
             one["form"],
             one["axis"],
-            f"{one['sizes'][0]}-{one['sizes'][one['fitted'] - 1]}",
-            str(one["fitted"]),
+            f"{one['sizes'][0]}-{one['sizes'][-1]}",
+            str(len(one["sizes"])),
             _exponent(one["time"], one["time_error"]),
             f"{one['wanted']} ± {WITHIN}",
             {True: "yes", False: "no", None: "-"}[one["met"]],

@@ -186,11 +186,11 @@ def _mallopt(parameter: int, value: int) -> bool:
         return False
 
 
-def zero_denormals() -> bool:
+def zero_denormals() -> None:
     """From here on numbers below the normal ones are 0 for everybody, as they always are in our
-    CPU kernels; False where the processor has no such mode. Threads have it of the one that starts
-    them, so this comes before any work."""
-    return torch.set_flush_denormal(True)
+    CPU kernels, where the processor has such a mode. Threads have it of the one that starts them,
+    so this comes before any work."""
+    torch.set_flush_denormal(True)
 
 
 def keep_freed_memory(size: int) -> bool:

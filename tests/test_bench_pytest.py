@@ -212,18 +212,23 @@ def test_storing_asks_whether_it_is_the_same(
         report.store(file, tmp_path)
 
 
-def test_the_digest_changes_with_kernels_and_proofs(tmp_path: Path) -> None:
-    for name in ("hetsyn_triton/kernels/cpu/a.py", "tests/cpu/test_a.py", "tests/bounds.py"):
+def test_the_digest_changes_with_kernels_proofs_and_timing(tmp_path: Path) -> None:
+    names = ("hetsyn_triton/kernels/cpu/a.py", "tests/cpu/test_a.py", "tests/bounds.py")
+    names += ("bench/rivals.py",)
+    for name in names:
         file = tmp_path / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("1")
     seen = {provenance.sources(tmp_path)}
-    for name in ("hetsyn_triton/kernels/cpu/a.py", "tests/cpu/test_a.py", "tests/bounds.py"):
+    for name in names:
         (tmp_path / name).write_text("2")
         seen.add(provenance.sources(tmp_path))
-    (tmp_path / "tests" / "test_other.py").write_text("")
-    seen.add(provenance.sources(tmp_path))
-    assert len(seen) == 4
+    for name in ("tests/test_other.py", "bench/pictures.py"):
+        (tmp_path / name).write_text("")
+        seen.add(provenance.sources(tmp_path))
+    assert len(seen) == 5
+    for name in provenance.MEASURING:
+        assert (ROOT / "bench" / f"{name}.py").exists()
 
 
 def test_two_files_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -235,6 +240,10 @@ def test_two_files_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[st
         Path(names[-1]).write_text(json.dumps(result))
     assert report.main(["--compare", *names]) == 0
     assert re.search(r"g, loop +2\.00 +4\.00 +2\.00 +slower", capsys.readouterr().out)
+    b["rows"][0] |= {"ms": 2.2, "low_ms": 2.19, "high_ms": 2.21}
+    Path(names[1]).write_text(json.dumps(b))
+    assert report.main(["--compare", *names]) == 0
+    assert re.search(r"2\.20 +1\.10 +as two runs of one code", capsys.readouterr().out)
     assert report.main(["--compare", names[0], names[0]]) == 0
     said = capsys.readouterr().out
     assert "quartiles meet" in said
@@ -280,10 +289,9 @@ def test_columns_of_nothing_are_left_out() -> None:
 
 
 def test_growth_of_what_is_stored() -> None:
-    """Of recurrent neurons beyond the caches the points are kept, and not fitted."""
     rows = []
     for J in (256, 512, 1024):
-        ms = (J / 256) ** 2 * (3 if J > 512 else 1)
+        ms = (J / 256) ** 2
         work = {"kind": "layer", "J": J, "T": 1}
         rows.append({"group": "growth with J, recurrent", "work": work, "ms": ms, "peak_bytes": J})
     for N in (64, 128):
@@ -292,7 +300,6 @@ def test_growth_of_what_is_stored() -> None:
             peak = 1e6 + 12 * N * T
             rows.append({"group": registry.PER_STEP, "work": work, "peak_bytes": peak, "ms": 1.0})
     (one,) = stored.growths({"rows": rows})
-    assert one["fitted"] == 2
     assert one["wanted"] == 2
     assert one["time"] == pytest.approx(2)
     assert one["met"]
@@ -422,13 +429,12 @@ def test_closed_forms_are_closed_forms() -> None:
         assert called
 
 
-def test_checkpoints_keep_less() -> None:
-    work = replace(TINY, T=64, I=40, J=12)
-    loop, less = (contests.make(work, who, CPU) for who in (registry.LOOP, registry.CHECKPOINTED))
-    from hetsyn_triton.studies.memory import kept_for_backward
-
-    kept = [kept_for_backward(made.forward, made.given) for made in (loop, less)]
-    assert kept[1] < kept[0] / 4
+def test_memory_that_a_figure_would_not_show() -> None:
+    """A backward alone has its tape before; autograd does not see what checkpoints hold."""
+    row = {"work": {"part": "both"}, "contender": registry.LOOP, "peak_bytes": 3, "saved_bytes": 2}
+    assert (stored.peak(row), stored.kept(row)) == (3, 2)
+    assert stored.peak(row | {"work": {"part": "backward"}}) is None
+    assert stored.kept(row | {"contender": registry.CHECKPOINTED}) is None
 
 
 def test_the_checkpointed_network_takes_the_same_training_step() -> None:
