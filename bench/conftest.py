@@ -13,6 +13,8 @@ from bench.registry import Entry
 from bench.turns import Plan, Turns, tape
 
 ENTRIES = pytest.StashKey[list[Entry]]()
+BUSY = 1.0
+"""Load beyond which the cores are not quiet; this program itself has just begun."""
 FOUND = pytest.StashKey[dict[str, Any]]()
 
 
@@ -27,7 +29,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
     """No dots: each entry has a line."""
-    return ("passed", "", "PASSED") if report.when == "call" and report.passed else None
+    if report.when == "call" and report.outcome in ("passed", "skipped"):
+        return (report.outcome, "", report.outcome.upper())
+    return None
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +67,10 @@ def turns(request: pytest.FixtureRequest) -> Iterator[Turns]:
     found = config.stash[FOUND] = {"machine": machine, "set": which, "memory": memory}
     rates = [_fma_rate(machine, timed)]
     turns = Turns(plan, chosen, say, rates[0])
-    say(f"{machine['device']}, {machine['threads']} threads, load {os.getloadavg()[0]:.1f}")
+    load = os.getloadavg()[0]
+    busy = " - others compute too: times are too long" if load > BUSY and timed else ""
+    say(f"{machine['device']}, {machine['threads']} threads, load {load:.1f}{busy}")
+    say("what is called for the first time is compiled, and kept: silence for minutes")
     yield turns
     turns.close()
     rates.append(_fma_rate(machine, timed))

@@ -126,7 +126,10 @@ def floor(result: Record) -> Figure | None:
     def reached(row: Record, _: Record) -> float | None:
         return stored.fraction(row, result) if row["contender"] in (OURS, CLOSED, LOOP) else None
 
-    label = "fraction of the floor\n(multiply-adds needed / measured peak of the machine / time)"
+    label = (
+        "fraction of the floor, `of the peak` in the tables\n"
+        "(multiply-adds needed / measured peak of the machine / time)"
+    )
     return _dots(result, reached, label, log=False)
 
 

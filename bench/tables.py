@@ -72,7 +72,16 @@ def contests(result: Record) -> list[str]:
         if ours is None or (len(rows) < 4 and rows[0]["work"]["kind"] != "network"):
             continue
         table = [
-            ["", "ms", "quartiles", "x", "of the peak", "peak MB", "kept MB", "ms in fresh memory"]
+            [
+                "",
+                "ms",
+                "quartiles",
+                "x",
+                "of the peak",
+                "peak MB",
+                "kept MB",
+                "ms in fresh memory, once",
+            ]
         ]
         for row in rows:
             backend = row["contender"] in (OURS, CLOSED)
@@ -154,10 +163,12 @@ def replicas(result: Record) -> list[str]:
 
 
 def missing(result: Record) -> list[str]:
-    if not result["missing"]:
-        return []
     lines = [f"- {name}: {reason}" for name, reason in result["missing"].items()]
-    return ["", "Not measured:", "", *lines]
+    for row in result["rows"]:
+        if "memory" in row and row["work"]["part"] != "backward":
+            reason = row["memory"].removeprefix("not measured: ")
+            lines.append(f"- memory of {row['group']}, {row['label']}: {reason}")
+    return ["", "Not measured:", "", *lines] if lines else []
 
 
 def _exponent(value: float | None, error: float | None = None) -> str:

@@ -165,12 +165,13 @@ def line(found: Measured, fma_rate: float) -> str:
         return f"not timed; {found.info['check']}"
     seconds = sorted(found.seconds)[len(found.seconds) // 2]
     said = [f"{1e3 * seconds:9.3f} ms"]
-    fma = found.info["fma"]
+    same = found.info["check"].startswith("equal")
+    fma = found.info["fma"] if same else 0  # who computes less has no share of these
     said.append(f"{fma / seconds / fma_rate:6.1%} of the peak" if fma and fma_rate else " " * 18)
     peak, fresh = found.info.get("peak_bytes"), found.info.get("fresh_ms")
     said.append(" " * 11 if peak is None else f"{peak / 1e6:8.1f} MB")
     said.append("" if fresh is None else f"{fresh:8.1f} ms in fresh memory")
-    said.append("" if found.info["check"].startswith("equal") else "(plain LIF)")
+    said.append("" if same else "(plain LIF)")
     return "  ".join(said).rstrip()
 
 
