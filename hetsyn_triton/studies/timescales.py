@@ -154,10 +154,10 @@ class Timescales(Study):
                         )  # fmt: skip
             one.set_xscale("log", base=2)
             ticks = sorted({row["level"] for row in chosen(table, change=kind) if row["level"]})
-            one.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
+            one.set_xticks(ticks, [f"{tick:.4g}" for tick in ticks])
             one.minorticks_off()
             one.set_xlabel(LABELS[kind], fontsize=9)
-            legend(one)
+            legend(one, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)  # curves lie anywhere
         label_score(axes[0, 0], self.score, {row["seeds"] for row in table})
         return figure
 
