@@ -70,7 +70,7 @@ def turns(request: pytest.FixtureRequest) -> Iterator[Turns]:
     load = os.getloadavg()[0]
     busy = " - others compute too: times are too long" if load > BUSY and timed else ""
     say(f"{machine['device']}, {machine['threads']} threads, load {load:.1f}{busy}")
-    say("what is called for the first time is compiled, and kept: silence for minutes")
+    say("what was never called here is compiled first, and kept: first lines then take minutes")
     yield turns
     turns.close()
     rates.append(_fma_rate(machine, timed))
