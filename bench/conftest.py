@@ -13,9 +13,9 @@ from bench.registry import Entry
 from bench.turns import Plan, Turns, tape
 
 ENTRIES = pytest.StashKey[list[Entry]]()
+FOUND = pytest.StashKey[dict[str, Any]]()
 BUSY = 1.0
 """Load beyond which the cores are not quiet; this program itself has just begun."""
-FOUND = pytest.StashKey[dict[str, Any]]()
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

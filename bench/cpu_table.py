@@ -44,10 +44,10 @@ def _against(row: Record, name: str) -> str:
     return NOT_MEASURED if ms is None else f"{_time(ms)} ({figures(ratio)}x)"
 
 
-def _fastest(row: Record) -> str | None:
-    """Of the plain LIF layers that were measured."""
+def _fastest(row: Record, names: Sequence[str] = PLAIN) -> str | None:
+    """Of those that were measured; by default of the plain LIF layers."""
     return min(
-        (n for n in PLAIN if _rival(row, n, "ms")),
+        (n for n in names if _rival(row, n, "ms")),
         default=None,
         key=lambda n: row["rivals"][n]["ms"],
     )
@@ -120,17 +120,13 @@ def elsewhere(result: Record, file: str) -> str:
         ((COMPILED,), "with a compiled step"),
         (PLAIN, "a plain LIF"),
     ):
-        found = [ms / row["ms"] for row in rows if (ms := _least(row, names)) is not None]
+        found = [_rival(row, n, "ms") / row["ms"] for row in rows if (n := _fastest(row, names))]
         if found:
             said.append(f"{what} {figures(min(found))} to {figures(max(found))} times")
     return (
         f"On {m['device']} ({m['instructions']}), {m['threads']} threads, commit"
         f" {m['commit'][:10]}, the same passes take {', '.join(said)} as long: [{file}]({file})."
     )
-
-
-def _least(row: Record, names: Sequence[str]) -> float | None:
-    return min((ms for name in names if (ms := _rival(row, name, "ms"))), default=None)
 
 
 def _peak(row: Record, who: str) -> float | None:

@@ -52,12 +52,16 @@ def machine(result: Record) -> str:
     changed = ", with changes" if m["changed"] else ""
     where = f"{m['device']} ({m['instructions']})" if m.get("instructions") else m["device"]
     cores = f", {m['threads']} threads of {m['cores']} cores" if m.get("cores") else ""
-    numbers = "0" if m.get("denormals_zero") else "kept by who does not flush them"
+    load = ""
+    if "load_average" in m:  # of a CPU
+        numbers = "0" if m.get("denormals_zero") else "kept by who does not flush them"
+        load = (
+            f" Load at the start {m['load_average']:.1f}; numbers below the normal ones {numbers}."
+        )
     return (
         f"{where}{cores}, float32, {', '.join(versions)}, Python {m['python']}, {m['date'][:10]},"
         f" commit {m['commit'][:10]}{changed}. Peak {figures(result['rates']['fma'] / 1e9)} billion"
-        f" multiply-adds a second. Load at the start {m['load_average']:.1f}; numbers below"
-        f" the normal ones {numbers}. Gate {result['gate']['state']}:"
+        f" multiply-adds a second.{load} Gate {result['gate']['state']}:"
         f" {result['gate']['passed']} proofs. Figures and proofs are those of that commit, not of"
         " what came after it. Memory"
         f" {result.get('memory') or 'left out: it was measured in one process for all calls'}."

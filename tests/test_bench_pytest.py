@@ -165,6 +165,19 @@ def _result(**changes: Any) -> dict[str, Any]:
     return found | {"gate": {"state": "green"}, "rates": {"fma": 1e9}} | changes
 
 
+def test_the_machine_in_words() -> None:
+    """A GPU's record has no load of the cores, and no mode of theirs."""
+    gate = {"state": "green", "passed": 7}
+    result = _result(memory="of the allocator", gate=gate)
+    result["machine"] |= {"torch": "2", "python": "3", "triton": "3.6"}
+    said = tables.machine(result)
+    assert "multiply-adds a second. Gate green: 7 proofs." in said
+    result["machine"] |= {"load_average": 0.25, "denormals_zero": True}
+    assert "second. Load at the start 0.2; numbers below the normal ones 0. Gate" in (
+        tables.machine(result)
+    )
+
+
 def test_what_may_not_be_stored() -> None:
     stored.check(_result())
     for changes, reason in (

@@ -282,6 +282,33 @@ def test_a_trace_below_the_normal_numbers_is_zero(
         torch.set_flush_denormal(False)
 
 
+@pytest.mark.parametrize("flushing", [False, True])
+def test_what_is_shared_out_takes_them_as_its_caller_does(
+    on_threads: Callable[[int], None], flushing: bool
+) -> None:
+    """A surrogate, which is no kernel: also on a thread of the pool that has run one."""
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot flush them")
+    halves: dict[int, bool] = {}
+    meet = threading.Barrier(2, timeout=TIMEOUT)
+
+    def halve(begin: int, end: int) -> None:
+        meet.wait()  # each of two threads has a share
+        tiny = torch.full((1,), torch.finfo(torch.float32).tiny)
+        halves[threading.get_ident()] = (tiny / 2 == 0).item()
+
+    on_threads(2)
+    try:
+        torch.set_flush_denormal(flushing)
+        threads.run(halve, 2, 10**9)
+        assert list(halves.values()) == [True, True]
+        halves.clear()
+        threads.share(halve, 2, 10**9)
+        assert list(halves.values()) == [flushing, flushing]
+    finally:
+        torch.set_flush_denormal(False)
+
+
 def test_a_kernel_that_fails_leaves_denormal_numbers_to_its_caller() -> None:
     def failing(begin: int, end: int) -> None:
         raise RuntimeError("kernel")
