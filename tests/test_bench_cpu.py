@@ -286,6 +286,31 @@ def test_denormal_numbers_are_zero_on_every_thread() -> None:
         assert done.stdout == wanted, done.stderr
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "cpu_memory.measured = zero\n"
+        "print(cpu_memory.main(['first', 'layer', 'hetsyn', '2', '1', '3', '3']))",
+        "apart.answer = zero\n"
+        "work = dataclasses.asdict(apart.Work('layer', 2, 1, 3, 3, False, 'both'))\n"
+        "print(*apart.serve([json.dumps((work, apart.OURS, False))], 1))",
+    ],
+    ids=["cpu_memory", "apart"],
+)
+def test_denormal_numbers_are_zero_where_memory_is_measured(code: str) -> None:
+    """There the time of a first call is taken too."""
+    if not torch.set_flush_denormal(False):
+        pytest.skip("this processor has no such mode")
+    before = (
+        "import dataclasses, json\nfrom bench import apart, cpu_memory, machines\n"
+        "zero = lambda *_: {'zero': machines.cpu('')['denormals_zero']}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", before + code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.stdout == "{'zero': True}\n", done.stderr
+
+
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
 def test_growth_is_seen_at_its_peak() -> None:
     """In a process of its own: what others freed there would not be grown again. Large, for the

@@ -100,7 +100,7 @@ def cli() -> None:
     "resumed",
     metavar="RUN",
     callback=_folder,
-    help="Go on with the run in this folder.",
+    help="Go on with the run in this folder; beside it only --data-dir, --device and --threads.",
 )
 def train_command(**given: Any) -> Callable[[], int]:
     """Train a network on digits (default), smnist, psmnist, idx, pattern-generation,

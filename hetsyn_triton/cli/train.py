@@ -8,6 +8,7 @@ from rich.console import Console
 from hetsyn_triton.training import ConfigError, NonFiniteError, resume, train
 from hetsyn_triton.training.folder import check_new_folder, free_folder
 from hetsyn_triton.training.parallel import Ranks, joined_ranks
+from hetsyn_triton.training.restore import MOVABLE
 
 from . import interrupts
 from .progress import RichReporter
@@ -50,13 +51,14 @@ def _run(
             reporter.expect(config, folder)
             train(config, out, reporter=reporter)
         else:
-            data_dir = given.pop("data_dir", None)
+            moved = {name: given.pop(name, None) for name in MOVABLE}
             if given or more or out is not None or task is not None:
+                allowed = ", ".join(f"--{name.replace('_', '-')}" for name in MOVABLE)
                 raise ConfigError(
-                    "resume: expected no setting beside it but --data-dir; "
+                    f"resume: expected no setting beside it but {allowed}; "
                     "the run's own configuration holds"
                 )
-            resume(resumed, data_dir=data_dir, reporter=reporter)
+            resume(resumed, **moved, reporter=reporter)
     except NonFiniteError as error:
         reporter.close()
         reporter.note(f"{error}; training cannot go on.{reporter.kept()}")

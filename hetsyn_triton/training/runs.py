@@ -100,21 +100,24 @@ def resume(
     path: str | Path,
     *,
     data_dir: str | None = None,
+    device: str | None = None,
+    threads: int | None = None,
     reporter: Reporter | None = None,
     pictures: bool = True,
 ) -> Run:
     """Go on with the run in folder `path` from its last checkpoint, to the same end.
 
-    A run that is complete is only tested and drawn again. `data_dir` says where the data is now,
-    if not where the run read it before. RunFolderError where another process works on the run.
-    Under `torchrun` as in `train`; the number of processes need not be that of before.
+    A run that is complete is only tested and drawn again. `data_dir` says where the data is now;
+    `device` and `threads` where to compute; None: as when the run began. RunFolderError where
+    another process works on the run. Under `torchrun` as in `train`; the number of processes need
+    not be that of before.
     """
     folder, reporter = Path(path), reporter or Reporter()
     with joined_ranks() as ranks, ExitStack() as held:
         with ranks.together():
             if ranks.first:
                 _require_pictures(pictures)
-            config = _read_config(folder, data_dir, None)
+            config = _read_config(folder, data_dir=data_dir, device=device, threads=threads)
             held.enter_context(on_threads(config.threads))
             if ranks.first:
                 check_writable(folder)
@@ -146,7 +149,7 @@ def load_run(
     if weights not in WEIGHTS:
         raise ConfigError(f"weights: expected one of {', '.join(WEIGHTS)}, got {weights!r}")
     folder = Path(path)
-    stored = _read_config(folder, data_dir, device)
+    stored = _read_config(folder, data_dir=data_dir, device=device)
     config = replace(stored, options={**stored.options, **(options or {})})
     task = build_task(config)
     if options:
@@ -269,9 +272,9 @@ def _where(trainer: Trainer) -> dict[str, Any]:
     return {"environment": last, "sessions": trainer.sessions}
 
 
-def _read_config(folder: Path, data_dir: str | None, device: str | None) -> TrainConfig:
+def _read_config(folder: Path, **moved: str | int | None) -> TrainConfig:
+    """The run's configuration, with the settings of MOVABLE that are given."""
     check_run_folder(folder)
-    moved = {"data_dir": data_dir, "device": device}
     changes = {name: value for name, value in moved.items() if value is not None}
     return TrainConfig.load(folder / CONFIG, **changes)
 

@@ -57,7 +57,13 @@ def test_train_and_eval(
     assert "accuracy" in capsys.readouterr().out
 
     assert run(["train", "--resume", str(folder), "--lr", "1"]) == 2
-    assert "expected no setting beside it but --data-dir" in capsys.readouterr().err
+    told = "expected no setting beside it but --data-dir, --device, --threads; the run's"
+    assert told in capsys.readouterr().err
+    assert run(["train", "--resume", str(folder), "--threads", "1", "--device", "cpu"]) == 0
+    assert run(["train", "--resume", str(folder), "--threads", "0"]) == 2
+    assert "threads: expected an integer from 1" in capsys.readouterr().err
+    assert run(["train", "--resume", str(folder), "--device", "tpu"]) == 2
+    assert "device: expected" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

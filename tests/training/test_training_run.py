@@ -130,6 +130,31 @@ def test_resume_repeats_an_interrupted_epoch(
     assert_same_weights(whole.network, again.network)
 
 
+def test_resume_on_other_threads(
+    louder: Louder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is asked for at the resume holds there, and is no other run."""
+    monkeypatch.setattr("hetsyn_triton.training.trainer.CHECKPOINT_SECONDS", 0.0)
+    config = louder(threads=2)
+    whole = train(config, tmp_path / "whole", pictures=False)
+    train_on, counts = Trainer._train_on, []
+
+    def watched(self: Trainer, batch: Any) -> None:
+        counts.append(torch.get_num_threads())
+        if len(counts) == 7:
+            raise KeyboardInterrupt
+        train_on(self, batch)
+
+    monkeypatch.setattr(Trainer, "_train_on", watched)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "parts", pictures=False)
+    parts = resume(tmp_path / "parts", device="cpu", threads=3, pictures=False)
+    assert counts == [2] * 7 + [3] * (parts.epoch * 5 - 6)
+    assert_same_weights(whole.network, parts.network)
+    assert parts.config.threads == 3
+    assert load_run(tmp_path / "parts").config.threads == 2  # the folder's own stays
+
+
 def test_metrics_follow_the_checkpoint(louder: Louder, tmp_path: Path) -> None:
     run = train(louder(), tmp_path / "run", pictures=False)
     lines = untimed(run.path)
