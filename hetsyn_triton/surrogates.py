@@ -21,6 +21,15 @@ from .validation import check_choice, check_positive_number
 Surrogate = Callable[[Tensor, Tensor], Tensor]
 
 
+def _least_exponent(u: Tensor) -> int:
+    """The lowest integer whose exponential is a normal number (1.6e-38 in float32).
+
+    A neuron far from its threshold would have PyTorch compute smaller ones, which takes a CPU up to
+    170 times as long and can be seen in no gradient: kernels/README.md.
+    """
+    return math.ceil(math.log(torch.finfo(u.dtype).tiny))
+
+
 class _Positive:
     """All parameters of a surrogate are positive and finite."""
 
@@ -56,11 +65,14 @@ class MultiGaussian(_Positive):
     ratio: float = 6.0
 
     def __call__(self, u: Tensor, threshold: Tensor) -> Tensor:
+        least = _least_exponent(u)
+
         def bump(mean: float, deviation: float, factor: float) -> Tensor:
             """factor N(u; mean, deviation), in few operations: each goes over all of u."""
             moved = u - mean if mean else u
-            inside = moved * moved * (-0.5 / deviation**2)
-            return torch.exp(inside) * (factor / (deviation * math.sqrt(2 * math.pi)))
+            height = u.new_full((), math.log(factor / (deviation * math.sqrt(2 * math.pi))))
+            inside = torch.addcmul(height, moved, moved, value=-0.5 / deviation**2)
+            return torch.exp(inside.clamp(min=least))
 
         wide, side = self.ratio * self.width, self.scale * self.height
         sides = bump(self.width, wide, side) + bump(-self.width, wide, side)
@@ -105,7 +117,8 @@ class Sigmoid(_Positive):
     slope: float = 4.0
 
     def __call__(self, u: Tensor, threshold: Tensor) -> Tensor:
-        sigma = torch.sigmoid(self.slope * u)
+        # Of the side where sigma is small: 1 - sigma would round on the other.
+        sigma = torch.sigmoid((-self.slope * u.abs()).clamp(min=_least_exponent(u)))
         return self.slope * sigma * (1 - sigma)
 
 
