@@ -6,7 +6,7 @@
 Lanes along inputs or along neurons, whichever fills its blocks better: the numbers are the same.
 The other feature is called `other`. 4 fused multiply-adds per synapse, sample and step; a synapse's
 x, y and both sums stay in registers for SPAN steps, with one vector load and one broadcast a step.
-With AVX-512's registers two vectors go together: one alone waits for itself a third of the time.
+With AVX-512's registers four vectors go together: one alone waits for itself.
 
 A task is a block of lanes and up to OTHERS others, over all samples. Order of a sum: all steps of a
 sample ascending make a partial sum, samples are added ascending.
@@ -21,20 +21,22 @@ from .arrays import blocks_of, flat, optional, packed
 from .compiling import borrowing, inlined, kernel
 from .rows import aligned, load_row
 from .threads import grouped, run
-from .vectors import WIDE, add, fma, lanes, load, spread, store
+from .vectors import WIDE, add, filled, fma, lanes, load, spread, store
 
 SPAN = 128
-"""Steps whose inputs and gradients, a block of each, lie in the first cache together."""
+"""Steps that are copied at once: a block of lanes and one of others lie in the first cache."""
 OTHERS = 64
 
 
 @borrowing
-def _copy_steps(source, first, step, used, room, tile, place, T):
-    """source[first + t step + l], l < used -> [T, L] at `place` of tile, zeros in lanes from `used`
-    on."""
+def _copy_steps(source, first, step, count, room, tiles, T):
+    """source[first + t step + n], n < count -> [block, SPAN, L] of tiles, zeros in lanes from
+    `count` on. Row by row: what lies together is read together."""
     L = lanes(source)
     for t in range(T):
-        store(tile, place + t * L, load_row(source, first + t * step, used, room))
+        for n in range(0, count, L):
+            row = load_row(source, first + t * step + n, min(L, count - n), room)
+            store(tiles, n * SPAN + t * L, row)
 
 
 @inlined
@@ -65,39 +67,52 @@ def _sweep(along, place, other, lane, r, states, state, T, along_inputs):
 
 
 @inlined
-def _sweep_two(along, place, other, lane, r0, r1, states, state, T, along_inputs):
-    """`_sweep` of `lane` and the next one, whose state is the next: two chains of operations that
-    do not wait for each other. Needs more registers than AVX2 has."""
+def _sweep_four(along, place, other, lane, decay, rows, states, state, T, along_inputs):
+    """`_sweep` of `lane` and the next three, whose decays at `rows` and states follow each other:
+    four chains of operations that do not wait for each other. Needs more registers than AVX2
+    has."""
     L = lanes(along)
-    second = state + 4 * L
+    r0, r1 = load(decay, rows), load(decay, rows + L)
+    r2, r3 = load(decay, rows + 2 * L), load(decay, rows + 3 * L)
     x0, y0 = load(states, state), load(states, state + L)
-    x1, y1 = load(states, second), load(states, second + L)
+    x1, y1 = load(states, state + 4 * L), load(states, state + 5 * L)
+    x2, y2 = load(states, state + 8 * L), load(states, state + 9 * L)
+    x3, y3 = load(states, state + 12 * L), load(states, state + 13 * L)
     dw0, dr0 = load(states, state + 2 * L), load(states, state + 3 * L)
-    dw1, dr1 = load(states, second + 2 * L), load(states, second + 3 * L)
-    if along_inputs:
-        for t in range(T):
-            z = load(along, place + t * L)
-            g0, g1 = spread(other, t * L + lane), spread(other, t * L + lane + 1)
-            y0, y1 = fma(r0, y0, x0), fma(r1, y1, x1)
-            x0, x1 = fma(r0, x0, z), fma(r1, x1, z)
-            dr0, dr1 = fma(g0, y0, dr0), fma(g1, y1, dr1)
-            dw0, dw1 = fma(g0, x0, dw0), fma(g1, x1, dw1)
-    else:
-        for t in range(T):
-            g = load(along, place + t * L)
-            y0, y1 = fma(r0, y0, x0), fma(r1, y1, x1)
-            x0 = fma(r0, x0, spread(other, t * L + lane))
-            x1 = fma(r1, x1, spread(other, t * L + lane + 1))
-            dr0, dr1 = fma(g, y0, dr0), fma(g, y1, dr1)
-            dw0, dw1 = fma(g, x0, dw0), fma(g, x1, dw1)
+    dw1, dr1 = load(states, state + 6 * L), load(states, state + 7 * L)
+    dw2, dr2 = load(states, state + 10 * L), load(states, state + 11 * L)
+    dw3, dr3 = load(states, state + 14 * L), load(states, state + 15 * L)
+    for t in range(T):
+        a, p = load(along, place + t * L), t * L + lane
+        b0, b1 = spread(other, p), spread(other, p + 1)
+        b2, b3 = spread(other, p + 2), spread(other, p + 3)
+        y0, y1, y2, y3 = fma(r0, y0, x0), fma(r1, y1, x1), fma(r2, y2, x2), fma(r3, y3, x3)
+        if along_inputs:
+            x0, x1, x2, x3 = fma(r0, x0, a), fma(r1, x1, a), fma(r2, x2, a), fma(r3, x3, a)
+            dr0, dr1 = fma(b0, y0, dr0), fma(b1, y1, dr1)
+            dr2, dr3 = fma(b2, y2, dr2), fma(b3, y3, dr3)
+            dw0, dw1 = fma(b0, x0, dw0), fma(b1, x1, dw1)
+            dw2, dw3 = fma(b2, x2, dw2), fma(b3, x3, dw3)
+        else:
+            x0, x1, x2, x3 = fma(r0, x0, b0), fma(r1, x1, b1), fma(r2, x2, b2), fma(r3, x3, b3)
+            dr0, dr1, dr2, dr3 = fma(a, y0, dr0), fma(a, y1, dr1), fma(a, y2, dr2), fma(a, y3, dr3)
+            dw0, dw1, dw2, dw3 = fma(a, x0, dw0), fma(a, x1, dw1), fma(a, x2, dw2), fma(a, x3, dw3)
     store(states, state, x0)
     store(states, state + L, y0)
     store(states, state + 2 * L, dw0)
     store(states, state + 3 * L, dr0)
-    store(states, second, x1)
-    store(states, second + L, y1)
-    store(states, second + 2 * L, dw1)
-    store(states, second + 3 * L, dr1)
+    store(states, state + 4 * L, x1)
+    store(states, state + 5 * L, y1)
+    store(states, state + 6 * L, dw1)
+    store(states, state + 7 * L, dr1)
+    store(states, state + 8 * L, x2)
+    store(states, state + 9 * L, y2)
+    store(states, state + 10 * L, dw2)
+    store(states, state + 11 * L, dr2)
+    store(states, state + 12 * L, x3)
+    store(states, state + 13 * L, y3)
+    store(states, state + 14 * L, dw3)
+    store(states, state + 15 * L, dr3)
 
 
 @kernel
@@ -115,7 +130,7 @@ def _gradient(
     steps_of_lanes, steps_of_others = (z, g) if along_inputs else (g, z)
     room = aligned(L, z)
     lane_tiles = aligned(group * SPAN * L, z)
-    other_tile = aligned(SPAN * L, z)
+    other_tiles = aligned(OTHERS * SPAN, z)
     states = aligned(group * OTHERS * 4 * L, z)
     sums = aligned(group * OTHERS * 3 * L, z)  # of g x, g y and g_trace y
     for task in range(begin, end):
@@ -128,8 +143,9 @@ def _gradient(
             sums[k] = 0
         for b in range(B):
             corner = (replica * B + b) * I * J + first * to_other
-            for k in range(here * OTHERS * 4 * L):
-                states[k] = 0
+            for h in range(here):
+                for k in range(h * OTHERS * 4 * L, (h * OTHERS + n) * 4 * L, L):
+                    store(states, k, filled(states, 0))
             if has_trace:
                 for h in range(here):
                     lane = (first_block + h) * L
@@ -140,36 +156,26 @@ def _gradient(
             for t0 in range(0, T, SPAN):
                 steps = min(SPAN, T - t0)
                 at = (replica * T + t0) * B + b
-                for h in range(here):
-                    lane = (first_block + h) * L
-                    _copy_steps(
-                        steps_of_lanes, at * N + lane, B * N, min(L, N - lane), room,
-                        lane_tiles, h * SPAN * L, steps,
-                    )  # fmt: skip
+                lane = first_block * L
+                _copy_steps(
+                    steps_of_lanes, at * N + lane, B * N, min(here * L, N - lane), room,
+                    lane_tiles, steps,
+                )  # fmt: skip
+                _copy_steps(steps_of_others, at * M + first, B * M, n, room, other_tiles, steps)
                 for m0 in range(0, n, L):
-                    width = min(L, n - m0)
-                    _copy_steps(
-                        steps_of_others,
-                        at * M + first + m0,
-                        B * M,
-                        width,
-                        room,
-                        other_tile,
-                        0,
-                        steps,
-                    )
+                    end = min(m0 + L, n)
+                    other = m0 * SPAN - m0  # of the tile, whose first lane is m0
                     for h in range(here):
                         out = ((replica * blocks + first_block + h) * M + first) * L
-                        pairs = width // 2 * 2 if WIDE else 0
-                        for m in range(m0, m0 + pairs, 2):
-                            _sweep_two(
-                                lane_tiles, h * SPAN * L, other_tile, m - m0,
-                                load(decay, out + m * L), load(decay, out + (m + 1) * L), states,
-                                (h * OTHERS + m) * 4 * L, steps, along_inputs,
+                        alone = m0 + (end - m0) // 4 * 4 if WIDE else m0
+                        for m in range(m0, alone, 4):
+                            _sweep_four(
+                                lane_tiles, h * SPAN * L, other_tiles, other + m, decay,
+                                out + m * L, states, (h * OTHERS + m) * 4 * L, steps, along_inputs,
                             )  # fmt: skip
-                        for m in range(m0 + pairs, m0 + width):
+                        for m in range(alone, end):
                             _sweep(
-                                lane_tiles, h * SPAN * L, other_tile, m - m0,
+                                lane_tiles, h * SPAN * L, other_tiles, other + m,
                                 load(decay, out + m * L), states, (h * OTHERS + m) * 4 * L, steps,
                                 along_inputs,
                             )  # fmt: skip
