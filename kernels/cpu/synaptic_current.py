@@ -158,12 +158,11 @@ def _current(begin, end, z, weight, decay, trace, given, last, adjoint, out, T, 
             z, row * S, step * B * S, weight, decay, trace, given, last, adjoint, c, x, tile, b,
             replica, block, here, T, S, O,
         )  # fmt: skip
-        for h in range(here):
-            lane = (block + h) * L
-            used = min(L, O - lane)
-            for t in range(T):
-                place = (row + t * step * B) * O + lane
-                store_row(out, place, used, room, load(c, (h * T + t) * L))
+        for t in range(T):  # row by row: what lies together is written together
+            place = (row + t * step * B) * O
+            for h in range(here):
+                lane = (block + h) * L
+                store_row(out, place + lane, min(L, O - lane), room, load(c, (h * T + t) * L))
 
 
 def synaptic_current(
