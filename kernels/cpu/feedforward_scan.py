@@ -48,10 +48,8 @@ def _layer(
             neurons_tile(
                 c, h * T * L, theta, f_decay, f_strength, f, s, replica, block, blocks, T, K
             )
-            store_steps(
-                c, h * T * L, theta, spikes, potential, room, replica, b, block, blocks, T, B, J
-            )
             store_feedback(f, last_feedback, b, block, B, J, K)
+        store_steps(c, theta, spikes, potential, room, replica, b, first, here, T, B, J)
 
 
 def feedforward_scan(

@@ -10,7 +10,7 @@ lanes without a neuron all are 0, and so is V.
 from __future__ import annotations
 
 from .compiling import borrowing
-from .rows import load_row, store_row
+from .rows import AHEAD, ask_for, load_row, store_row
 from .vectors import above, add, filled, fma, lanes, load, mul, store, sub
 
 
@@ -73,13 +73,20 @@ def neurons_tile(c, place, theta, decay, strength, f, s, replica, block, blocks,
 
 
 @borrowing
-def store_steps(c, place, theta, spikes, potential, room, replica, b, block, blocks, T, B, J):
-    """Potentials [T, L] at `place` of c -> potential and spikes [R, T, B, J]."""
+def store_steps(c, theta, spikes, potential, room, replica, b, first, here, T, B, J):
+    """Potentials [here, T, L] of blocks from `first` on -> potential and spikes [R, T, B, J]. Row
+    by row: what lies together is written together."""
     L = lanes(c)
-    threshold = load(theta, (replica * blocks + block) * L)
-    used = min(L, J - block * L)
+    blocks = (J + L - 1) // L
     for t in range(T):
-        out = ((replica * T + t) * B + b % B) * J + block * L
-        v = load(c, place + t * L)
-        store_row(potential, out, used, room, v)
-        store_row(spikes, out, used, room, above(v, threshold))
+        row = ((replica * T + t) * B + b % B) * J
+        after = row + first * L + AHEAD * B * J
+        ask_for(potential, after, here * L)
+        ask_for(spikes, after, here * L)
+        for h in range(here):
+            lane = (first + h) * L
+            used = min(L, J - lane)
+            v = load(c, (h * T + t) * L)
+            fired = above(v, load(theta, replica * blocks * L + lane))
+            store_row(potential, row + lane, used, room, v)
+            store_row(spikes, row + lane, used, room, fired)

@@ -12,8 +12,8 @@ forward in time, as a feedback current is a synaptic current of s(t-1) with weig
     y(t) = decay y(t-1) + F(t-1),   x(t) = decay x(t-1) + s(t-1),   x(0) = y(0) = 0
     d_decay = -sum_bt g y + sum_b g_F y(T),   d_strength = -sum_bt g x + sum_b g_F x(T)
 
-There a task is a block of neurons, over all samples. Order of a sum: all steps of a sample
-ascending make a partial sum, samples are added ascending.
+There a task is a sample, all of its neurons. Order of a sum: all steps of a sample ascending make a
+partial sum, samples are added ascending.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .arrays import blocks_of, flat, optional, padded
+from .arrays import flat, optional, padded
 from .compiling import borrowing, kernel
 from .neurons import load_feedback, load_neurons
-from .rows import aligned, load_row
+from .rows import aligned, ask_for, load_row, store_row
+from .sums import sum_in_order
 from .threads import run
 from .vectors import add, filled, fma, lanes, load, mul, store, sub
 
@@ -62,55 +63,54 @@ def _feedback_gradients(
     begin, end, g, g_feedback, spikes, decay, strength, feedback, spike, d_decay, d_strength, T, B,
     J, K,
 ):  # fmt: skip
-    """Tasks (replica, block)."""
+    """Tasks (replica, sample). d_decay and d_strength [R, B, K, J], of each sample alone."""
     L = lanes(g)
     blocks = (J + L - 1) // L
+    W = blocks * L
     room = aligned(L, g)
-    f = aligned(K * L, g)
-    x = aligned(K * L, g)
-    y = aligned(K * L, g)
-    gx = aligned(K * L, g)
-    gy = aligned(K * L, g)
-    last = aligned(K * L, g)
-    to_decay = aligned(K * L, g)
-    to_strength = aligned(K * L, g)
-    for task in range(begin, end):
-        replica, block = divmod(task, blocks)
-        used = min(L, J - block * L)
-        first, stride = (replica * K * blocks + block) * L, blocks * L
-        to_decay[:] = to_strength[:] = 0
-        for sample in range(B):
-            b = replica * B + sample
-            load_neurons(feedback, spike, f, room, b, block, B, J, K)
-            s = load(room, 0)
-            x[:] = y[:] = gx[:] = gy[:] = 0
-            place = (replica * T * B + sample) * J + block * L
-            for _ in range(T):
-                g_t = load_row(g, place, used, room)
+    s = aligned(W, g)
+    f = aligned(W * K, g)  # [blocks, K, L], as all that follow
+    x = aligned(W * K, g)
+    y = aligned(W * K, g)
+    gx = aligned(W * K, g)
+    gy = aligned(W * K, g)
+    last = aligned(W * K, g)
+    for b in range(begin, end):
+        replica, sample = divmod(b, B)
+        x[:] = y[:] = gx[:] = gy[:] = 0
+        for block in range(blocks):
+            o = block * L
+            load_neurons(feedback, spike, f[o * K :], s[o:], b, block, B, J, K)
+            load_feedback(g_feedback, last[o * K :], b, block, B, J, K)
+        for t in range(T):
+            row = ((replica * T + t) * B + sample) * J
+            ask_for(g, row + B * J, J)
+            ask_for(spikes, row + B * J, J)
+            for block in range(blocks):
+                lane = block * L
+                used = min(L, J - lane)
+                g_t, s_t = load_row(g, row + lane, used, room), load(s, lane)
                 for k in range(K):
-                    p, o = first + k * stride, k * L
+                    p, o = (replica * K + k) * W + lane, lane * K + k * L
                     r, before = load(decay, p), load(f, o)
                     y_k = fma(r, load(y, o), before)
-                    x_k = fma(r, load(x, o), s)
-                    store(f, o, fma(r, before, mul(load(strength, p), s)))
+                    x_k = fma(r, load(x, o), s_t)
+                    store(f, o, fma(r, before, mul(load(strength, p), s_t)))
                     store(y, o, y_k)
                     store(x, o, x_k)
                     store(gy, o, fma(g_t, y_k, load(gy, o)))
                     store(gx, o, fma(g_t, x_k, load(gx, o)))
-                s = load_row(spikes, place, used, room)
-                place += B * J
-            load_feedback(g_feedback, last, b, block, B, J, K)
-            for o in range(0, K * L, L):
+                store(s, lane, load_row(spikes, row + lane, used, room))
+        for block in range(blocks):
+            lane = block * L
+            used = min(L, J - lane)
+            for k in range(K):
+                o, place = lane * K + k * L, (b * K + k) * J + lane
                 g_f = load(last, o)
-                y_part = sub(mul(g_f, load(y, o)), load(gy, o))
-                x_part = sub(mul(g_f, load(x, o)), load(gx, o))
-                store(to_decay, o, add(load(to_decay, o), y_part))
-                store(to_strength, o, add(load(to_strength, o), x_part))
-        for k in range(K):
-            place = (replica * K + k) * J + block * L
-            for l in range(used):
-                d_decay[place + l] = to_decay[k * L + l]
-                d_strength[place + l] = to_strength[k * L + l]
+                of_decay = sub(mul(g_f, load(y, o)), load(gy, o))
+                of_strength = sub(mul(g_f, load(x, o)), load(gx, o))
+                store_row(d_decay, place, used, room, of_decay)
+                store_row(d_strength, place, used, room, of_strength)
 
 
 def feedback_gradients(
@@ -126,11 +126,11 @@ def feedback_gradients(
     K, B, J], spike s(0) [R, B, J] -> d_decay, d_strength [R, K, J]."""
     R, T, B, J = g.shape
     K = feedback_decay.shape[1]
-    d_decay, d_strength = (torch.empty((R, K, J), dtype=g.dtype) for _ in range(2))
+    parts = [torch.empty((R, B, K, J), dtype=g.dtype) for _ in range(2)]
     run(
-        _feedback_gradients, R * blocks_of(J, g), 16 * R * T * B * J * K,
+        _feedback_gradients, R * B, 16 * R * T * B * J * K,
         flat(g), optional(g_feedback, g), flat(spikes), padded(feedback_decay),
-        padded(feedback_strength), flat(feedback), flat(spike), flat(d_decay), flat(d_strength),
-        T, B, J, K,
+        padded(feedback_strength), flat(feedback), flat(spike), *map(flat, parts), T, B, J, K,
     )  # fmt: skip
+    d_decay, d_strength = (sum_in_order(part.flatten(2)).view(R, K, J) for part in parts)
     return d_decay, d_strength

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from .compiling import borrowing, inlined
-from .vectors import BYTES, lanes, load, store
+from .vectors import BYTES, lanes, load, prefetch, store
 
 SPAN = 8
 """Blocks of a task that goes step by step: what lies together is read together."""
+AHEAD = 4
+"""Steps by which a tile's rows are asked for before they are read or written."""
 
 
 @borrowing
@@ -31,6 +33,14 @@ def store_row(target, place, used, room, vector):
         store(room, 0, vector)
         for l in range(used):
             target[place + l] = room[l]
+
+
+@borrowing
+def ask_for(array, place, count):
+    """Has the caches get array[place : place + count], which need not exist, to be read or written
+    soon: a sample's rows lie too far apart for the processor to guess the next."""
+    for o in range(0, count, lanes(array)):
+        prefetch(array, place + o)
 
 
 @inlined

@@ -1,7 +1,7 @@
 """Threshold and feedback currents over a given current, and their reverse. Equations in
 `neurons.py` and `neurons_reverse.py`.
 
-A task of the reverse is up to SPAN blocks of one sample, step by step: rows that lie together are
+A task is up to SPAN blocks of one sample; the reverse goes step by step. Rows that lie together are
 read together.
 """
 
@@ -14,7 +14,7 @@ from .arrays import blocks_of, flat, optional, padded
 from .compiling import kernel
 from .neurons import load_feedback, load_neurons, neurons_tile, store_feedback, store_steps
 from .neurons_reverse import feedback_gradients, reverse_step
-from .rows import SPAN, aligned, load_row, store_row
+from .rows import AHEAD, SPAN, aligned, ask_for, load_row, store_row
 from .sums import sum_in_order
 from .threads import run
 from .vectors import lanes, load, store
@@ -25,24 +25,34 @@ def _scan(
     begin, end, current, theta, f_decay, f_strength, feedback, spike, spikes, potential,
     last_feedback, T, B, J, K,
 ):  # fmt: skip
-    """Tasks (replica, sample, block)."""
+    """Tasks (replica, sample, span)."""
     L = lanes(current)
     blocks = (J + L - 1) // L
+    spans = (blocks + SPAN - 1) // SPAN
     room = aligned(L, current)
-    c = aligned(T * L, current)
+    c = aligned(min(SPAN, blocks) * T * L, current)
     f = aligned(K * L, current)
     s = aligned(L, current)
     for task in range(begin, end):
-        b, block = divmod(task, blocks)
+        b, span = divmod(task, spans)
         replica, sample = divmod(b, B)
-        used = min(L, J - block * L)
+        first = span * SPAN
+        here = min(SPAN, blocks - first)
         for t in range(T):
-            place = ((replica * T + t) * B + sample) * J + block * L
-            store(c, t * L, load_row(current, place, used, room))
-        load_neurons(feedback, spike, f, s, b, block, B, J, K)
-        neurons_tile(c, 0, theta, f_decay, f_strength, f, s, replica, block, blocks, T, K)
-        store_steps(c, 0, theta, spikes, potential, room, replica, b, block, blocks, T, B, J)
-        store_feedback(f, last_feedback, b, block, B, J, K)
+            row = ((replica * T + t) * B + sample) * J
+            ask_for(current, row + first * L + AHEAD * B * J, here * L)
+            for h in range(here):
+                lane = (first + h) * L
+                used = min(L, J - lane)
+                store(c, (h * T + t) * L, load_row(current, row + lane, used, room))
+        for h in range(here):
+            block = first + h
+            load_neurons(feedback, spike, f, s, b, block, B, J, K)
+            neurons_tile(
+                c, h * T * L, theta, f_decay, f_strength, f, s, replica, block, blocks, T, K
+            )
+            store_feedback(f, last_feedback, b, block, B, J, K)
+        store_steps(c, theta, spikes, potential, room, replica, b, first, here, T, B, J)
 
 
 def spike_scan(
@@ -59,7 +69,7 @@ def spike_scan(
     spikes, potential = (torch.empty(current.shape, dtype=current.dtype) for _ in range(2))
     last_feedback = torch.empty(feedback.shape, dtype=current.dtype)
     run(
-        _scan, R * B * blocks_of(J, current), 8 * R * T * B * J * (1 + K),
+        _scan, R * B * -(-blocks_of(J, current) // SPAN), 8 * R * T * B * J * (1 + K),
         flat(current), padded(threshold), padded(feedback_decay),
         padded(feedback_strength), flat(feedback), flat(spike), flat(spikes),
         flat(potential), flat(last_feedback), T, B, J, K,
@@ -90,6 +100,13 @@ def _reverse(
             load_feedback(g_feedback, f[h * K * L :], b, first + h, B, J, K)
         for t in range(T - 1, -1, -1):
             row = ((replica * T + t) * B + sample) * J
+            before, count = row + first * L - B * J, here * L
+            ask_for(derivative, before, count)
+            ask_for(d_current, before, count)
+            if has_g_spikes:
+                ask_for(g_spikes, before, count)
+            if has_g_potential:
+                ask_for(g_potential, before, count)
             for h in range(here):
                 block = first + h
                 place, used = row + block * L, min(L, J - block * L)

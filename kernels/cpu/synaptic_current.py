@@ -24,14 +24,12 @@ from torch import Tensor
 
 from .arrays import blocks_of, flat, optional, packed, steps_like
 from .compiling import inlined, kernel
-from .rows import aligned, store_row
+from .rows import AHEAD, aligned, ask_for, store_row
 from .sums import sum_in_order
 from .threads import grouped, run
 from .vectors import add, filled, fma, lanes, load, mul, prefetch, spread, store
 
 CHUNK = 64
-AHEAD = 8
-"""Steps by which reading goes ahead of copying."""
 
 
 @inlined
@@ -160,6 +158,7 @@ def _current(begin, end, z, weight, decay, trace, given, last, adjoint, out, T, 
         )  # fmt: skip
         for t in range(T):  # row by row: what lies together is written together
             place = (row + t * step * B) * O
+            ask_for(out, place + block * L + AHEAD * step * B * O, here * L)
             for h in range(here):
                 lane = (block + h) * L
                 store_row(out, place + lane, min(L, O - lane), room, load(c, (h * T + t) * L))
