@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .compiling import borrowing, inlined
-from .vectors import BYTES, lanes, load, prefetch, store
+from .vectors import BYTES, lanes, load_first, prefetch, store_first
 
 SPAN = 8
 """Blocks of a task that goes step by step: what lies together is read together."""
@@ -16,23 +16,13 @@ AHEAD = 4
 @borrowing
 def load_row(source, place, used, room):
     """The first `used` lanes from source[place], zeros after them; `room` holds a vector."""
-    L = lanes(room)
-    if used == L:
-        return load(source, place)
-    for l in range(L):
-        room[l] = source[place + l] if l < used else 0
-    return load(room, 0)
+    return load_first(source, place, used)
 
 
 @borrowing
 def store_row(target, place, used, room, vector):
     """The first `used` lanes to target[place]."""
-    if used == lanes(room):
-        store(target, place, vector)
-    else:
-        store(room, 0, vector)
-        for l in range(used):
-            target[place + l] = room[l]
+    store_first(target, place, used, vector)
 
 
 @borrowing

@@ -96,6 +96,59 @@ def store(_typing: Any, array: Any, index: Any, vector: Any) -> Any:
     return types.void(array, types.intp, vector), generate
 
 
+def _first_lanes(context: Any, builder: Any, vector: Vector, used: Any) -> Any:
+    """A mask of the first `used` lanes."""
+    number = ir.IntType(64)
+    kind = ir.VectorType(number, vector.lanes)
+    lane = ir.Constant(kind, [ir.Constant(number, l) for l in range(vector.lanes)])
+    undefined, index = ir.Constant(kind, ir.Undefined), ir.IntType(32)
+    first = builder.insert_element(undefined, used, ir.Constant(index, 0))
+    zeros = ir.Constant(ir.VectorType(index, vector.lanes), [0] * vector.lanes)
+    return builder.icmp_signed("<", lane, builder.shuffle_vector(first, undefined, zeros))
+
+
+@intrinsic
+def load_first(_typing: Any, array: Any, index: Any, used: Any) -> Any:
+    """The first `used` lanes from `array[index]` on, zeros after them, which are not read."""
+    vector = Vector(array.dtype)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = context.get_value_type(vector)
+        pointer = kind.as_pointer()
+        mask = _first_lanes(context, builder, vector, arguments[2])
+        number, bits = ir.IntType(32), array.dtype.bitwidth
+        name = f"llvm.masked.load.v{vector.lanes}f{bits}.p0v{vector.lanes}f{bits}"
+        operation = ir.FunctionType(kind, [pointer, number, mask.type, kind])
+        function = cgutils.get_or_insert_function(builder.module, operation, name)
+        address = _address(context, builder, signature.args[0], *arguments[:2])
+        zeros = ir.Constant(kind, [0.0] * vector.lanes)
+        return builder.call(
+            function, [builder.bitcast(address, pointer), number(bits // 8), mask, zeros]
+        )
+
+    return vector(array, types.intp, types.intp), generate
+
+
+@intrinsic
+def store_first(_typing: Any, array: Any, index: Any, used: Any, vector: Any) -> Any:
+    """The first `used` lanes to `array[index]` on; what lies after them is not written."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = context.get_value_type(vector)
+        pointer = kind.as_pointer()
+        mask = _first_lanes(context, builder, vector, arguments[2])
+        number, bits = ir.IntType(32), array.dtype.bitwidth
+        name = f"llvm.masked.store.v{vector.lanes}f{bits}.p0v{vector.lanes}f{bits}"
+        operation = ir.FunctionType(ir.VoidType(), [kind, pointer, number, mask.type])
+        function = cgutils.get_or_insert_function(builder.module, operation, name)
+        address = _address(context, builder, signature.args[0], *arguments[:2])
+        given = [arguments[3], builder.bitcast(address, pointer), number(bits // 8), mask]
+        builder.call(function, given)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, vector), generate
+
+
 @intrinsic
 def prefetch(_typing: Any, array: Any, index: Any) -> Any:
     """Asks for the cache line of `array[index]`, which need not exist, to be read soon."""
