@@ -19,8 +19,8 @@ from .arrays import flat, optional, packed, padded
 from .compiling import inlined, kernel
 from .neurons import load_feedback, store_feedback
 from .neurons_reverse import feedback_gradients, reverse_step
-from .recurrent_scan import add_synapses, group, group_size, groups_of
-from .rows import aligned, store_row
+from .recurrent_scan import add_synapses, group, group_size, groups_of, turn
+from .rows import aligned, ask_for, store_row
 from .sums import sum_in_order
 from .threads import run
 from .vectors import add, filled, fma, lanes, load, mul, store
@@ -52,8 +52,8 @@ def _reverse(
     f = aligned(size * W * K, derivative)
     room = aligned(L, derivative)
     for task in range(begin, end):
-        replica, number = divmod(task, groups)
-        first, n = group(number, B, size)
+        replica, place = divmod(task, groups)
+        first, n = group(place, B, size)
         b = replica * B + first
         c[:] = d[:] = theta[:] = 0
         for p in range(0, n * W * J, L):
@@ -70,6 +70,12 @@ def _reverse(
                             m[place + l] = g_trace[row + l]
         for t in range(T - 1, -1, -1):
             row = ((replica * T + t) * B + first) * J
+            ask_for(derivative, row - B * J, n * J)
+            ask_for(d_current, row - B * J, n * J)
+            if has_g_spikes:
+                ask_for(g_spikes, row - B * J, n * J)
+            if has_g_potential:
+                ask_for(g_potential, row - B * J, n * J)
             for k in range(n):
                 for block in range(blocks):
                     p, at = k * W + block * L, row + k * J + block * L
@@ -83,7 +89,8 @@ def _reverse(
                     store(d, p, back)
                     store(g, p, g_t)
                     store_row(d_current, at, used, room, g_t)
-            for block in range(blocks):
+            for number in range(blocks):
+                block = turn(number, blocks, t)
                 add_synapses(
                     _synapse, weight, decay, (replica * blocks + block) * J * L, g, m,
                     block * J * n * L, c, block * L, W, J, n,

@@ -25,7 +25,7 @@ from torch import Tensor
 from .arrays import flat, optional, packed, padded
 from .compiling import inlined, kernel
 from .neurons import load_neurons, next_feedback, store_feedback
-from .rows import aligned, load_row, store_row
+from .rows import aligned, ask_for, load_row, store_row
 from .threads import run
 from .vectors import above, add, filled, fma, lanes, load, mul, spread, store, sub
 
@@ -99,6 +99,13 @@ def _synapse(x, place, w, r, s, c):
     return add(c, mul(w, trace))
 
 
+@inlined
+def turn(number, blocks, t):
+    """The block whose turn it is: in every other step backwards, so that a step begins with what
+    the one before left in the first cache."""
+    return blocks - 1 - number if t % 2 else number
+
+
 @kernel
 def _scan(
     begin, end, current, weight, decay, trace, given, last, theta, f_decay, f_strength, feedback,
@@ -114,8 +121,8 @@ def _scan(
     f = aligned(size * W * K, current)
     room = aligned(L, current)
     for task in range(begin, end):
-        replica, number = divmod(task, groups)
-        first, n = group(number, B, size)
+        replica, place = divmod(task, groups)
+        first, n = group(place, B, size)
         b = replica * B + first
         c[:] = 0
         for p in range(0, n * W * J, L):
@@ -134,7 +141,11 @@ def _scan(
                                 x[place + i * n * L] = trace[row + i]
         for t in range(T):
             row = ((replica * T + t) * B + first) * J
-            for block in range(blocks):
+            ask_for(current, row + B * J, n * J)
+            ask_for(potential, row + B * J, n * J)
+            ask_for(spikes, row + B * J, n * J)
+            for number in range(blocks):
+                block = turn(number, blocks, t)
                 add_synapses(
                     _synapse, weight, decay, (replica * blocks + block) * J * L, s, x,
                     block * J * n * L, c, block * L, W, J, n,
