@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .arrays import blocks_of, flat, padded
 from .compiling import kernel
-from .rows import SPAN, aligned, load_row, store_row
+from .rows import SPAN, aligned, ask_for, load_row, store_row
 from .sums import sum_in_order
 from .threads import run
 from .vectors import fma, lanes, load, mul, store
@@ -33,12 +33,16 @@ def _current(begin, end, drive, decay, current, result, T, B, J):
         replica, sample = divmod(b, B)
         first = span * SPAN
         last = min(first + SPAN, blocks)
+        count = (last - first) * L
         for block in range(first, last):
             used = min(L, J - block * L)
             c = load_row(current, b * J + block * L, used, room)
             store(state, (block - first) * L, c)
         for t in range(T):
             row = ((replica * T + t) * B + sample) * J
+            after = row + first * L + B * J
+            ask_for(drive, after, count)
+            ask_for(result, after, count)
             for block in range(first, last):
                 place, used = row + block * L, min(L, J - block * L)
                 own, r = (block - first) * L, load(decay, (replica * blocks + block) * L)
@@ -61,18 +65,23 @@ def _reverse(begin, end, g, result, decay, current, d_drive, d_decay, d_current,
         replica, sample = divmod(b, B)
         first = span * SPAN
         last = min(first + SPAN, blocks)
+        count = (last - first) * L
         after[:] = to_decay[:] = 0
         for t in range(T - 1, -1, -1):
             row = ((replica * T + t) * B + sample) * J
+            before = row + first * L - B * J
+            ask_for(g, before, count)
+            ask_for(result, before - B * J, count)
+            ask_for(d_drive, before, count)
             for block in range(first, last):
                 place, used = row + block * L, min(L, J - block * L)
                 own, r = (block - first) * L, load(decay, (replica * blocks + block) * L)
                 du = fma(r, load(after, own), load_row(g, place, used, room))
                 if t > 0:
-                    before = load_row(result, place - B * J, used, room)
+                    c = load_row(result, place - B * J, used, room)
                 else:
-                    before = load_row(current, b * J + block * L, used, room)
-                store(to_decay, own, fma(du, before, load(to_decay, own)))
+                    c = load_row(current, b * J + block * L, used, room)
+                store(to_decay, own, fma(du, c, load(to_decay, own)))
                 store(after, own, du)
                 store_row(d_drive, place, used, room, du)
         for block in range(first, last):

@@ -29,7 +29,7 @@ from .compiling import borrowing, kernel
 from .neurons import load_feedback, load_neurons, next_feedback, store_feedback
 from .neurons_reverse import feedback_gradients, reverse_step
 from .recurrent_scan import group, group_size, groups_of
-from .rows import aligned, load_row, store_row
+from .rows import aligned, ask_for, load_row, store_row
 from .sums import sum_in_order
 from .threads import run
 from .vectors import above, add, fma, lanes, load, mul, spread, store, sub
@@ -147,6 +147,10 @@ def _scan(
             store(c, o, load_row(current, b * J + o, used, room))
         for t in range(T):
             row = ((replica * T + t) * B + sample) * J
+            ask_for(drive, row + B * J, J)
+            ask_for(currents, row + B * J, J)
+            ask_for(potential, row + B * J, J)
+            ask_for(spikes, row + B * J, J)
             for o in range(0, W, L):
                 store(u, o, load_row(drive, row + o, min(L, J - o), room))
             n = _nonzero(s, J, chosen)
@@ -215,6 +219,17 @@ def _reverse(
                 p = k * W + block * L
                 load_feedback(g_feedback, f[p * K :], replica * B + first + k, block, B, J, K)
         for t in range(T - 1, -1, -1):
+            after, count = ((replica * T + t - 1) * B + first) * J, n * J
+            ask_for(derivative, after, count)
+            ask_for(currents, after - B * J, count)
+            ask_for(g, after, count)
+            ask_for(d_drive, after, count)
+            if has_g_spikes:
+                ask_for(g_spikes, after, count)
+            if has_g_potential:
+                ask_for(g_potential, after, count)
+            if has_g_currents:
+                ask_for(g_currents, after, count)
             for k in range(n):
                 row = ((replica * T + t) * B + first + k) * J
                 before, earlier = currents, row - B * J

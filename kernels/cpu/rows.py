@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .compiling import borrowing, inlined
-from .vectors import BYTES, lanes, load_first, prefetch, store_first
+from .vectors import BYTES, lanes, load, load_first, prefetch, store, store_first
 
 SPAN = 8
 """Blocks of a task that goes step by step: what lies together is read together."""
@@ -16,13 +16,18 @@ AHEAD = 4
 @borrowing
 def load_row(source, place, used, room):
     """The first `used` lanes from source[place], zeros after them; `room` holds a vector."""
+    if used == lanes(room):
+        return load(source, place)
     return load_first(source, place, used)
 
 
 @borrowing
 def store_row(target, place, used, room, vector):
     """The first `used` lanes to target[place]."""
-    store_first(target, place, used, vector)
+    if used == lanes(room):
+        store(target, place, vector)
+    else:
+        store_first(target, place, used, vector)
 
 
 @borrowing
