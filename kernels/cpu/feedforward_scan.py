@@ -33,7 +33,6 @@ def _layer(
     c = aligned(group * T * L, z)
     f = aligned(K * L, z)
     s = aligned(L, z)
-    room = aligned(L, z)
     for task in range(begin, end):
         b, first = task // groups, task % groups * group
         replica, sample = divmod(b, B)
@@ -49,7 +48,7 @@ def _layer(
                 c, h * T * L, theta, f_decay, f_strength, f, s, replica, block, blocks, T, K
             )
             store_feedback(f, last_feedback, b, block, B, J, K)
-        store_steps(c, theta, spikes, potential, room, replica, b, first, here, T, B, J)
+        store_steps(c, theta, spikes, potential, replica, b, first, here, T, B, J)
 
 
 def feedforward_scan(

@@ -26,7 +26,6 @@ def _current(begin, end, drive, decay, current, result, T, B, J):
     L = lanes(drive)
     blocks = (J + L - 1) // L
     spans = (blocks + SPAN - 1) // SPAN
-    room = aligned(L, drive)
     state = aligned(SPAN * L, drive)
     for task in range(begin, end):
         b, span = divmod(task, spans)
@@ -36,7 +35,7 @@ def _current(begin, end, drive, decay, current, result, T, B, J):
         count = (last - first) * L
         for block in range(first, last):
             used = min(L, J - block * L)
-            c = load_row(current, b * J + block * L, used, room)
+            c = load_row(current, b * J + block * L, used)
             store(state, (block - first) * L, c)
         for t in range(T):
             row = ((replica * T + t) * B + sample) * J
@@ -46,9 +45,9 @@ def _current(begin, end, drive, decay, current, result, T, B, J):
             for block in range(first, last):
                 place, used = row + block * L, min(L, J - block * L)
                 own, r = (block - first) * L, load(decay, (replica * blocks + block) * L)
-                c = fma(r, load(state, own), load_row(drive, place, used, room))
+                c = fma(r, load(state, own), load_row(drive, place, used))
                 store(state, own, c)
-                store_row(result, place, used, room, c)
+                store_row(result, place, used, c)
 
 
 @kernel
@@ -57,7 +56,6 @@ def _reverse(begin, end, g, result, decay, current, d_drive, d_decay, d_current,
     L = lanes(g)
     blocks = (J + L - 1) // L
     spans = (blocks + SPAN - 1) // SPAN
-    room = aligned(L, g)
     after = aligned(SPAN * L, g)  # du(t+1)
     to_decay = aligned(SPAN * L, g)
     for task in range(begin, end):
@@ -76,19 +74,19 @@ def _reverse(begin, end, g, result, decay, current, d_drive, d_decay, d_current,
             for block in range(first, last):
                 place, used = row + block * L, min(L, J - block * L)
                 own, r = (block - first) * L, load(decay, (replica * blocks + block) * L)
-                du = fma(r, load(after, own), load_row(g, place, used, room))
+                du = fma(r, load(after, own), load_row(g, place, used))
                 if t > 0:
-                    c = load_row(result, place - B * J, used, room)
+                    c = load_row(result, place - B * J, used)
                 else:
-                    c = load_row(current, b * J + block * L, used, room)
+                    c = load_row(current, b * J + block * L, used)
                 store(to_decay, own, fma(du, c, load(to_decay, own)))
                 store(after, own, du)
-                store_row(d_drive, place, used, room, du)
+                store_row(d_drive, place, used, du)
         for block in range(first, last):
             place, used, own = b * J + block * L, min(L, J - block * L), (block - first) * L
             r = load(decay, (replica * blocks + block) * L)
-            store_row(d_current, place, used, room, mul(r, load(after, own)))
-            store_row(d_decay, place, used, room, load(to_decay, own))
+            store_row(d_current, place, used, mul(r, load(after, own)))
+            store_row(d_decay, place, used, load(to_decay, own))
 
 
 def leaky_current(drive: Tensor, decay: Tensor, current: Tensor) -> Tensor:

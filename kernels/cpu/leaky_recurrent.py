@@ -103,11 +103,10 @@ def _send_back(s, W, weight, rows, du, every, J, n):
 
 @borrowing
 def _fire(
-    drive, rho, theta, decay, strength, c, f, s, replica, row, spikes, potential, currents, room, J,
-    K,
+    drive, rho, theta, decay, strength, c, f, s, replica, row, spikes, potential, currents, J, K,
 ):  # fmt: skip
     """One step of a sample: `drive` [W] has all that joins c; outputs at `row`."""
-    L = lanes(room)
+    L = lanes(c)
     blocks = (J + L - 1) // L
     W = blocks * L
     for block in range(blocks):
@@ -119,9 +118,9 @@ def _fire(
         fired = above(v, load(theta, p))
         store(c, o, c_t)
         store(s, o, fired)
-        store_row(currents, row + o, used, room, c_t)
-        store_row(potential, row + o, used, room, v)
-        store_row(spikes, row + o, used, room, fired)
+        store_row(currents, row + o, used, c_t)
+        store_row(potential, row + o, used, v)
+        store_row(spikes, row + o, used, fired)
 
 
 @kernel
@@ -133,7 +132,6 @@ def _scan(
     L = lanes(drive)
     blocks = (J + L - 1) // L
     W = blocks * L
-    room = aligned(L, drive)
     u = aligned(W, drive)
     c = aligned(W, drive)
     s = aligned(W, drive)
@@ -144,7 +142,7 @@ def _scan(
         for block in range(blocks):
             o, used = block * L, min(L, J - block * L)
             load_neurons(feedback, spike, f[o * K :], s[o:], b, block, B, J, K)
-            store(c, o, load_row(current, b * J + o, used, room))
+            store(c, o, load_row(current, b * J + o, used))
         for t in range(T):
             row = ((replica * T + t) * B + sample) * J
             ask_for(drive, row + B * J, J)
@@ -152,12 +150,12 @@ def _scan(
             ask_for(potential, row + B * J, J)
             ask_for(spikes, row + B * J, J)
             for o in range(0, W, L):
-                store(u, o, load_row(drive, row + o, min(L, J - o), room))
+                store(u, o, load_row(drive, row + o, min(L, J - o)))
             n = _nonzero(s, J, chosen)
             _add_rows(u, 0, W, weight, replica * J * W, W, L, s, chosen, n)
             _fire(
                 u, rho, theta, decay, strength, c, f, s, replica, row, spikes, potential, currents,
-                room, J, K,
+                J, K,
             )  # fmt: skip
         for block in range(blocks):
             store_feedback(f[block * K * L :], last_feedback, b, block, B, J, K)
@@ -167,29 +165,29 @@ def _scan(
 def _reverse_row(
     g_spikes, has_g_spikes, g_potential, has_g_potential, g_currents, has_g_currents, derivative,
     before, earlier, rho, decay, strength, detach_reset, row, replica, s, f, theta, du, to_rho,
-    state, g, d_drive, room, J, K,
+    state, g, d_drive, J, K,
 ):  # fmt: skip
     """One step of a sample, but for the weights: s, theta, du and to_rho [W] at `state` and f [W,
     K] go on. c(t-1) at before[earlier]."""
-    L = lanes(room)
+    L = lanes(s)
     blocks = (J + L - 1) // L
     W = blocks * L
     for block in range(blocks):
         o, used = block * L, min(L, J - block * L)
         p = state + o
         g_t, back = reverse_step(
-            derivative, g_spikes, has_g_spikes, g_potential, has_g_potential, row + o, used, room,
+            derivative, g_spikes, has_g_spikes, g_potential, has_g_potential, row + o, used,
             load(s, p), f, p * K, theta, p, decay, strength, replica * K * W + o, W, K,
             detach_reset,
         )  # fmt: skip
         store(s, p, back)
-        store_row(g, row + o, used, room, g_t)
+        store_row(g, row + o, used, g_t)
         du_t = fma(load(rho, replica * W + o), load(du, p), g_t)
         if has_g_currents:
-            du_t = add(du_t, load_row(g_currents, row + o, used, room))
+            du_t = add(du_t, load_row(g_currents, row + o, used))
         store(du, p, du_t)
-        store_row(d_drive, row + o, used, room, du_t)
-        c = load_row(before, earlier + o, used, room)
+        store_row(d_drive, row + o, used, du_t)
+        c = load_row(before, earlier + o, used)
         store(to_rho, p, fma(du_t, c, load(to_rho, p)))
 
 
@@ -203,7 +201,6 @@ def _reverse(
     L = lanes(derivative)
     blocks = (J + L - 1) // L
     W = blocks * L
-    room = aligned(L, derivative)
     s = aligned(size * W, derivative)
     theta = aligned(size * W, derivative)
     du = aligned(size * W, derivative)
@@ -238,7 +235,7 @@ def _reverse(
                 _reverse_row(
                     g_spikes, has_g_spikes, g_potential, has_g_potential, g_currents,
                     has_g_currents, derivative, before, earlier, rho, decay, strength,
-                    detach_reset, row, replica, s, f, theta, du, to_rho, k * W, g, d_drive, room,
+                    detach_reset, row, replica, s, f, theta, du, to_rho, k * W, g, d_drive,
                     J, K,
                 )  # fmt: skip
             _send_back(s, W, weight, replica * W * J, du, every, J, n)
@@ -247,11 +244,11 @@ def _reverse(
             for block in range(blocks):
                 o, used = block * L, min(L, J - block * L)
                 p, place = k * W + o, b * J + o
-                store_row(d_spike, place, used, room, load(s, p))
-                store_row(d_threshold, place, used, room, load(theta, p))
-                store_row(d_rho, place, used, room, load(to_rho, p))
+                store_row(d_spike, place, used, load(s, p))
+                store_row(d_threshold, place, used, load(theta, p))
+                store_row(d_rho, place, used, load(to_rho, p))
                 dc = mul(load(rho, replica * W + o), load(du, p))
-                store_row(d_current, place, used, room, dc)
+                store_row(d_current, place, used, dc)
                 store_feedback(f[p * K :], d_feedback, b, block, B, J, K)
 
 

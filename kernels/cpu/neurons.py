@@ -41,7 +41,7 @@ def load_neurons(feedback, spike, f, s, b, block, B, J, K):
     """State of a block of sample b: `load_feedback`, and spike [R, B, J] -> s [L]."""
     L = lanes(f)
     load_feedback(feedback, f, b, block, B, J, K)
-    store(s, 0, load_row(spike, b * J + block * L, min(L, J - block * L), s))
+    store(s, 0, load_row(spike, b * J + block * L, min(L, J - block * L)))
 
 
 @borrowing
@@ -73,7 +73,7 @@ def neurons_tile(c, place, theta, decay, strength, f, s, replica, block, blocks,
 
 
 @borrowing
-def store_steps(c, theta, spikes, potential, room, replica, b, first, here, T, B, J):
+def store_steps(c, theta, spikes, potential, replica, b, first, here, T, B, J):
     """Potentials [here, T, L] of blocks from `first` on -> potential and spikes [R, T, B, J]. Row
     by row: what lies together is written together."""
     L = lanes(c)
@@ -88,5 +88,5 @@ def store_steps(c, theta, spikes, potential, room, replica, b, first, here, T, B
             used = min(L, J - lane)
             v = load(c, (h * T + t) * L)
             fired = above(v, load(theta, replica * blocks * L + lane))
-            store_row(potential, row + lane, used, room, v)
-            store_row(spikes, row + lane, used, room, fired)
+            store_row(potential, row + lane, used, v)
+            store_row(spikes, row + lane, used, fired)

@@ -32,7 +32,7 @@ from .vectors import add, filled, fma, lanes, load, mul, store, sub
 
 @borrowing
 def reverse_step(
-    derivative, g_spikes, has_g_spikes, g_potential, has_g_potential, place, used, room, d_spike,
+    derivative, g_spikes, has_g_spikes, g_potential, has_g_potential, place, used, d_spike,
     d_feedback, state, d_threshold, lane, decay, strength, first, stride, K, detach_reset,
 ):  # fmt: skip
     """One step of one block -> g, and what the feedback sends to s(t-1): a vector each.
@@ -41,14 +41,14 @@ def reverse_step(
     what the later steps sent to s(t). d_feedback [K, L] at `state` and d_threshold [L] at `lane` go
     on. decay and strength of k at [first + k stride].
     """
-    L = lanes(room)
+    L = lanes(derivative)
     if has_g_spikes:
-        d_spike = add(d_spike, load_row(g_spikes, place, used, room))
-    g = mul(load_row(derivative, place, used, room), d_spike)
+        d_spike = add(d_spike, load_row(g_spikes, place, used))
+    g = mul(load_row(derivative, place, used), d_spike)
     store(d_threshold, lane, sub(load(d_threshold, lane), g))
     if has_g_potential:
-        g = add(g, load_row(g_potential, place, used, room))
-    back = filled(room, 0)
+        g = add(g, load_row(g_potential, place, used))
+    back = filled(derivative, 0)
     for k in range(K):
         p = first + k * stride
         at_step = sub(load(d_feedback, state + k * L), g)
@@ -67,7 +67,6 @@ def _feedback_gradients(
     L = lanes(g)
     blocks = (J + L - 1) // L
     W = blocks * L
-    room = aligned(L, g)
     s = aligned(W, g)
     f = aligned(W * K, g)  # [blocks, K, L], as all that follow
     x = aligned(W * K, g)
@@ -89,7 +88,7 @@ def _feedback_gradients(
             for block in range(blocks):
                 lane = block * L
                 used = min(L, J - lane)
-                g_t, s_t = load_row(g, row + lane, used, room), load(s, lane)
+                g_t, s_t = load_row(g, row + lane, used), load(s, lane)
                 for k in range(K):
                     p, o = (replica * K + k) * W + lane, lane * K + k * L
                     r, before = load(decay, p), load(f, o)
@@ -100,7 +99,7 @@ def _feedback_gradients(
                     store(x, o, x_k)
                     store(gy, o, fma(g_t, y_k, load(gy, o)))
                     store(gx, o, fma(g_t, x_k, load(gx, o)))
-                store(s, lane, load_row(spikes, row + lane, used, room))
+                store(s, lane, load_row(spikes, row + lane, used))
         for block in range(blocks):
             lane = block * L
             used = min(L, J - lane)
@@ -109,8 +108,8 @@ def _feedback_gradients(
                 g_f = load(last, o)
                 of_decay = sub(mul(g_f, load(y, o)), load(gy, o))
                 of_strength = sub(mul(g_f, load(x, o)), load(gx, o))
-                store_row(d_decay, place, used, room, of_decay)
-                store_row(d_strength, place, used, room, of_strength)
+                store_row(d_decay, place, used, of_decay)
+                store_row(d_strength, place, used, of_strength)
 
 
 def feedback_gradients(

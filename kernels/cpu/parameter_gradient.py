@@ -29,13 +29,13 @@ OTHERS = 64
 
 
 @borrowing
-def _copy_steps(source, first, step, count, room, tiles, T):
+def _copy_steps(source, first, step, count, tiles, T):
     """source[first + t step + n], n < count -> [block, SPAN, L] of tiles, zeros in lanes from
     `count` on. Row by row: what lies together is read together."""
     L = lanes(source)
     for t in range(T):
         for n in range(0, count, L):
-            row = load_row(source, first + t * step + n, min(L, count - n), room)
+            row = load_row(source, first + t * step + n, min(L, count - n))
             store(tiles, n * SPAN + t * L, row)
 
 
@@ -128,7 +128,6 @@ def _gradient(
     blocks, parts = (N + L - 1) // L, (M + OTHERS - 1) // OTHERS
     groups = (blocks + group - 1) // group
     steps_of_lanes, steps_of_others = (z, g) if along_inputs else (g, z)
-    room = aligned(L, z)
     lane_tiles = aligned(group * SPAN * L, z)
     other_tiles = aligned(OTHERS * SPAN, z)
     states = aligned(group * OTHERS * 4 * L, z)
@@ -158,10 +157,10 @@ def _gradient(
                 at = (replica * T + t0) * B + b
                 lane = first_block * L
                 _copy_steps(
-                    steps_of_lanes, at * N + lane, B * N, min(here * L, N - lane), room,
+                    steps_of_lanes, at * N + lane, B * N, min(here * L, N - lane),
                     lane_tiles, steps,
                 )  # fmt: skip
-                _copy_steps(steps_of_others, at * M + first, B * M, n, room, other_tiles, steps)
+                _copy_steps(steps_of_others, at * M + first, B * M, n, other_tiles, steps)
                 for m0 in range(0, n, L):
                     end = min(m0 + L, n)
                     other = m0 * SPAN - m0  # of the tile, whose first lane is m0

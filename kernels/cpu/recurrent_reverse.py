@@ -50,7 +50,6 @@ def _reverse(
     g = aligned(size * W, derivative)
     theta = aligned(size * W, derivative)
     f = aligned(size * W * K, derivative)
-    room = aligned(L, derivative)
     for task in range(begin, end):
         replica, place = divmod(task, groups)
         first, n = group(place, B, size)
@@ -82,13 +81,13 @@ def _reverse(
                     used = min(L, J - block * L)
                     g_t, back = reverse_step(
                         derivative, g_spikes, has_g_spikes, g_potential, has_g_potential, at, used,
-                        room, add(load(d, p), load(c, p)), f, p * K, theta, p, f_decay, f_strength,
+                        add(load(d, p), load(c, p)), f, p * K, theta, p, f_decay, f_strength,
                         (replica * K * blocks + block) * L, W, K, detach_reset,
                     )  # fmt: skip
                     store(c, p, filled(c, 0))
                     store(d, p, back)
                     store(g, p, g_t)
-                    store_row(d_current, at, used, room, g_t)
+                    store_row(d_current, at, used, g_t)
             for number in range(blocks):
                 block = turn(number, blocks, t)
                 add_synapses(
@@ -99,8 +98,8 @@ def _reverse(
             for block in range(blocks):
                 p, at = k * W + block * L, (b + k) * J + block * L
                 used = min(L, J - block * L)
-                store_row(d_threshold, at, used, room, load(theta, p))
-                store_row(d_spike, at, used, room, add(load(d, p), load(c, p)))
+                store_row(d_threshold, at, used, load(theta, p))
+                store_row(d_spike, at, used, add(load(d, p), load(c, p)))
                 store_feedback(f[p * K :], d_feedback, b + k, block, B, J, K)
             for j in range(J):
                 for i0 in range(0, J, L):

@@ -119,7 +119,6 @@ def _scan(
     c = aligned(size * W, current)
     s = aligned(size * W, current)
     f = aligned(size * W * K, current)
-    room = aligned(L, current)
     for task in range(begin, end):
         replica, place = divmod(task, groups)
         first, n = group(place, B, size)
@@ -158,12 +157,12 @@ def _scan(
                     back = next_feedback(
                         f[p * K :], load(s, p), f_decay, f_strength, first_parameter, W, K
                     )
-                    v = sub(add(load_row(current, at, used, room), load(c, p)), back)
+                    v = sub(add(load_row(current, at, used), load(c, p)), back)
                     fired = above(v, load(theta, (replica * blocks + block) * L))
                     store(c, p, filled(c, 0))
                     store(s, p, fired)
-                    store_row(potential, at, used, room, v)
-                    store_row(spikes, at, used, room, fired)
+                    store_row(potential, at, used, v)
+                    store_row(spikes, at, used, fired)
         for k in range(n):
             for block in range(blocks):
                 p = k * W + block * L

@@ -14,17 +14,17 @@ AHEAD = 4
 
 
 @borrowing
-def load_row(source, place, used, room):
-    """The first `used` lanes from source[place], zeros after them; `room` holds a vector."""
-    if used == lanes(room):
+def load_row(source, place, used):
+    """The first `used` lanes from source[place], zeros after them."""
+    if used == lanes(source):
         return load(source, place)
     return load_first(source, place, used)
 
 
 @borrowing
-def store_row(target, place, used, room, vector):
+def store_row(target, place, used, vector):
     """The first `used` lanes to target[place]."""
-    if used == lanes(room):
+    if used == lanes(target):
         store(target, place, vector)
     else:
         store_first(target, place, used, vector)

@@ -29,7 +29,6 @@ def _scan(
     L = lanes(current)
     blocks = (J + L - 1) // L
     spans = (blocks + SPAN - 1) // SPAN
-    room = aligned(L, current)
     c = aligned(min(SPAN, blocks) * T * L, current)
     f = aligned(K * L, current)
     s = aligned(L, current)
@@ -44,7 +43,7 @@ def _scan(
             for h in range(here):
                 lane = (first + h) * L
                 used = min(L, J - lane)
-                store(c, (h * T + t) * L, load_row(current, row + lane, used, room))
+                store(c, (h * T + t) * L, load_row(current, row + lane, used))
         for h in range(here):
             block = first + h
             load_neurons(feedback, spike, f, s, b, block, B, J, K)
@@ -52,7 +51,7 @@ def _scan(
                 c, h * T * L, theta, f_decay, f_strength, f, s, replica, block, blocks, T, K
             )
             store_feedback(f, last_feedback, b, block, B, J, K)
-        store_steps(c, theta, spikes, potential, room, replica, b, first, here, T, B, J)
+        store_steps(c, theta, spikes, potential, replica, b, first, here, T, B, J)
 
 
 def spike_scan(
@@ -86,7 +85,6 @@ def _reverse(
     L = lanes(derivative)
     blocks = (J + L - 1) // L
     spans = (blocks + SPAN - 1) // SPAN
-    room = aligned(L, derivative)
     s = aligned(SPAN * L, derivative)
     theta = aligned(SPAN * L, derivative)
     f = aligned(SPAN * K * L, derivative)
@@ -112,16 +110,16 @@ def _reverse(
                 place, used = row + block * L, min(L, J - block * L)
                 g, back = reverse_step(
                     derivative, g_spikes, has_g_spikes, g_potential, has_g_potential, place, used,
-                    room, load(s, h * L), f, h * K * L, theta, h * L, decay, strength,
+                    load(s, h * L), f, h * K * L, theta, h * L, decay, strength,
                     (replica * K * blocks + block) * L, blocks * L, K, detach_reset,
                 )  # fmt: skip
-                store_row(d_current, place, used, room, g)
+                store_row(d_current, place, used, g)
                 store(s, h * L, back)
         for h in range(here):
             block = first + h
             place, used = b * J + block * L, min(L, J - block * L)
-            store_row(d_spike, place, used, room, load(s, h * L))
-            store_row(d_threshold, place, used, room, load(theta, h * L))
+            store_row(d_spike, place, used, load(s, h * L))
+            store_row(d_threshold, place, used, load(theta, h * L))
             store_feedback(f[h * K * L :], d_feedback, b, block, B, J, K)
 
 

@@ -27,7 +27,7 @@ from .compiling import inlined, kernel
 from .rows import AHEAD, aligned, ask_for, store_row
 from .sums import sum_in_order
 from .threads import grouped, run
-from .vectors import add, filled, fma, lanes, load, mul, prefetch, spread, store
+from .vectors import add, filled, fma, lanes, load, mul, spread, store
 
 CHUNK = 64
 
@@ -40,8 +40,7 @@ def _copy_chunk(z, first, step, n, tile, T):
     begin = T
     for t in range(T):
         source, target = first + t * step, t * n
-        for s in range(0, n, L):  # rows of a sample lie far apart
-            prefetch(z, source + AHEAD * step + s)
+        ask_for(z, source + AHEAD * step, n)
         for s in range(0, whole, L):
             store(tile, target + s, load(z, source + s))
         for s in range(whole, n):
@@ -145,7 +144,6 @@ def _current(begin, end, z, weight, decay, trace, given, last, adjoint, out, T, 
     x = aligned(CHUNK * L, z)
     tile = aligned(CHUNK * T, z)
     c = aligned(group * T * L, z)
-    room = aligned(L, z)
     for task in range(begin, end):
         b, block = task // groups, task % groups * group
         replica, sample = divmod(b, B)
@@ -161,7 +159,7 @@ def _current(begin, end, z, weight, decay, trace, given, last, adjoint, out, T, 
             ask_for(out, place + block * L + AHEAD * step * B * O, here * L)
             for h in range(here):
                 lane = (block + h) * L
-                store_row(out, place + lane, min(L, O - lane), room, load(c, (h * T + t) * L))
+                store_row(out, place + lane, min(L, O - lane), load(c, (h * T + t) * L))
 
 
 def synaptic_current(

@@ -56,7 +56,6 @@ def _weight_gradient(begin, end, d_drive, spikes, spike, dw, T, B, J, shared):
     L = lanes(d_drive)
     parts = (J + PART - 1) // PART
     groups = (J + shared * L - 1) // (shared * L)
-    room = aligned(L, d_drive)
     du = aligned(SPAN * PART, d_drive)
     s = aligned(SPAN * shared * L, d_drive)
     of_sample = aligned(PART * shared * L, d_drive)
@@ -77,14 +76,14 @@ def _weight_gradient(begin, end, d_drive, spikes, spike, dw, T, B, J, shared):
                     place = ((replica * T + t) * B + sample) * J
                     for o in range(0, n, L):
                         j = first_j + o
-                        vector = load_row(d_drive, place + j, min(L, J - j), room)
+                        vector = load_row(d_drive, place + j, min(L, J - j))
                         store(du, (t - t0) * PART + o, vector)
                     for o in range(0, width, L):
                         i = first_i + o
                         if t > 0:
-                            vector = load_row(spikes, place - B * J + i, min(L, J - i), room)
+                            vector = load_row(spikes, place - B * J + i, min(L, J - i))
                         else:
-                            vector = load_row(spike, b * J + i, min(L, J - i), room)
+                            vector = load_row(spike, b * J + i, min(L, J - i))
                         store(s, (t - t0) * width + o, vector)
                 _add_span(of_sample, width, du, s, n, steps)
             for o in range(0, n * width, L):
@@ -93,7 +92,7 @@ def _weight_gradient(begin, end, d_drive, spikes, spike, dw, T, B, J, shared):
             for o in range(0, width, L):
                 place = (replica * J + first_j + j) * J + first_i + o
                 vector = load(total, j * width + o)
-                store_row(dw, place, min(L, J - first_i - o), room, vector)
+                store_row(dw, place, min(L, J - first_i - o), vector)
 
 
 def weight_gradient(du: Tensor, spikes: Tensor, spike: Tensor) -> Tensor:

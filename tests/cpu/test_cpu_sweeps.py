@@ -10,33 +10,32 @@ import pytest
 from hetsyn_triton.kernels.cpu import parameter_gradient
 from hetsyn_triton.kernels.cpu.vectors import lanes, lanes_of, load
 
-_one, _two = parameter_gradient._sweep, parameter_gradient._sweep_two
+_one, _four = parameter_gradient._sweep, parameter_gradient._sweep_four
 
 
 @numba.njit
 def _singly(along, other, lane, decay, states, T, along_inputs):
     L = lanes(along)
-    for k in range(2):
-        r = load(decay, k * L)
+    for k in range(4):
+        r = load(decay, L + k * L)
         _one(along, L, other, lane + k, r, states, k * 4 * L, T, along_inputs)
 
 
 @numba.njit
 def _together(along, other, lane, decay, states, T, along_inputs):
     L = lanes(along)
-    r0, r1 = load(decay, 0), load(decay, L)
-    _two(along, L, other, lane, r0, r1, states, 0, T, along_inputs)
+    _four(along, L, other, lane, decay, L, states, 0, T, along_inputs)
 
 
 @pytest.mark.parametrize("along_inputs", [False, True])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("T", [0, 1, 37])
-def test_two_at_once_are_one_after_the_other(T: int, dtype: Any, along_inputs: bool) -> None:
+def test_four_at_once_are_one_after_the_other(T: int, dtype: Any, along_inputs: bool) -> None:
     random = np.random.default_rng(T)
     L = lanes_of(np.dtype(dtype).itemsize)
     along, other = (random.standard_normal((T + 1) * L).astype(dtype) for _ in range(2))
-    decay = random.random(2 * L).astype(dtype)
-    states = random.standard_normal(8 * L).astype(dtype)
+    decay = random.random(5 * L).astype(dtype)
+    states = random.standard_normal(16 * L).astype(dtype)
     singly, together = states.copy(), states.copy()
     _singly(along, other, 3, decay, singly, T, along_inputs)
     _together(along, other, 3, decay, together, T, along_inputs)

@@ -1,5 +1,8 @@
 """The vectors that CPU kernels are written with, one operation at a time, against NumPy."""
 
+import ctypes
+import mmap
+import sys
 from fractions import Fraction
 from typing import Any
 
@@ -19,10 +22,12 @@ from hetsyn_triton.kernels.cpu.vectors import (
     lanes,
     lanes_of,
     load,
+    load_first,
     mul,
     prefetch,
     spread,
     store,
+    store_first,
     sub,
 )
 
@@ -190,6 +195,40 @@ def test_small_numbers_are_not_flushed(dtype: Any) -> None:
 @numba.njit
 def _address_of_room(count, like):
     return aligned(count, like).ctypes.data
+
+
+@numba.njit
+def _first(source, first, used, target, place, whole):
+    store(whole, 0, load_first(source, first, used))
+    store_first(target, place, used, load(whole, 0))
+
+
+def _before_a_wall(count: int, dtype: Any) -> np.ndarray:
+    """Room for `count` numbers, after which no address may be read or written."""
+    page = mmap.PAGESIZE
+    room = np.frombuffer(mmap.mmap(-1, 2 * page), dtype)
+    wall = ctypes.c_void_p(room.ctypes.data + page)
+    assert ctypes.CDLL(None, use_errno=True).mprotect(wall, ctypes.c_size_t(page), 0) == 0
+    return room[page // room.itemsize - count : page // room.itemsize]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mprotect as Linux has it")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_first_lanes(dtype: Any) -> None:
+    """Only they are read and written: what comes after them need not exist."""
+    L = lanes_of(np.dtype(dtype).itemsize)
+    for used in range(L + 1):
+        source = _before_a_wall(used + 2, dtype)
+        source[:] = np.arange(used + 2) + 1
+        target = _before_a_wall(used + 1, dtype)
+        target[:] = -1
+        whole = np.full(L, np.nan, dtype)
+        _first(source, 2, used, target, 1, whole)
+        assert np.array_equal(whole, [*range(3, used + 3), *[0] * (L - used)])
+        assert np.array_equal(target, [-1, *range(3, used + 3)])
+        longer = np.full(L + 2, -1, dtype)
+        _first(source, 2, used, longer, 1, whole)
+        assert np.array_equal(longer, [-1, *range(3, used + 3), *[-1] * (L - used + 1)])
 
 
 @numba.njit
