@@ -14,11 +14,15 @@ from hetsyn_triton.validation import readable
 ROWS = 64
 """Rows that one thread does together: whole vectors, for PyTorch rounds the last few elements of a
 call, which fill none, in another way. So the number of threads changes no bit."""
-PIECE = 1 << 16
+PIECE, SHARED_PIECE = 1 << 16, 1 << 18
 """Elements that go through all operations of a surrogate before the next ones do: they stay in
-cache. (Of 3 million, `MultiGaussian` took twice as long all at once.)"""
-WORK = 20
-"""What an element of a surrogate costs, in multiply-adds of a kernel."""
+cache. (Of 6 million, `MultiGaussian` took six times as long all at once.) More of them where
+threads share the work, which wait for each other between operations: Python's lock."""
+WORK = 1
+"""What an element counts, in multiply-adds of a kernel, when threads are counted: a second one is
+worth its while from half a million on, for the same reason."""
+COPY = 20
+"""What copying an element takes, in multiply-adds of a kernel."""
 
 
 def derivative(surrogate: SpikeFunction, potential: Tensor, threshold: Tensor) -> Tensor:
@@ -35,16 +39,18 @@ def derivative(surrogate: SpikeFunction, potential: Tensor, threshold: Tensor) -
     R, T, B, J = potential.shape
     steps, thresholds = potential.detach().reshape(R, T * B, J), threshold.detach()
     found = torch.empty_like(steps)
-    length = ROWS * max(1, PIECE // (ROWS * max(J, 1)))
+    parts = -(-T * B // ROWS)
 
     def run(begin: int, end: int) -> None:
+        piece = PIECE if end - begin == parts else SHARED_PIECE
+        length = ROWS * max(1, piece // (ROWS * max(J, 1)))
         with on_this_thread(), torch.no_grad():
             for given, made, own in zip(steps, found, thresholds, strict=True):
                 for first in range(ROWS * begin, ROWS * end, length):
                     rows = slice(first, min(first + length, ROWS * end))
                     made[rows] = spike_derivative(surrogate, given[rows] - own, own)
 
-    threads.share(run, -(-T * B // ROWS), WORK * steps.numel())
+    threads.share(run, parts, WORK * steps.numel())
     return found.view(R, T, B, J)
 
 
@@ -60,8 +66,16 @@ def _is_elementwise(surrogate: SpikeFunction) -> bool:
 
 
 def previous(steps: Tensor, initial: Tensor) -> Tensor:
-    """`previous_steps`, copied by this thread."""
-    if not readable(steps):
+    """`previous_steps`, copied by the kernels' threads."""
+    if not readable(steps) or _get_current_dispatch_mode() is not None:
         return previous_steps(steps, initial)
-    with on_this_thread():
-        return previous_steps(steps, initial)
+    found = torch.empty(steps.shape, dtype=steps.dtype)
+
+    def run(begin: int, end: int) -> None:
+        first = max(begin, 1)
+        with on_this_thread(), torch.no_grad():
+            found[:, begin:first] = initial[:, None]
+            found[:, first:end] = steps[:, first - 1 : end - 1]
+
+    threads.share(run, steps.shape[1], COPY * steps.numel())
+    return found
