@@ -27,7 +27,7 @@ from torch import Tensor
 from .arrays import flat, optional, packed, padded
 from .compiling import borrowing, kernel
 from .neurons import load_feedback, load_neurons, next_feedback, store_feedback
-from .neurons_reverse import feedback_gradients, reverse_step
+from .neurons_reverse import ask_for_step, feedback_gradients, reverse_step
 from .recurrent_scan import group, group_size, groups_of
 from .rows import aligned, ask_for, load_row, store_row
 from .sums import sum_in_order
@@ -217,14 +217,11 @@ def _reverse(
                 load_feedback(g_feedback, f[p * K :], replica * B + first + k, block, B, J, K)
         for t in range(T - 1, -1, -1):
             after, count = ((replica * T + t - 1) * B + first) * J, n * J
-            ask_for(derivative, after, count)
+            ask_for_step(
+                derivative, g_spikes, has_g_spikes, g_potential, has_g_potential, g, after, count
+            )
             ask_for(currents, after - B * J, count)
-            ask_for(g, after, count)
             ask_for(d_drive, after, count)
-            if has_g_spikes:
-                ask_for(g_spikes, after, count)
-            if has_g_potential:
-                ask_for(g_potential, after, count)
             if has_g_currents:
                 ask_for(g_currents, after, count)
             for k in range(n):

@@ -12,8 +12,8 @@ forward in time, as a feedback current is a synaptic current of s(t-1) with weig
     y(t) = decay y(t-1) + F(t-1),   x(t) = decay x(t-1) + s(t-1),   x(0) = y(0) = 0
     d_decay = -sum_bt g y + sum_b g_F y(T),   d_strength = -sum_bt g x + sum_b g_F x(T)
 
-There a task is a sample, all of its neurons. Order of a sum: all steps of a sample ascending make a
-partial sum, samples are added ascending.
+There a task is up to SPAN blocks of one sample. Order of a sum: all steps of a sample
+ascending make a partial sum, samples are added ascending.
 """
 
 from __future__ import annotations
@@ -21,13 +21,26 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .arrays import flat, optional, padded
+from .arrays import blocks_of, flat, optional, padded
 from .compiling import borrowing, kernel
 from .neurons import load_feedback, load_neurons
-from .rows import aligned, ask_for, load_row, store_row
+from .rows import SPAN, aligned, ask_for, load_row, store_row
 from .sums import sum_in_order
 from .threads import run
 from .vectors import add, filled, fma, lanes, load, mul, store, sub
+
+
+@borrowing
+def ask_for_step(
+    derivative, g_spikes, has_g_spikes, g_potential, has_g_potential, d_current, place, count
+):
+    """`ask_for` what `reverse_step` reads at `place`, and where its g will go."""
+    ask_for(derivative, place, count)
+    ask_for(d_current, place, count)
+    if has_g_spikes:
+        ask_for(g_spikes, place, count)
+    if has_g_potential:
+        ask_for(g_potential, place, count)
 
 
 @borrowing
@@ -63,34 +76,36 @@ def _feedback_gradients(
     begin, end, g, g_feedback, spikes, decay, strength, feedback, spike, d_decay, d_strength, T, B,
     J, K,
 ):  # fmt: skip
-    """Tasks (replica, sample). d_decay and d_strength [R, B, K, J], of each sample alone."""
+    """Tasks (replica, sample, span). d_decay and d_strength [R, B, K, J], of each sample alone."""
     L = lanes(g)
     blocks = (J + L - 1) // L
-    W = blocks * L
-    s = aligned(W, g)
-    f = aligned(W * K, g)  # [blocks, K, L], as all that follow
-    x = aligned(W * K, g)
-    y = aligned(W * K, g)
-    gx = aligned(W * K, g)
-    gy = aligned(W * K, g)
-    last = aligned(W * K, g)
-    for b in range(begin, end):
+    spans = (blocks + SPAN - 1) // SPAN
+    s = aligned(SPAN * L, g)
+    f = aligned(SPAN * K * L, g)  # [block, K, L], as all that follow
+    x = aligned(SPAN * K * L, g)
+    y = aligned(SPAN * K * L, g)
+    gx = aligned(SPAN * K * L, g)
+    gy = aligned(SPAN * K * L, g)
+    last = aligned(SPAN * K * L, g)
+    for task in range(begin, end):
+        b, span = divmod(task, spans)
         replica, sample = divmod(b, B)
+        first = span * SPAN
+        here = min(SPAN, blocks - first)
         x[:] = y[:] = gx[:] = gy[:] = 0
-        for block in range(blocks):
-            o = block * L
-            load_neurons(feedback, spike, f[o * K :], s[o:], b, block, B, J, K)
-            load_feedback(g_feedback, last[o * K :], b, block, B, J, K)
+        for h in range(here):
+            load_neurons(feedback, spike, f[h * K * L :], s[h * L :], b, first + h, B, J, K)
+            load_feedback(g_feedback, last[h * K * L :], b, first + h, B, J, K)
         for t in range(T):
             row = ((replica * T + t) * B + sample) * J
-            ask_for(g, row + B * J, J)
-            ask_for(spikes, row + B * J, J)
-            for block in range(blocks):
-                lane = block * L
-                used = min(L, J - lane)
-                g_t, s_t = load_row(g, row + lane, used), load(s, lane)
+            ask_for(g, row + first * L + B * J, here * L)
+            ask_for(spikes, row + first * L + B * J, here * L)
+            for h in range(here):
+                block = first + h
+                place, used = row + block * L, min(L, J - block * L)
+                g_t, s_t = load_row(g, place, used), load(s, h * L)
                 for k in range(K):
-                    p, o = (replica * K + k) * W + lane, lane * K + k * L
+                    p, o = ((replica * K + k) * blocks + block) * L, (h * K + k) * L
                     r, before = load(decay, p), load(f, o)
                     y_k = fma(r, load(y, o), before)
                     x_k = fma(r, load(x, o), s_t)
@@ -99,17 +114,15 @@ def _feedback_gradients(
                     store(x, o, x_k)
                     store(gy, o, fma(g_t, y_k, load(gy, o)))
                     store(gx, o, fma(g_t, x_k, load(gx, o)))
-                store(s, lane, load_row(spikes, row + lane, used))
-        for block in range(blocks):
-            lane = block * L
+                store(s, h * L, load_row(spikes, place, used))
+        for h in range(here):
+            lane = (first + h) * L
             used = min(L, J - lane)
             for k in range(K):
-                o, place = lane * K + k * L, (b * K + k) * J + lane
+                o, place = (h * K + k) * L, (b * K + k) * J + lane
                 g_f = load(last, o)
-                of_decay = sub(mul(g_f, load(y, o)), load(gy, o))
-                of_strength = sub(mul(g_f, load(x, o)), load(gx, o))
-                store_row(d_decay, place, used, of_decay)
-                store_row(d_strength, place, used, of_strength)
+                store_row(d_decay, place, used, sub(mul(g_f, load(y, o)), load(gy, o)))
+                store_row(d_strength, place, used, sub(mul(g_f, load(x, o)), load(gx, o)))
 
 
 def feedback_gradients(
@@ -127,7 +140,7 @@ def feedback_gradients(
     K = feedback_decay.shape[1]
     parts = [torch.empty((R, B, K, J), dtype=g.dtype) for _ in range(2)]
     run(
-        _feedback_gradients, R * B, 16 * R * T * B * J * K,
+        _feedback_gradients, R * B * -(-blocks_of(J, g) // SPAN), 16 * R * T * B * J * K,
         flat(g), optional(g_feedback, g), flat(spikes), padded(feedback_decay),
         padded(feedback_strength), flat(feedback), flat(spike), *map(flat, parts), T, B, J, K,
     )  # fmt: skip

@@ -18,9 +18,9 @@ from torch import Tensor
 from .arrays import flat, optional, packed, padded
 from .compiling import inlined, kernel
 from .neurons import load_feedback, store_feedback
-from .neurons_reverse import feedback_gradients, reverse_step
+from .neurons_reverse import ask_for_step, feedback_gradients, reverse_step
 from .recurrent_scan import add_synapses, group, group_size, groups_of, turn
-from .rows import aligned, ask_for, store_row
+from .rows import aligned, store_row
 from .sums import sum_in_order
 from .threads import run
 from .vectors import add, filled, fma, lanes, load, mul, store
@@ -51,8 +51,8 @@ def _reverse(
     theta = aligned(size * W, derivative)
     f = aligned(size * W * K, derivative)
     for task in range(begin, end):
-        replica, place = divmod(task, groups)
-        first, n = group(place, B, size)
+        replica, which = divmod(task, groups)
+        first, n = group(which, B, size)
         b = replica * B + first
         c[:] = d[:] = theta[:] = 0
         for p in range(0, n * W * J, L):
@@ -69,12 +69,10 @@ def _reverse(
                             m[place + l] = g_trace[row + l]
         for t in range(T - 1, -1, -1):
             row = ((replica * T + t) * B + first) * J
-            ask_for(derivative, row - B * J, n * J)
-            ask_for(d_current, row - B * J, n * J)
-            if has_g_spikes:
-                ask_for(g_spikes, row - B * J, n * J)
-            if has_g_potential:
-                ask_for(g_potential, row - B * J, n * J)
+            ask_for_step(
+                derivative, g_spikes, has_g_spikes, g_potential, has_g_potential, d_current,
+                row - B * J, n * J,
+            )  # fmt: skip
             for k in range(n):
                 for block in range(blocks):
                     p, at = k * W + block * L, row + k * J + block * L

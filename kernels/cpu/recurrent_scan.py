@@ -7,7 +7,8 @@ pass over the traces. Neurons j in lanes.
 
 A task is a group of 4, 2 or 1 samples, through all steps. Traces lie as [block, i, sample, L], so
 that a vector of w and one of r serve the whole group. A vector of synapses is loaded, advanced and
-stored in every step: loads and stores decide, not the arithmetic.
+stored in every step: loads and stores decide, not the arithmetic. Every other step goes backwards
+through the blocks: it begins with those that the first cache still has.
 
 The decay is fused with the spike that joins, so traces are those of `synaptic_current`. The product
 with w is not fused with the sum: two fused operations beside each store took 4.0 cycles a vector
@@ -101,8 +102,7 @@ def _synapse(x, place, w, r, s, c):
 
 @inlined
 def turn(number, blocks, t):
-    """The block whose turn it is: in every other step backwards, so that a step begins with what
-    the one before left in the first cache."""
+    """The block whose turn it is in step t."""
     return blocks - 1 - number if t % 2 else number
 
 
@@ -120,8 +120,8 @@ def _scan(
     s = aligned(size * W, current)
     f = aligned(size * W * K, current)
     for task in range(begin, end):
-        replica, place = divmod(task, groups)
-        first, n = group(place, B, size)
+        replica, which = divmod(task, groups)
+        first, n = group(which, B, size)
         b = replica * B + first
         c[:] = 0
         for p in range(0, n * W * J, L):

@@ -1,8 +1,8 @@
 """Threshold and feedback currents over a given current, and their reverse. Equations in
 `neurons.py` and `neurons_reverse.py`.
 
-A task is up to SPAN blocks of one sample; the reverse goes step by step. Rows that lie together are
-read together.
+A task is some blocks of one sample; the reverse goes step by step. Rows that lie together are read
+together.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ from torch import Tensor
 from .arrays import blocks_of, flat, optional, padded
 from .compiling import kernel
 from .neurons import load_feedback, load_neurons, neurons_tile, store_feedback, store_steps
-from .neurons_reverse import feedback_gradients, reverse_step
+from .neurons_reverse import ask_for_step, feedback_gradients, reverse_step
 from .rows import AHEAD, SPAN, aligned, ask_for, load_row, store_row
 from .sums import sum_in_order
-from .threads import run
+from .threads import grouped, run
 from .vectors import lanes, load, store
 
 
 @kernel
 def _scan(
     begin, end, current, theta, f_decay, f_strength, feedback, spike, spikes, potential,
-    last_feedback, T, B, J, K,
+    last_feedback, T, B, J, K, group,
 ):  # fmt: skip
-    """Tasks (replica, sample, span)."""
+    """Tasks (replica, sample, `group` blocks)."""
     L = lanes(current)
     blocks = (J + L - 1) // L
-    spans = (blocks + SPAN - 1) // SPAN
-    c = aligned(min(SPAN, blocks) * T * L, current)
+    groups = (blocks + group - 1) // group
+    c = aligned(group * T * L, current)
     f = aligned(K * L, current)
     s = aligned(L, current)
     for task in range(begin, end):
-        b, span = divmod(task, spans)
+        b, number = divmod(task, groups)
         replica, sample = divmod(b, B)
-        first = span * SPAN
-        here = min(SPAN, blocks - first)
+        first = number * group
+        here = min(group, blocks - first)
         for t in range(T):
             row = ((replica * T + t) * B + sample) * J
             ask_for(current, row + first * L + AHEAD * B * J, here * L)
@@ -67,11 +67,12 @@ def spike_scan(
     K = feedback_decay.shape[1]
     spikes, potential = (torch.empty(current.shape, dtype=current.dtype) for _ in range(2))
     last_feedback = torch.empty(feedback.shape, dtype=current.dtype)
+    group, tasks = grouped(R * B, blocks_of(J, current))
     run(
-        _scan, R * B * -(-blocks_of(J, current) // SPAN), 8 * R * T * B * J * (1 + K),
+        _scan, tasks, 8 * R * T * B * J * (1 + K),
         flat(current), padded(threshold), padded(feedback_decay),
         padded(feedback_strength), flat(feedback), flat(spike), flat(spikes),
-        flat(potential), flat(last_feedback), T, B, J, K,
+        flat(potential), flat(last_feedback), T, B, J, K, group,
     )  # fmt: skip
     return spikes, potential, last_feedback
 
@@ -98,13 +99,10 @@ def _reverse(
             load_feedback(g_feedback, f[h * K * L :], b, first + h, B, J, K)
         for t in range(T - 1, -1, -1):
             row = ((replica * T + t) * B + sample) * J
-            before, count = row + first * L - B * J, here * L
-            ask_for(derivative, before, count)
-            ask_for(d_current, before, count)
-            if has_g_spikes:
-                ask_for(g_spikes, before, count)
-            if has_g_potential:
-                ask_for(g_potential, before, count)
+            ask_for_step(
+                derivative, g_spikes, has_g_spikes, g_potential, has_g_potential, d_current,
+                row + first * L - B * J, here * L,
+            )  # fmt: skip
             for h in range(here):
                 block = first + h
                 place, used = row + block * L, min(L, J - block * L)
