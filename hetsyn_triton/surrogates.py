@@ -22,12 +22,14 @@ Surrogate = Callable[[Tensor, Tensor], Tensor]
 
 
 def _least_exponent(u: Tensor) -> int:
-    """The lowest integer whose exponential is a normal number (1.6e-38 in float32).
+    """Where exponents end: e to it is 1.8e-35 in float32, and a thousandth of that a normal number.
 
     A neuron far from its threshold would have PyTorch compute smaller ones, which takes a CPU up to
-    170 times as long and can be seen in no gradient: kernels/README.md.
+    170 times as long and can be seen in no gradient: kernels/README.md. (Half precision is computed
+    in float32.)
     """
-    return math.ceil(math.log(torch.finfo(u.dtype).tiny))
+    computed = torch.float64 if u.dtype == torch.float64 else torch.float32
+    return math.ceil(math.log(torch.finfo(computed).tiny)) + 7
 
 
 class _Positive:
@@ -70,7 +72,8 @@ class MultiGaussian(_Positive):
         def bump(mean: float, deviation: float, factor: float) -> Tensor:
             """factor N(u; mean, deviation), in few operations: each goes over all of u."""
             moved = u - mean if mean else u
-            height = u.new_full((), math.log(factor / (deviation * math.sqrt(2 * math.pi))))
+            # A tensor's logarithm: of a number that it traces, torch.compile can make none.
+            height = (u.new_ones(()) * (factor / (deviation * math.sqrt(2 * math.pi)))).log()
             inside = torch.addcmul(height, moved, moved, value=-0.5 / deviation**2)
             return torch.exp(inside.clamp(min=least))
 

@@ -6,6 +6,7 @@ import io
 import math
 import pickle
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from hetsyn_triton import (
     make_network,
     parameter_groups,
 )
+from hetsyn_triton.surrogates import MultiGaussian, Sigmoid
 from layer_cases import ALL, SPIKING, I, normal_like
 from layer_cases import spikes as random_spikes
 
@@ -378,3 +380,19 @@ def test_signatures_name_every_argument() -> None:
         case.cls(3, 4, **options)
         documented = HetSynLIF.__doc__ if case.cls is HetSynLIF else given
         assert all(name in documented for name in given)
+
+
+@pytest.mark.parametrize("surrogate", [MultiGaussian, Sigmoid, ATan])
+def test_surrogates_that_differ_in_a_parameter(surrogate: Any, fresh_dynamo: None) -> None:
+    """Dynamo traces a number that has changed once as a symbol."""
+    x = random_spikes(T, B, 5).float()
+    for value in (0.5, 0.6, 0.7):
+        parameters = {field.name: value for field in fields(surrogate)}
+        layer = HetSynLIF(5, 4, surrogate=surrogate(**parameters))
+        compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+        found, expected = (
+            torch.autograd.grad(call(x)[0].sum(), list(layer.parameters()))
+            for call in (compiled, layer)
+        )
+        for a, b in zip(found, expected, strict=True):
+            torch.testing.assert_close(a, b)

@@ -37,7 +37,8 @@ def derivative(surrogate: SpikeFunction, potential: Tensor, threshold: Tensor) -
         with on_this_thread():
             return spike_derivative(surrogate, potential - theta, theta)
     R, T, B, J = potential.shape
-    steps, thresholds = potential.detach().reshape(R, T * B, J), threshold.detach()
+    steps = potential.detach().reshape(R, T * B, J).contiguous()
+    thresholds = threshold.detach()
     found = torch.empty_like(steps)
     parts = -(-T * B // ROWS)
 
@@ -66,10 +67,10 @@ def _is_elementwise(surrogate: SpikeFunction) -> bool:
 
 
 def previous(steps: Tensor, initial: Tensor) -> Tensor:
-    """`previous_steps`, copied by the kernels' threads."""
-    if not readable(steps) or _get_current_dispatch_mode() is not None:
+    """`previous_steps`, copied by the kernels' threads, without a gradient."""
+    if not (readable(steps) and readable(initial)) or _get_current_dispatch_mode() is not None:
         return previous_steps(steps, initial)
-    found = torch.empty(steps.shape, dtype=steps.dtype)
+    found = steps.new_empty(steps.shape)
 
     def run(begin: int, end: int) -> None:
         first = max(begin, 1)

@@ -8,8 +8,8 @@ The other feature is called `other`. 4 fused multiply-adds per synapse, sample a
 x, y and both sums stay in registers for SPAN steps, with one vector load and one broadcast a step.
 With AVX-512's registers four vectors go together: one alone waits for itself.
 
-A task is a block of lanes and up to OTHERS others, over all samples. Order of a sum: all steps of a
-sample ascending make a partial sum, samples are added ascending.
+A task is some blocks of lanes and up to OTHERS others, over all samples. Order of a sum: all steps
+of a sample ascending make a partial sum, samples are added ascending.
 """
 
 from __future__ import annotations

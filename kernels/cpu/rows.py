@@ -33,7 +33,8 @@ def store_row(target, place, used, vector):
 @borrowing
 def ask_for(array, place, count):
     """Has the caches get array[place : place + count], which need not exist, to be read or written
-    soon: a sample's rows lie too far apart for the processor to guess the next."""
+    soon: a sample's rows lie too far apart for the processor to guess the next. The last line of a
+    row that begins within one may be left out."""
     for o in range(0, count, lanes(array)):
         prefetch(array, place + o)
 

@@ -27,9 +27,10 @@ def test_shares_are_the_whole(name, shape, threads, piece, on_threads, monkeypat
     rounds the last elements of a call in another way, so the whole is that of one replica.)"""
     on_threads(threads)
     monkeypatch.setattr(between, "PIECE", piece)
+    monkeypatch.setattr(between, "SHARED_PIECE", piece)
     generator = torch.Generator().manual_seed(1)
     R, T, B, J = shape
-    potential = torch.randn(R, T, J, B, generator=generator).mT
+    potential = torch.randn(R, J, T, B, generator=generator).permute(0, 2, 3, 1)
     threshold = 0.5 + torch.rand(R, J, generator=generator)
     surrogate = SURROGATES[name]()
     found = between.derivative(surrogate, potential, threshold)
@@ -86,9 +87,26 @@ def test_one_thread_is_this_threads_alone(on_threads) -> None:
     assert torch.get_num_threads() == 2
 
 
-def test_steps_before() -> None:
-    steps, initial = torch.randn(2, 5, 3, 4), torch.randn(2, 3, 4)
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_steps_before(shape, dtype, threads, on_threads) -> None:
+    on_threads(threads)
+    R, T, B, J = shape
+    steps = torch.randn(R, J, T, B, dtype=dtype).permute(0, 2, 3, 1)
+    initial = torch.randn(R, J, B, dtype=dtype).mT
     assert torch.equal(between.previous(steps, initial), previous_steps(steps, initial))
+
+
+def test_steps_before_are_traced_whole(on_threads) -> None:
+    """As `test_a_traced_surrogate_is_whole`."""
+    on_threads(2)
+    steps, initial = torch.randn(1, 300, 4, 5), torch.randn(1, 4, 5)
+    graph = torch.fx.experimental.proxy_tensor.make_fx(between.previous)(steps, initial)
+    other = torch.randn(1, 300, 4, 5)
+    assert torch.equal(graph(other, initial), previous_steps(other, initial))
+    mapped = torch.vmap(between.previous, (None, 0))(steps, torch.stack([initial, -initial]))
+    assert torch.equal(mapped[1], previous_steps(steps, -initial))
 
 
 class Scaled(Triangular):
