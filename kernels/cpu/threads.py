@@ -14,7 +14,11 @@ from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
+
+for _kind in (np.float32, np.float64):
+    np.finfo(_kind)  # NumPy below 2.4 works limits out when first asked: not where small ones are 0
 
 GRAIN = 500_000
 """Fused multiply-adds worth a thread of its own: about 20 microseconds, what waking one takes."""

@@ -316,3 +316,14 @@ def test_a_kernel_that_fails_leaves_denormal_numbers_to_its_caller() -> None:
     with pytest.raises(RuntimeError, match="kernel"):
         threads.run(failing, 1, 1)
     assert (torch.full((1,), torch.finfo(torch.float32).tiny) / 2 > 0).all()
+
+
+def test_numpy_keeps_its_limits() -> None:
+    """Those of a process whose first kernel asks for them: NumPy below 2.4 works them out then."""
+    code = (
+        "import torch, warnings\nwarnings.simplefilter('error')\n"
+        "from hetsyn_triton import HetSynLIF\nHetSynLIF(3, 2)(torch.ones(4, 1, 3))\n"
+        "import numpy as np\nprint(float(np.finfo(np.float32).smallest_subnormal) > 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "True\n", done.stderr
