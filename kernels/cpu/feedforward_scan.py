@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .arrays import blocks_of, flat, optional, packed, padded, steps_like
 from .compiling import kernel
-from .neurons import load_neurons, neurons_tile, store_feedback, store_steps
+from .neurons import neurons_blocks
 from .rows import aligned
 from .synaptic_current import CHUNK, currents
 from .threads import grouped, run
@@ -41,14 +41,10 @@ def _layer(
             z, (replica * T * B + sample) * I, B * I, weight, decay, trace, given, last, False, c,
             x, tile, b, replica, first, here, T, I, J,
         )  # fmt: skip
-        for h in range(here):
-            block = first + h
-            load_neurons(feedback, spike, f, s, b, block, B, J, K)
-            neurons_tile(
-                c, h * T * L, theta, f_decay, f_strength, f, s, replica, block, blocks, T, K
-            )
-            store_feedback(f, last_feedback, b, block, B, J, K)
-        store_steps(c, theta, spikes, potential, replica, b, first, here, T, B, J)
+        neurons_blocks(
+            c, theta, f_decay, f_strength, feedback, spike, f, s, spikes, potential, last_feedback,
+            replica, b, first, here, T, B, J, K,
+        )  # fmt: skip
 
 
 def feedforward_scan(

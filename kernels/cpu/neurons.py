@@ -73,11 +73,19 @@ def neurons_tile(c, place, theta, decay, strength, f, s, replica, block, blocks,
 
 
 @borrowing
-def store_steps(c, theta, spikes, potential, replica, b, first, here, T, B, J):
-    """Potentials [here, T, L] of blocks from `first` on -> potential and spikes [R, T, B, J]. Row
-    by row: what lies together is written together."""
+def neurons_blocks(
+    c, theta, decay, strength, feedback, spike, f, s, spikes, potential, last_feedback, replica, b,
+    first, here, T, B, J, K,
+):  # fmt: skip
+    """Currents c [here, T, L] of blocks from `first` on -> spikes and potential [R, T, B, J], and
+    the states after them. Row by row: what lies together is written together."""
     L = lanes(c)
     blocks = (J + L - 1) // L
+    for h in range(here):
+        block = first + h
+        load_neurons(feedback, spike, f, s, b, block, B, J, K)
+        neurons_tile(c, h * T * L, theta, decay, strength, f, s, replica, block, blocks, T, K)
+        store_feedback(f, last_feedback, b, block, B, J, K)
     for t in range(T):
         row = ((replica * T + t) * B + b % B) * J
         after = row + first * L + AHEAD * B * J

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .arrays import blocks_of, flat, optional, padded
 from .compiling import kernel
-from .neurons import load_feedback, load_neurons, neurons_tile, store_feedback, store_steps
+from .neurons import load_feedback, neurons_blocks, store_feedback
 from .neurons_reverse import ask_for_step, feedback_gradients, reverse_step
 from .rows import AHEAD, SPAN, aligned, ask_for, load_row, store_row
 from .sums import sum_in_order
@@ -44,14 +44,10 @@ def _scan(
                 lane = (first + h) * L
                 used = min(L, J - lane)
                 store(c, (h * T + t) * L, load_row(current, row + lane, used))
-        for h in range(here):
-            block = first + h
-            load_neurons(feedback, spike, f, s, b, block, B, J, K)
-            neurons_tile(
-                c, h * T * L, theta, f_decay, f_strength, f, s, replica, block, blocks, T, K
-            )
-            store_feedback(f, last_feedback, b, block, B, J, K)
-        store_steps(c, theta, spikes, potential, replica, b, first, here, T, B, J)
+        neurons_blocks(
+            c, theta, f_decay, f_strength, feedback, spike, f, s, spikes, potential, last_feedback,
+            replica, b, first, here, T, B, J, K,
+        )  # fmt: skip
 
 
 def spike_scan(

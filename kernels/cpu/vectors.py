@@ -50,11 +50,11 @@ def _address(context: Any, builder: Any, array: Any, value: Any, index: Any) -> 
     return builder.gep(context.make_array(array)(context, builder, value).data, [index])
 
 
-def _spread(context: Any, builder: Any, vector: Vector, scalar: Any) -> Any:
-    undefined = ir.Constant(context.get_value_type(vector), ir.Undefined)
+def _spread(builder: Any, kind: ir.VectorType, scalar: Any) -> Any:
     index = ir.IntType(32)
+    undefined = ir.Constant(kind, ir.Undefined)
     first = builder.insert_element(undefined, scalar, ir.Constant(index, 0))
-    zeros = ir.Constant(ir.VectorType(index, vector.lanes), [0] * vector.lanes)
+    zeros = ir.Constant(ir.VectorType(index, kind.count), [0] * kind.count)
     return builder.shuffle_vector(first, undefined, zeros)
 
 
@@ -96,37 +96,35 @@ def store(_typing: Any, array: Any, index: Any, vector: Any) -> Any:
     return types.void(array, types.intp, vector), generate
 
 
-def _first_lanes(context: Any, builder: Any, vector: Vector, used: Any) -> Any:
-    """A mask of the first `used` lanes."""
-    number = ir.IntType(64)
-    kind = ir.VectorType(number, vector.lanes)
-    lane = ir.Constant(kind, [ir.Constant(number, l) for l in range(vector.lanes)])
-    undefined, index = ir.Constant(kind, ir.Undefined), ir.IntType(32)
-    first = builder.insert_element(undefined, used, ir.Constant(index, 0))
-    zeros = ir.Constant(ir.VectorType(index, vector.lanes), [0] * vector.lanes)
-    return builder.icmp_signed("<", lane, builder.shuffle_vector(first, undefined, zeros))
+def _masked(context: Any, builder: Any, array: Any, what: str, given: Any, vector: Any) -> Any:
+    """LLVM's masked load or store of the first lanes. `given`: the array, of type `array`, an index
+    and the number of lanes; `vector`: what a store writes, None of a load."""
+    values, index, used = given
+    made, bits = Vector(array.dtype), array.dtype.bitwidth
+    kind, number, count = context.get_value_type(made), ir.IntType(32), ir.IntType(64)
+    each = ir.VectorType(count, made.lanes)
+    lane = ir.Constant(each, [ir.Constant(count, l) for l in range(made.lanes)])
+    mask = builder.icmp_signed("<", lane, _spread(builder, each, used))
+    address = _address(context, builder, array, values, index)
+    place = [builder.bitcast(address, kind.as_pointer()), number(bits // 8), mask]
+    zeros = ir.Constant(kind, [0.0] * made.lanes)
+    result, arguments = kind, [*place, zeros]
+    if vector is not None:
+        result, arguments = ir.VoidType(), [vector, *place]
+    name = f"llvm.masked.{what}.v{made.lanes}f{bits}.p0v{made.lanes}f{bits}"
+    operation = ir.FunctionType(result, [argument.type for argument in arguments])
+    function = cgutils.get_or_insert_function(builder.module, operation, name)
+    return builder.call(function, arguments)
 
 
 @intrinsic
 def load_first(_typing: Any, array: Any, index: Any, used: Any) -> Any:
     """The first `used` lanes from `array[index]` on, zeros after them, which are not read."""
-    vector = Vector(array.dtype)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kind = context.get_value_type(vector)
-        pointer = kind.as_pointer()
-        mask = _first_lanes(context, builder, vector, arguments[2])
-        number, bits = ir.IntType(32), array.dtype.bitwidth
-        name = f"llvm.masked.load.v{vector.lanes}f{bits}.p0v{vector.lanes}f{bits}"
-        operation = ir.FunctionType(kind, [pointer, number, mask.type, kind])
-        function = cgutils.get_or_insert_function(builder.module, operation, name)
-        address = _address(context, builder, signature.args[0], *arguments[:2])
-        zeros = ir.Constant(kind, [0.0] * vector.lanes)
-        return builder.call(
-            function, [builder.bitcast(address, pointer), number(bits // 8), mask, zeros]
-        )
+        return _masked(context, builder, signature.args[0], "load", arguments, None)
 
-    return vector(array, types.intp, types.intp), generate
+    return Vector(array.dtype)(array, types.intp, types.intp), generate
 
 
 @intrinsic
@@ -134,16 +132,8 @@ def store_first(_typing: Any, array: Any, index: Any, used: Any, vector: Any) ->
     """The first `used` lanes to `array[index]` on; what lies after them is not written."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kind = context.get_value_type(vector)
-        pointer = kind.as_pointer()
-        mask = _first_lanes(context, builder, vector, arguments[2])
-        number, bits = ir.IntType(32), array.dtype.bitwidth
-        name = f"llvm.masked.store.v{vector.lanes}f{bits}.p0v{vector.lanes}f{bits}"
-        operation = ir.FunctionType(ir.VoidType(), [kind, pointer, number, mask.type])
-        function = cgutils.get_or_insert_function(builder.module, operation, name)
-        address = _address(context, builder, signature.args[0], *arguments[:2])
-        given = [arguments[3], builder.bitcast(address, pointer), number(bits // 8), mask]
-        builder.call(function, given)
+        *given, lanes_given = arguments
+        _masked(context, builder, signature.args[0], "store", given, lanes_given)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, types.intp, vector), generate
@@ -172,7 +162,7 @@ def spread(_typing: Any, array: Any, index: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         scalar = builder.load(_address(context, builder, signature.args[0], *arguments))
-        return _spread(context, builder, vector, scalar)
+        return _spread(builder, context.get_value_type(vector), scalar)
 
     return vector(array, types.intp), generate
 
@@ -184,7 +174,7 @@ def filled(_typing: Any, array: Any, value: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         scalar = context.cast(builder, arguments[1], signature.args[1], array.dtype)
-        return _spread(context, builder, vector, scalar)
+        return _spread(builder, context.get_value_type(vector), scalar)
 
     return vector(array, value), generate
 
