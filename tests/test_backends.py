@@ -77,7 +77,7 @@ def test_the_dispatchers_kernel_is_what_runs() -> None:
         return torch.full_like(drive, 7.0)
 
     with torch.library._scoped_library("hetsyn_triton", "IMPL") as library:
-        library.impl(operator, kernel, "CPU")
+        library.impl(operator, kernel, "CPU", allow_override=True)
         for backend in ("auto", "cpu"):
             (result,) = call(operator, backend)(**tensors)
             assert (result == 7.0).all()
