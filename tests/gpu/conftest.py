@@ -33,5 +33,7 @@ def on_kernels(device: torch.device) -> Iterator[torch.device]:
         return
     with torch.library._scoped_library("hetsyn_triton", "IMPL") as library:
         for name in kernels.TRITON.files:
-            library.impl(name, kernels.implementation(kernels.TRITON, name), "CPU")
+            library.impl(
+                name, kernels.implementation(kernels.TRITON, name), "CPU", allow_override=True
+            )
         yield device
