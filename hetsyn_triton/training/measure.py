@@ -1,7 +1,7 @@
 """Loss and metrics of a batch, and their means over a split."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 
 import torch
@@ -41,6 +41,10 @@ class Means:
         return {name: total / samples for name, total in self.sums.items() if name != "samples"}
 
 
+Run = Callable[[SpikingNetwork, Tensor], tuple[Tensor, list[Tensor]]]
+"""What gives output and hidden spikes of a network, as `run_network`."""
+
+
 def run_network(network: SpikingNetwork, values: Tensor) -> tuple[Tensor, list[Tensor]]:
     """Output [T, B, out] and the spikes [T, B, J] of each hidden layer."""
     output, _, spikes = network(values, return_spikes=True)
@@ -48,14 +52,18 @@ def run_network(network: SpikingNetwork, values: Tensor) -> tuple[Tensor, list[T
 
 
 def measure(
-    task: Task, network: SpikingNetwork, batch: Batch, ranks: Ranks = ALONE
+    task: Task,
+    network: SpikingNetwork,
+    batch: Batch,
+    ranks: Ranks = ALONE,
+    run: Run = run_network,
 ) -> tuple[Tensor, dict[str, float]]:
     """Loss and metrics of `batch`, among them "rate", the spikes per hidden neuron and step.
 
     Each of `ranks` computes its own samples; loss and metrics are those of the whole batch.
     """
     samples = batch.input.shape[1]
-    output, spikes = run_network(network, batch.input[:, ranks.own(samples)])
+    output, spikes = run(network, batch.input[:, ranks.own(samples)])
     output = ranks.whole(output, samples)
     spikes = [ranks.whole(layer, samples, spikes=True) for layer in spikes]
     return measured(task, output, spikes, batch.target)

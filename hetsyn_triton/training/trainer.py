@@ -18,8 +18,9 @@ from .checkpoint import Checkpoint, save_checkpoint
 from .config import TrainConfig
 from .finite import check_gradients, clip_gradients, step_checked
 from .folder import CHECKPOINT, METRICS
+from .graphed import GraphedNetwork
 from .machine import provenance
-from .measure import Means, measure, measure_split
+from .measure import Means, Run, measure, measure_split, run_network
 from .parallel import ALONE, Ranks
 from .reporting import Reporter
 from .restore import check_best, check_place, check_same_run, load_optimizer, load_weights
@@ -43,6 +44,9 @@ class Trainer:
         self.steps_per_epoch = self.task.steps_per_epoch  # reads the data: errors come here
         self.network = build_network(config, self.task)
         self.optimizer = build_optimizer(config, self.network)
+        # Ranks meet between the passes, for which graphs have no place.
+        graphed = self.device.type == "cuda" and ranks.size == 1
+        self.run: Run = GraphedNetwork() if graphed else run_network
         self.base_lrs = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.epoch = 0
         self.batch = 0
@@ -157,7 +161,7 @@ class Trainer:
     def gradients(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """Loss and metrics of the whole `batch`, with its gradients in the parameters."""
         self.optimizer.zero_grad(set_to_none=True)
-        loss, metrics = measure(self.task, self.network, batch, self.ranks)
+        loss, metrics = measure(self.task, self.network, batch, self.ranks, self.run)
         loss.backward()
         self.ranks.sum_gradients(self.network)
         return loss, metrics

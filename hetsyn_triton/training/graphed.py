@@ -1,0 +1,53 @@
+"""Training passes of a network replayed from CUDA graphs: two launches a step, not one a kernel."""
+
+from collections.abc import Callable
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from hetsyn_triton.modules import SpikingNetwork
+
+from .measure import run_network
+
+
+class GraphedNetwork:
+    """`run_network` in training on a GPU, captured with the first batch and replayed after it.
+
+    The same kernels on the same numbers: the results are those of `run_network`, bit for bit. A
+    batch of another shape, as the last one of an epoch, is run as it is. Outputs and gradients are
+    the graphs' own memory, overwritten by the next replay. Beside what a training step takes they
+    keep one gradient of each output: 4 T B (J of all layers) bytes.
+    """
+
+    def __init__(self) -> None:
+        self._shape: torch.Size | None = None
+        self._replay: Callable[[Tensor], tuple[Tensor, ...]] | None = None
+
+    def __call__(self, network: SpikingNetwork, values: Tensor) -> tuple[Tensor, list[Tensor]]:
+        if self._replay is None:
+            self._shape, self._replay = values.shape, _captured(network, values)
+        if values.shape != self._shape:
+            return run_network(network, values)
+        output, *spikes = self._replay(values)
+        return output, spikes
+
+
+class _Flat(nn.Module):
+    """Output and spikes of a network as one tuple, with its parameters, as captures want them."""
+
+    def __init__(self, network: SpikingNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, values: Tensor) -> tuple[Tensor, ...]:
+        output, spikes = run_network(self.network, values)
+        return output, *spikes
+
+
+def _captured(network: SpikingNetwork, values: Tensor) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    with torch.random.fork_rng([values.device]):  # the trial passes draw dropout
+        replay = torch.cuda.make_graphed_callables(
+            _Flat(network), (values.clone(),), allow_unused_input=True
+        )
+    return cast(Callable[[Tensor], tuple[Tensor, ...]], replay)

@@ -1,0 +1,102 @@
+"""A training step replayed from CUDA graphs is the step as it is."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hetsyn_triton.modules import MODELS
+from hetsyn_triton.tasks import Batch
+from hetsyn_triton.training import Reporter, TrainConfig, default_config
+from hetsyn_triton.training import trainer as trainer_module
+from hetsyn_triton.training.graphed import GraphedNetwork
+from hetsyn_triton.training.measure import measure, run_network
+from hetsyn_triton.training.trainer import Trainer
+
+Louder = Callable[..., TrainConfig]
+
+
+def gradients(trainer: Trainer, batch: Batch, run: Any) -> list[Tensor]:
+    """Of one batch, drawn alike each time."""
+    trainer.network.zero_grad(set_to_none=True)
+    torch.manual_seed(5)
+    loss, _ = measure(trainer.task, trainer.network, batch, run=run)
+    loss.backward()
+    found = [p.grad for p in trainer.network.parameters() if p.grad is not None]
+    assert len(found) == len(list(trainer.network.parameters()))
+    return [loss.detach(), *(g.clone() for g in found)]
+
+
+def cut(batch: Batch, samples: int) -> Batch:
+    return Batch(batch.input[:, :samples], batch.target[:samples])
+
+
+def test_only_batches_of_the_captured_shape_are_replayed(
+    louder: Louder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Captures and replays stood in for: which batch goes where, and what comes back."""
+    replayed = []
+
+    def capture(module: nn.Module, inputs: tuple[Tensor, ...], **options: Any) -> Any:
+        assert options == {"allow_unused_input": True}
+        assert sum(p.numel() for p in module.parameters()) > 0  # the graphs differentiate by them
+        shape = inputs[0].shape
+
+        def replay(values: Tensor) -> tuple[Tensor, ...]:
+            assert values.shape == shape
+            replayed.append(len(values))
+            result: tuple[Tensor, ...] = module(values)
+            return result
+
+        torch.rand(3)  # a capture runs the network, which may draw dropout
+        return replay
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", capture)
+    monkeypatch.setattr(torch.random, "fork_rng", lambda devices: nullcontext())
+    trainer = Trainer(louder(batch_size=6))
+    run = GraphedNetwork()
+    for samples, times in ((6, 1), (6, 2), (4, 2), (6, 3)):
+        batch = cut(next(iter(trainer.task.batches("train"))), samples)
+        found, wanted = (gradients(trainer, batch, r) for r in (run, run_network))
+        assert len(replayed) == times
+        for a, b in zip(found, wanted, strict=True):
+            assert torch.equal(a, b)
+
+
+def test_steps_on_a_cpu_are_no_graphs(louder: Louder) -> None:
+    assert Trainer(louder()).run is run_network
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("readout", ["mean", "spike-count"])
+@pytest.mark.parametrize("model", MODELS)
+def test_training_is_the_same_to_the_last_bit(
+    model: str, readout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two epochs with dropout, clipping and a last batch that is smaller."""
+    weights = []
+    for name, runs in (("graphed", GraphedNetwork), ("plain", lambda: run_network)):
+        monkeypatch.setattr(trainer_module, "GraphedNetwork", runs)
+        config = default_config(
+            "digits",
+            model=model,
+            readout=readout,
+            device="cuda",
+            hidden=(20, 12),
+            dropout=0.3,
+            epochs=2,
+            batch_size=400,
+            clip=1.0,
+        )
+        trainer = Trainer(config)
+        samples = [batch.input.shape[1] for batch in trainer.task.batches("train")]
+        assert samples[0] == 400 > samples[-1] > 0
+        (tmp_path / name).mkdir()
+        trainer.fit(tmp_path / name, Reporter())
+        weights.append(trainer.network.state_dict())
+    for key, value in weights[0].items():
+        assert torch.equal(value, weights[1][key]), key
