@@ -26,9 +26,8 @@ def tested(run: Run, change: Change, *stream: int | str, threads: int) -> dict[s
         for number, batch in enumerate(run.task.batches("test")):
             generator = seeded_generator(run.config.seed, "study", *stream, number)
             for part in change(batch, generator):
-                moved = Batch(part.input.to(device), part.target.to(device))
-                loss, metrics = measure(run.task, run.network.eval(), moved)
-                means.add({"loss": loss.item(), **metrics}, moved.input.shape[1], "of test")
+                loss, metrics = measure(run.task, run.network.eval(), part.to(device))
+                means.add({"loss": loss.item(), **metrics}, part.input.shape[1], "of test")
     return means.values()
 
 

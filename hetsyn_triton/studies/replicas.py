@@ -204,7 +204,7 @@ class Replicas:
         """A batch of each replica at a time, from number `start` on."""
         each = (task.batches(split, epoch, start) for task in self.tasks)
         for batches in zip(*each, strict=True):
-            yield [Batch(b.input.to(self.device), b.target.to(self.device)) for b in batches]
+            yield [batch.to(self.device) for batch in batches]
 
 
 def stacked(networks: Sequence[SpikingNetwork]) -> SpikingNetwork:

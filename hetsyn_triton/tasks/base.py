@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor
 
 from hetsyn_triton.validation import check_choice, did_you_mean
@@ -20,6 +21,10 @@ class Batch(NamedTuple):
 
     input: Tensor
     target: Tensor
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """Both on `device`."""
+        return Batch(self.input.to(device), self.target.to(device))
 
 
 class Span(NamedTuple):

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
+from itertools import chain, islice
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from hetsyn_triton.modules import SpikingNetwork
 from hetsyn_triton.tasks import Batch, Task
 
+from .ahead import on_device
 from .errors import NonFiniteError
 from .parallel import ALONE, Ranks
 
@@ -107,17 +108,17 @@ def split_means(
     `ranks` share the batches; the means are those of one process, bit for bit. NonFiniteError names
     what is not finite, and `where`.
     """
-    results: list[tuple[int, int, dict[str, float]]] = []  # number, samples, means
+    results: list[tuple[int, int, dict[str, float]]] = []  # place, samples, means
     training = network.training
     network.eval()
     try:
         with torch.no_grad():
-            for number, batch in enumerate(task.batches(split)):
-                if number % ranks.size == ranks.rank:
-                    moved = Batch(batch.input.to(device), batch.target.to(device))
-                    loss, metrics = measure(task, network, moved)
-                    values = {"loss": loss.item(), **metrics}
-                    results.append((number, moved.input.shape[1], values))
+            own = islice(task.batches(split), ranks.rank, None, ranks.size)
+            for number, batch in enumerate(on_device(own, device)):
+                loss, metrics = measure(task, network, batch)
+                values = {"loss": loss.item(), **metrics}
+                place = ranks.rank + number * ranks.size
+                results.append((place, batch.input.shape[1], values))
     finally:
         network.train(training)
     means = Means()

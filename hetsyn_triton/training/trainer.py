@@ -13,6 +13,7 @@ from hetsyn_triton.optim import clamp_decays_
 from hetsyn_triton.tasks import Batch
 from hetsyn_triton.tasks.seeds import derived_seed
 
+from .ahead import on_device
 from .build import build_network, build_optimizer, build_task
 from .checkpoint import Checkpoint, save_checkpoint
 from .config import TrainConfig
@@ -115,8 +116,9 @@ class Trainer:
     def _epoch(self, folder: Path, reporter: Reporter) -> dict[str, Any]:
         began = saved = time.monotonic()
         self.network.train()
-        for batch in self.task.batches("train", self.epoch, self.batch):
-            self._train_on(Batch(batch.input.to(self.device), batch.target.to(self.device)))
+        batches = self.task.batches("train", self.epoch, self.batch)
+        for batch in on_device(batches, self.device):
+            self._train_on(batch)
             self.batch += 1
             reporter.stepped(self.epoch, self.step, self.means.values())
             if time.monotonic() - saved > CHECKPOINT_SECONDS and self.batch < self.steps_per_epoch:

@@ -190,6 +190,7 @@ def test_a_captured_training_step_gives_the_same_bits() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.full
 @pytest.mark.parametrize("tool", ["memcheck", "racecheck"])
 def test_sanitizer(tool: str) -> None:
     """No access out of bounds, no race in shared memory."""
