@@ -130,6 +130,8 @@ def compile_launch(call: Launch, target: str) -> Code:
         if isinstance(value, Tensor):
             signature[name] = _POINTERS[value.dtype]
             attributes[(place,)] = [["tt.divisibility", 16]]  # as torch allocates
+        elif isinstance(value, float):
+            signature[name] = "fp32"
         else:
             signature[name] = annotations[name] or "i32"
     source = ASTSource(kernel, signature, constexprs=call.constants, attrs=attributes)

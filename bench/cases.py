@@ -24,6 +24,7 @@ from hetsyn_triton.kernels.gpu import (
     recurrent_scan,
     recurrent_step,
     spike_scan,
+    surrogate,
     synaptic_current,
 )
 from hetsyn_triton.kernels.gpu.configs import pinned
@@ -169,6 +170,10 @@ def _scan_backward(c: Case, v: Values) -> Arguments:
     return *v.gradients(c), derivative, spikes, *v.neuron(c), c.detach
 
 
+def _potentials(c: Case, v: Values) -> Arguments:
+    return v.normal(c.R, c.T, c.B, c.J), v.threshold(c)
+
+
 def _recurrent(c: Case, v: Values) -> Arguments:
     return v.normal(c.R, c.T, c.B, c.J), *v.weights(c), v.trace(c), v.threshold(c), *v.neuron(c)
 
@@ -247,6 +252,16 @@ def _recurrent_direction(c: Case, steps: int) -> Cost:
     )
 
 
+def _surrogate(kind: str) -> Operator:
+    numbers = [1.0 for _ in surrogate.KINDS[kind]]
+    return Operator(
+        lambda *given: surrogate.derivative(kind, numbers, *given),
+        _potentials,
+        lambda c: surrogate.cost(c.R, c.T, c.B, c.J),
+        synapses=False,
+    )
+
+
 OPERATORS = {
     "synaptic_current": Operator(
         synaptic_current.synaptic_current,
@@ -279,6 +294,7 @@ OPERATORS = {
     "recurrent_scan_backward": Operator(
         recurrent_scan.recurrent_scan_backward, _recurrent_backward, _recurrent_backward_cost
     ),
+    **{f"surrogate_{kind}": _surrogate(kind) for kind in surrogate.KINDS},
     # What the launcher takes for J > 1024, and where a GPU cannot hold a sample's programs.
     "recurrent_scan_by_steps": Operator(
         recurrent_step.forward_by_steps, _recurrent, _recurrent_cost

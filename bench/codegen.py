@@ -57,9 +57,14 @@ _FLUSHING = re.compile(r"\bF(?:FMA|ADD|MUL|SET|SETP|MNMX)\S*\.FTZ")
 """Arithmetic that takes numbers below the normal ones for 0; divisions of integers convert so."""
 
 
+def constants_of(call: Launch) -> dict[str, int | str]:
+    """Flags as 0 and 1."""
+    return {n: v if isinstance(v, str) else int(v) for n, v in call.constants.items()}
+
+
 def key_of(call: Launch) -> str:
     """Equal for launches that are one compiled kernel."""
-    constants = " ".join(f"{n}={int(v)}" for n, v in sorted(call.constants.items()))
+    constants = " ".join(f"{n}={v}" for n, v in sorted(constants_of(call).items()))
     options = " ".join(sorted(call.options))
     return f"{call.name} {constants} warps={call.num_warps} {options}".strip()
 
@@ -71,7 +76,7 @@ def compiled(task: Task) -> Record:
         "key": key_of(call),
         "kernel": call.name,
         "target": task.target,
-        "constants": {n: int(v) for n, v in call.constants.items()},
+        "constants": constants_of(call),
         "warps": call.num_warps,
     }
     try:

@@ -37,7 +37,7 @@ os.environ["TRITON_INTERPRET"] = str(int("--rehearse" in sys.argv))
 
 import torch
 
-from bench import gate, machines, model, records, rivals, tuning
+from bench import gate, gpu_table, machines, model, records, rivals, tuning
 from bench.records import NOT_MEASURED, Record
 from bench.rows import Row, kernel_rows, layer_rows, tiny_rows
 from bench.timing import Call, Timing, measure, rotating
@@ -59,6 +59,7 @@ def arguments_of(given: Sequence[str] | None) -> argparse.Namespace:
     add("--ungated", action="store_true", help="time although the gate is red")
     add("--rehearse", action="store_true", help="on a CPU with tiny sizes; no figure counts")
     add("--only", default="", help="rows whose name and part match this regular expression")
+    add("--readme", action="store_true", help="only write the README's table from what is stored")
     add("--commit", default="", help="what is measured, where there is no git to ask")
     add(
         "--gate",
@@ -66,6 +67,7 @@ def arguments_of(given: Sequence[str] | None) -> argparse.Namespace:
         help="last: pytest's arguments instead of tests/gpu; what passes is 'partial', not green",
     )
     add("--warm", default="", help=argparse.SUPPRESS)  # k/n: the kth of n warming processes
+    add("--after", type=int, default=0, help=argparse.SUPPRESS)  # rows that are timed already
     return parser.parse_args(given)
 
 
@@ -271,8 +273,56 @@ def tune_all(
     return found | {"winners": best}
 
 
+def lost(device: torch.device) -> bool:
+    """Whether an error has ended this process's use of the GPU: every call fails from then on."""
+    try:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+    except RuntimeError:
+        return True
+    return False
+
+
+def time_rows(
+    rows: Sequence[Row], device: torch.device, options: argparse.Namespace, clock: Clock, file: Path
+) -> None:
+    """A line in `file` for each row; not for all of them where the GPU is lost."""
+    fma_rate = records.lines(file)[0]["machine"]["fma_rate"]
+    for row in rows:
+        record = time_row(row, device, options, clock)
+        record = records.rounded(records.derive(record, fma_rate))
+        records.append(file, record)
+        print(f"{row.name} {row.part}: {record['ms'] or record['reason']}", flush=True)
+        if lost(device):
+            print("the GPU is lost to this process: the other rows need a new one", flush=True)
+            return
+
+
+def time_all(
+    rows: Sequence[Row], device: torch.device, options: argparse.Namespace, clock: Clock, file: Path
+) -> list[Record]:
+    """The records of all rows: in this process, and where it loses the GPU in others after it."""
+
+    def timed() -> list[Record]:
+        return [line for line in records.lines(file) if "name" in line]
+
+    time_rows(rows, device, options, clock, file)
+    while len(timed()) < len(rows):
+        before = len(timed())
+        own = ["--rehearse"] if options.rehearse else []
+        own += ["--out", str(options.out), "--only", options.only, "--after", str(before)]
+        own += ["--seconds", str(options.seconds), "--budget", str(clock.left)]
+        subprocess.run([sys.executable, __file__, *own], check=False)
+        if len(timed()) == before:
+            records.append(file, _unmeasured(rows[before], "its process ended"))
+    return timed()
+
+
 def main(given: Sequence[str] | None = None) -> int:
     options = arguments_of(given)
+    if options.readme:
+        gpu_table.write_readme(ROOT)
+        return 0
     clock = Clock(options.budget)
     device = torch.device("cpu" if options.rehearse else "cuda")
     rows = rows_of(options)
@@ -282,8 +332,11 @@ def main(given: Sequence[str] | None = None) -> int:
     if options.warm:
         warm(rows, device, options)
         return 0
-    options.out.mkdir(parents=True, exist_ok=True)
     lines = options.out / "gpu.jsonl"
+    if options.after:
+        time_rows(rows[options.after :], device, options, clock, lines)
+        return 0
+    options.out.mkdir(parents=True, exist_ok=True)
     lines.unlink(missing_ok=True)
     result: Record = {
         "rehearsal": options.rehearse,
@@ -314,12 +367,7 @@ def main(given: Sequence[str] | None = None) -> int:
     if options.tune:
         result["tuned"] = tune_all(rows, device, options, clock)
         records.append(lines, {"tuned": result["tuned"]})
-    for row in rows:
-        record = time_row(row, device, options, clock)
-        record = records.rounded(records.derive(record, result["machine"]["fma_rate"]))
-        result["rows"].append(record)
-        records.append(lines, record)
-        print(f"{row.name} {row.part}: {record['ms'] or record['reason']}", flush=True)
+    result["rows"] = time_all(rows, device, options, clock, lines)
     finish(result, options)
     return 0
 

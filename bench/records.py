@@ -51,6 +51,7 @@ def table(result: Record) -> str:
         f"Python {machine['python']}, {machine['date']}, commit {machine['commit']}",
         f"gate: {gate['state']} ({gate['passed']} passed, {gate['failed']} failed, "
         f"{gate['skipped']} skipped)",
+        *([result["note"]] if "note" in result else []),
         "",
     ]
     if result["rehearsal"]:
@@ -120,6 +121,11 @@ def append(file: Path, record: Mapping[str, Any]) -> None:
         stream.write(json.dumps(record) + "\n")
         stream.flush()
         os.fsync(stream.fileno())
+
+
+def lines(file: Path) -> list[Record]:
+    """What `append` wrote."""
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 def rounded(value: Any) -> Any:

@@ -231,7 +231,10 @@ def tape_bytes(T: int, B: int, synapses: int) -> int:
 
 
 def in_a_graph(run: Callable[[], Any]) -> Callable[[], Any]:
-    """`run` captured in a CUDA graph; its result is the static one. On the CPU: `run` itself."""
+    """`run` captured in a CUDA graph; its result is the static one. On the CPU: `run` itself.
+
+    What is returned holds `run`: the graph reads the memory of what `run` holds, and keeps none.
+    """
     if not torch.cuda.is_available():
         return run
     side = torch.cuda.Stream()
@@ -244,7 +247,7 @@ def in_a_graph(run: Callable[[], Any]) -> Callable[[], Any]:
     with torch.cuda.graph(graph):
         result = run()
 
-    def replay() -> Any:
+    def replay(held: Callable[[], Any] = run) -> Any:
         graph.replay()
         return result
 

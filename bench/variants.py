@@ -7,6 +7,7 @@ functions of `kernels/gpu`; a test holds this list against those.
 from __future__ import annotations
 
 from bench.cases import BENCHMARK, BY_NAME, Case, case
+from hetsyn_triton.kernels.gpu.surrogate import KINDS
 
 _SUMMED = (4, 16, 32, 64, 128, 700)  # one of each depth, and one with partial sums
 _WIDTHS = (32, 64, 128)
@@ -64,7 +65,12 @@ def _recurrent() -> list[Case]:
     return found
 
 
-EVERY = _synaptic() + _scans() + _recurrent()
+def _surrogates() -> list[Case]:
+    """Four neurons to a load, and one."""
+    return [case(f"surrogate_{kind}", J, J) for kind in KINDS for J in (16, 13)]
+
+
+EVERY = _synaptic() + _scans() + _recurrent() + _surrogates()
 """Minutes of compilation for one target."""
 
 ONE = [
@@ -73,6 +79,7 @@ ONE = [
     case("feedforward_scan_fused", 4, 32),
     case("spike_scan", 16, 16, B=32),
     case("spike_scan_backward", 16, 16, B=32),
+    *(case(f"surrogate_{kind}", 16, 16, B=32) for kind in KINDS),
     case("recurrent_scan", 16, 16, B=32),
     case("recurrent_scan_backward", 16, 16, B=32),
     case("recurrent_scan_by_steps", 16, 16, B=2, T=2),

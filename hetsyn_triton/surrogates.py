@@ -21,14 +21,14 @@ from .validation import check_choice, check_positive_number
 Surrogate = Callable[[Tensor, Tensor], Tensor]
 
 
-def _least_exponent(u: Tensor) -> int:
+def least_exponent(dtype: torch.dtype) -> int:
     """Where exponents end: e to it is 1.8e-35 in float32, and a thousandth of that a normal number.
 
     A neuron far from its threshold would have PyTorch compute smaller ones, which takes a CPU up to
     170 times as long and can be seen in no gradient: kernels/README.md. (Half precision is computed
     in float32.)
     """
-    computed = torch.float64 if u.dtype == torch.float64 else torch.float32
+    computed = torch.float64 if dtype == torch.float64 else torch.float32
     return math.ceil(math.log(torch.finfo(computed).tiny)) + 7
 
 
@@ -67,7 +67,7 @@ class MultiGaussian(_Positive):
     ratio: float = 6.0
 
     def __call__(self, u: Tensor, threshold: Tensor) -> Tensor:
-        least = _least_exponent(u)
+        least = least_exponent(u.dtype)
 
         def bump(mean: float, deviation: float, factor: float) -> Tensor:
             """factor N(u; mean, deviation), in few operations: each goes over all of u."""
@@ -121,7 +121,7 @@ class Sigmoid(_Positive):
 
     def __call__(self, u: Tensor, threshold: Tensor) -> Tensor:
         # Of the side where sigma is small: 1 - sigma would round on the other.
-        sigma = torch.sigmoid((-self.slope * u.abs()).clamp(min=_least_exponent(u)))
+        sigma = torch.sigmoid((-self.slope * u.abs()).clamp(min=least_exponent(u.dtype)))
         return self.slope * sigma * (1 - sigma)
 
 

@@ -97,9 +97,12 @@ def check_shape(name: str, value: Tensor, shape: Sequence[int], axes: str) -> No
 
 def readable(value: Tensor) -> bool:
     """Whether the values of a tensor can be looked at here (see the module's docstring)."""
-    if torch.compiler.is_compiling() or value.device.type != "cpu" or value.numel() == 0:
-        return False
-    if type(value) not in (Tensor, torch.nn.Parameter):
+    return plain(value) and value.device.type == "cpu" and value.numel() > 0
+
+
+def plain(value: Tensor) -> bool:
+    """Whether it is a tensor with memory of its own, no tracer's and no transform's."""
+    if torch.compiler.is_compiling() or type(value) not in (Tensor, torch.nn.Parameter):
         return False
     return not torch._C._functorch.is_functorch_wrapped_tensor(value)
 

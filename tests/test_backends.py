@@ -119,13 +119,13 @@ def test_a_broken_package_is_told_of_and_replaced(monkeypatch: pytest.MonkeyPatc
     run = kernels.implementation(kernels.NUMBA, "synaptic_current")
     tensors = tuple(problem("synaptic_current", SIZE).values())
     monkeypatch.setattr(kernels, "unusable", lambda _: "the package numba is broken")
-    kernels._usable.cache_clear()
+    kernels.usable.cache_clear()
     try:
         with pytest.warns(RuntimeWarning, match="numba is broken; the closed forms run instead"):
             found = run(*tensors)
         run(*tensors)  # said once
     finally:
-        kernels._usable.cache_clear()
+        kernels.usable.cache_clear()
     for f, e in zip(found, closed_form.synaptic_current(*tensors), strict=True):
         assert torch.equal(f, e)
 

@@ -1,16 +1,18 @@
 """The benchmark of the GPU, rehearsed on the CPU: its arithmetic, its file, its gate."""
 
+import gc
 import json
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from bench import gate, records, rivals, timing
+from bench import cpu_table, gate, gpu_table, records, rivals, timing
 from hetsyn_triton import HetSynLIF, HetSynReadout, Normal, ops
 from hetsyn_triton.surrogates import Triangular
 
@@ -110,6 +112,37 @@ def test_a_red_gate_is_shouted_about_where_it_is_overridden(tmp_path: Path) -> N
     assert row["rivals"]["loop"]["status"] == "not measured"
 
 
+def test_rows_after_a_lost_gpu_are_timed_by_another_process(tmp_path: Path) -> None:
+    """Here the GPU is lost after the first row; a process that ends at once costs one row."""
+    code = (
+        "import sys\nsys.argv += ['--rehearse']\n"
+        "from bench import gpu\n"
+        "gpu.lost = lambda device: True\n"
+        "gpu.gate_of = lambda options: dict("
+        "state='green', reason=None, passed=1, failed=0, skipped=0, failures=[])\n"
+        "gpu.warm_all = lambda *_: dict(seconds=0.0)\n"
+        "run = gpu.subprocess.run\n"
+        "ends = iter([['-c', '0'], None])\n"
+        "def other(command, **more):\n"
+        "    end = next(ends) if '--after' in command else None\n"
+        "    return run(command[:1] + (end or command[1:]), **more)\n"
+        "gpu.subprocess.run = other\n"
+        "gpu.main(['--rehearse', '--seconds', '0.01', '--only', '6->4', '--out', sys.argv[1]])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = json.loads((tmp_path / "gpu-rehearsal.json").read_text())["rows"]
+    assert [row["status"] for row in rows] == ["measured", "not measured", "measured"]
+    assert [row["part"] for row in rows] == ["both", "forward", "backward"]
+    assert rows[1]["reason"] == "its process ended"
+
+
 def test_some_proofs_are_not_the_gate() -> None:
     """Chosen ones that pass are partial; only all of them are green."""
     code = (
@@ -140,6 +173,54 @@ def test_ratios_and_fractions() -> None:
     assert records.derive({"ms": 1.0, "fma": 0}, 6e12)["fraction"] is None
 
 
+def test_the_readme_says_what_is_stored() -> None:
+    """`python bench/gpu.py --readme` brings it there."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    said = cpu_table.between_markers(readme, gpu_table.BEGIN, gpu_table.END)
+    assert said == gpu_table.readme_section(ROOT)
+
+
+def test_the_readme_table(tmp_path: Path) -> None:
+    """Columns of what was measured of anybody; the newest file; kernels and parts left out."""
+
+    def row(name: str, part: str, **more: Any) -> dict[str, Any]:
+        rivals = {"loop": {"ms": 50.0, "ratio": 25.0}, "compiled": {"ms": None, "ratio": None}}
+        given = {"ms": 2.0, "fraction": 0.25, "peak_bytes": 3e6, "rivals": rivals, **more}
+        return {"name": name, "part": part, **given}
+
+    rows = [
+        row("layer 7->5 T9 B8", "both", in_a_graph={"ms": 1.5}),
+        row("layer 7->5 T9 B8", "forward"),
+        row("network 7-5-2", "step", rivals={"graph": {"ms": 6.0, "ratio": 3.0}}),
+        row("layer 9->5 T9 B8", "both", ms=None),
+        row("synaptic_current 7->5", "synaptic_current"),
+    ]
+    machine = {"device": "A", "driver": "1", "torch": "2", "triton": "3", "fma_rate": 3e13}
+    folder = tmp_path / "bench" / "results"
+    folder.mkdir(parents=True)
+    assert gpu_table.readme_section(tmp_path) == gpu_table.NOTHING_STORED
+    for name, date in (("gpu-A.json", "2026-02-01"), ("gpu-B.json", "2026-01-01")):
+        result = {
+            "machine": machine | {"date": date, "commit": "abc"},
+            "gate": {"passed": 4, "failed": 0},
+            "rows": rows,
+        }
+        (folder / name).write_text(json.dumps(result))
+    lines = gpu_table.readme_section(tmp_path).splitlines()
+    assert lines[0] == (
+        "| one training pass | this library | in a CUDA graph | loop under autograd"
+        " | loop, in a graph | of the floor | peak memory |"
+    )
+    assert lines[2:4] == [
+        "| 7->5 T9 B8 | 2.00 ms | 1.50 ms | 50.0 ms (25.0x) | not measured | 25.0% | 3.00 MB |",
+        "| network 7-5-2 | 2.00 ms | not measured | not measured | 6.00 ms (3.00x)"
+        " | 25.0% | 3.00 MB |",
+    ]
+    assert lines[4] == ""
+    assert "gpu-A.json" in lines[5]
+    assert lines[6] == "Also: [bench/results/gpu-B.json](bench/results/gpu-B.json)."
+
+
 def test_what_breaks_is_recorded_and_costs_nothing_else() -> None:
     code = (
         "from bench.gpu import Clock, attempt\n"
@@ -149,6 +230,18 @@ def test_what_breaks_is_recorded_and_costs_nothing_else() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.splitlines() == ["RuntimeError: no kernel image", "out of time"]
+
+
+@pytest.mark.gpu
+def test_a_captured_call_keeps_what_it_reads() -> None:
+    """A graph has addresses, not tensors: inputs let go of are an illegal access."""
+    x = torch.ones(1000, device="cuda")
+    kept = weakref.ref(x)
+    replay = rivals.in_a_graph(lambda x=x: x + 1)
+    del x
+    gc.collect()
+    assert kept() is not None
+    assert bool((replay() == 2).all())
 
 
 def test_median_and_sets() -> None:

@@ -1,4 +1,5 @@
-"""What PyTorch computes between the kernels on a CPU, without its own threads (`one_thread.py`)."""
+"""What is computed between the operators' kernels: surrogates, s(t-1). On a GPU in one kernel where
+there is one; on a CPU by PyTorch, without its own threads (`one_thread.py`)."""
 
 from __future__ import annotations
 
@@ -10,6 +11,8 @@ from hetsyn_triton.kernels.cpu import threads
 from hetsyn_triton.one_thread import on_this_thread
 from hetsyn_triton.reference.steps import SpikeFunction, previous_steps, spike_derivative
 from hetsyn_triton.validation import readable
+
+from . import in_one_pass
 
 ROWS = 64
 """Rows that one thread does together: whole vectors, for PyTorch rounds the last few elements of a
@@ -27,9 +30,12 @@ COPY = 20
 
 def derivative(surrogate: SpikeFunction, potential: Tensor, threshold: Tensor) -> Tensor:
     """ds/dV [R, T, B, J] of V, threshold [R, J]: by an ordinary PyTorch function, handed to the
-    operators as data. A surrogate that says it is `elementwise` is shared out over the kernels'
-    threads."""
+    operators as data, or on a GPU, where it is a built-in one, by a kernel. On a CPU one that says
+    it is `elementwise` is shared out over the kernels' threads."""
     theta = threshold[:, None, None]
+    found = in_one_pass.derivative(surrogate, potential, threshold)
+    if found is not None:
+        return found
     if not readable(potential):
         return spike_derivative(surrogate, potential - theta, theta)
     # A dispatch mode, such as make_fx, sees only what its own thread does.
@@ -39,20 +45,20 @@ def derivative(surrogate: SpikeFunction, potential: Tensor, threshold: Tensor) -
     R, T, B, J = potential.shape
     steps = potential.detach().reshape(R, T * B, J).contiguous()
     thresholds = threshold.detach()
-    found = torch.empty_like(steps)
+    made = torch.empty_like(steps)
     parts = -(-T * B // ROWS)
 
     def run(begin: int, end: int) -> None:
         piece = PIECE if end - begin == parts else SHARED_PIECE
         length = ROWS * max(1, piece // (ROWS * max(J, 1)))
         with on_this_thread(), torch.no_grad():
-            for given, made, own in zip(steps, found, thresholds, strict=True):
+            for given, place, own in zip(steps, made, thresholds, strict=True):
                 for first in range(ROWS * begin, ROWS * end, length):
                     rows = slice(first, min(first + length, ROWS * end))
-                    made[rows] = spike_derivative(surrogate, given[rows] - own, own)
+                    place[rows] = spike_derivative(surrogate, given[rows] - own, own)
 
     threads.share(run, parts, WORK * steps.numel())
-    return found.view(R, T, B, J)
+    return made.view(R, T, B, J)
 
 
 def _is_elementwise(surrogate: SpikeFunction) -> bool:

@@ -99,7 +99,7 @@ def unusable(kernels: Kernels) -> str | None:
 
 
 @cache
-def _usable(kernels: Kernels) -> bool:
+def usable(kernels: Kernels) -> bool:
     """Asked when a kernel is first called; a package that is there and broken is told of once."""
     reason = unusable(kernels)
     if reason is not None:
@@ -122,7 +122,7 @@ def implementation(kernels: Kernels, operator: str) -> Callable[..., Any]:
     def run(*args: Any) -> Any:
         # `functional` brings inputs to the parameters' dtype: it is one dtype for all.
         dtypes = {a.dtype for a in args if isinstance(a, Tensor)}
-        if len(dtypes) == 1 and dtypes <= kernels.dtypes and _usable(kernels):
+        if len(dtypes) == 1 and dtypes <= kernels.dtypes and usable(kernels):
             return contiguous(kernels.launcher(operator)(*args))
         return otherwise(*args)
 

@@ -198,13 +198,19 @@ class Path(NamedTuple):
     split_us: float
 
 
-_CYCLES_PER_TILE_STEP = 300.0
-"""8 warps of 150 instructions on four schedulers: what a full multiprocessor needs for a step."""
-_SCAN_CYCLES = 120.0
-"""A step of the threshold at a chunk's end, one dependent chain."""
+# Fitted to times on an H200 (bench/results/gpu-NVIDIA-H200-16-threads.json): cycles of a step.
+_FUSED_ALONE = (740.0, 300.0)
+"""Fused, for each block of inputs and for the threshold: a program to a multiprocessor."""
+_FUSED = (935.0, 1000.0)
+"""The same with several programs on a multiprocessor."""
+_SPLIT = 605.0
+"""Split, for a block of inputs, with several programs on a multiprocessor."""
+_SCAN = 120.0
+"""A step of the spike scan, one dependent chain; not measured, it is short beside its launch."""
 _CLOCK_HZ = 1.75e9
 _HBM = 3.35e12  # bytes per second
-_LAUNCH_US = 4.0
+_LAUNCH_US = 65.0
+"""From Python. In a CUDA graph it is a few."""
 
 
 def path(
@@ -214,7 +220,7 @@ def path(
 
     The fused layer has no partial sums and one launch; the split form has ceil(I / 64) times as
     many programs. Both give the same bits, so the choice may depend on the batch. The model counts
-    waves of programs over `sms` multiprocessors; it is a prediction, not a measurement.
+    waves of programs over `sms` multiprocessors, with times measured at a few sizes.
     """
     samples = replicas * batch
 
@@ -224,7 +230,8 @@ def path(
     fused_tile = tile_of_layer(inputs, neurons)
     blocks = blocks_of(fused_tile, inputs)
     programs = samples * -(-neurons // fused_tile.constants["BO"])
-    step_cycles = blocks * _CYCLES_PER_TILE_STEP + _SCAN_CYCLES
+    per_block, per_step = _FUSED_ALONE if programs <= sms else _FUSED
+    step_cycles = blocks * per_block + per_step
     cycles = waves(programs, fused_tile.num_warps) * steps * step_cycles
     parked = 8 * samples * inputs * neurons * max(0, -(-steps // CHUNK) - 1)
     fused = max(1e6 * cycles / _CLOCK_HZ, 1e6 * parked / _HBM) + _LAUNCH_US
@@ -232,10 +239,10 @@ def path(
     split_tile = tile(inputs, neurons)
     partials = blocks_of(split_tile, inputs)
     programs = samples * partials * -(-neurons // split_tile.constants["BO"])
-    cycles = waves(programs, split_tile.num_warps) * steps * _CYCLES_PER_TILE_STEP
+    cycles = waves(programs, split_tile.num_warps) * steps * _SPLIT
     moved = 4 * samples * steps * neurons * (3 + (2 * partials + 1 if partials > 1 else 1))
     split = 1e6 * cycles / _CLOCK_HZ + 1e6 * moved / _HBM
-    split += steps * _SCAN_CYCLES / _CLOCK_HZ * 1e6 + _LAUNCH_US * (3 if partials > 1 else 2)
+    split += steps * _SCAN / _CLOCK_HZ * 1e6 + _LAUNCH_US * (3 if partials > 1 else 2)
     return Path("fused" if fused <= split else "split", fused, split)
 
 

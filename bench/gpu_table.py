@@ -1,0 +1,98 @@
+"""What `gpu.py` stored, as the README's table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.cpu_table import figures, replace_between
+from bench.records import NOT_MEASURED, Record
+
+BEGIN, END = "<!-- gpu-speed -->", "<!-- /gpu-speed -->"
+PASSES = ("both", "step")
+NOTHING_STORED = "Not measured yet: `python bench/gpu.py` measures and stores."
+
+_Cell = Callable[[Record], float | None]
+
+
+def _in_a_graph(row: Record) -> float | None:
+    return (row.get("in_a_graph") or {}).get("ms")
+
+
+def _rival(name: str, field: str) -> _Cell:
+    return lambda row: (row["rivals"].get(name) or {}).get(field)
+
+
+RIVALS = {
+    "loop": "loop under autograd",
+    "compiled": "loop, compiled step",
+    "graph": "loop, in a graph",
+    "compiled graph": "loop, compiled step, in a graph",
+}
+
+
+def _columns(rows: list[Record]) -> list[tuple[str, Callable[[Record], str]]]:
+    """Heads and cells; no column of what was measured of nobody."""
+
+    def time(cell: _Cell, row: Record) -> str:
+        return NOT_MEASURED if cell(row) is None else f"{figures(cell(row))} ms"
+
+    def against(name: str, row: Record) -> str:
+        ratio = _rival(name, "ratio")(row)
+        found = time(_rival(name, "ms"), row)
+        return found if ratio is None else f"{found} ({figures(ratio)}x)"
+
+    columns: list[tuple[str, Callable[[Record], str]]] = [
+        ("one training pass", lambda row: row["name"].removeprefix("layer ")),
+        ("this library", lambda row: time(lambda r: r["ms"], row)),
+    ]
+    if any(_in_a_graph(row) for row in rows):
+        columns.append(("in a CUDA graph", lambda row: time(_in_a_graph, row)))
+    for name, head in RIVALS.items():
+        if any(_rival(name, "ms")(row) for row in rows):
+            columns.append((head, lambda row, name=name: against(name, row)))  # type: ignore[misc]
+    columns += [
+        ("of the floor", lambda row: "-" if not row["fraction"] else f"{row['fraction']:.1%}"),
+        ("peak memory", lambda row: f"{figures(row['peak_bytes'] / 1e6)} MB"),
+    ]
+    return columns
+
+
+def readme_table(result: Record, file: str) -> str:
+    """Layers and the network's step with all gradients, and of what machine they are."""
+    rows = [
+        row
+        for row in result["rows"]
+        if row["name"].startswith(("layer ", "network ")) and row["part"] in PASSES and row["ms"]
+    ]
+    columns = _columns(rows)
+    m, gate = result["machine"], result["gate"]
+    lines = [
+        "| " + " | ".join(head for head, _ in columns) + " |",
+        "|" + "---|" * len(columns),
+        *("| " + " | ".join(cell(row) for _, cell in columns) + " |" for row in rows),
+        "",
+        f"{m['device']}, driver {m['driver']}, torch {m['torch']}, Triton {m['triton']},"
+        f" {m['date'][:10]}, commit {m['commit'][:10]}: [{file}]({file}); proofs before it:"
+        f" {gate['passed']} passed, {gate['failed']} failed. Medians of times between CUDA events;"
+        f" the floor is the multiply-adds needed at {m['fma_rate'] / 1e12:.3g}e12 a second.",
+    ]
+    if "note" in result:
+        lines.append(result["note"])
+    return "\n".join(lines)
+
+
+def readme_section(root: Path) -> str:
+    """What the README has to say between its markers: the newest result, and where others are."""
+    files = sorted((root / "bench" / "results").glob("gpu-*.json"))
+    found = [(json.loads(file.read_text(encoding="utf-8")), file) for file in files]
+    if not found:
+        return NOTHING_STORED
+    found.sort(key=lambda pair: pair[0]["machine"]["date"], reverse=True)
+    newest, *others = [(result, file.relative_to(root).as_posix()) for result, file in found]
+    return "\n".join([readme_table(*newest), *(f"Also: [{name}]({name})." for _, name in others)])
+
+
+def write_readme(root: Path) -> None:
+    replace_between(root / "README.md", BEGIN, END, readme_section(root))

@@ -1,0 +1,63 @@
+"""Which surrogates a GPU computes in one pass over the potentials, and with which numbers."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+from hetsyn_triton import surrogates
+from hetsyn_triton.reference.steps import SpikeFunction
+from hetsyn_triton.validation import plain
+
+from .kernels import TRITON, usable
+
+LEAST = float(surrogates.least_exponent(torch.float32))
+
+
+def _multi_gaussian(s: surrogates.MultiGaussian) -> tuple[float, ...]:
+    def bump(deviation: float, factor: float) -> tuple[float, float]:
+        """Logarithm of the height, and fall, of factor N(u; ., deviation)."""
+        height = factor / deviation / math.sqrt(2 * math.pi)
+        return math.log(height) if height > 0 else -math.inf, 0.5 / deviation**2
+
+    middle = bump(s.width, s.scale * (1 + s.height))
+    return *middle, *bump(s.ratio * s.width, s.scale * s.height), s.width, LEAST
+
+
+_NUMBERS: dict[type[Any], tuple[str, Callable[[Any], tuple[float, ...]]]] = {
+    surrogates.Triangular: ("triangular", lambda s: (s.height, s.width)),
+    surrogates.MultiGaussian: ("multi_gaussian", _multi_gaussian),
+    surrogates.ATan: ("atan", lambda s: (s.slope / 2, math.pi * s.slope / 2)),
+    surrogates.FastSigmoid: ("fast_sigmoid", lambda s: (s.slope,)),
+    surrogates.Sigmoid: ("sigmoid", lambda s: (s.slope, LEAST)),
+}
+"""By the class itself: one derived from it may compute something else."""
+
+
+def numbers_of(surrogate: SpikeFunction) -> tuple[str, tuple[float, ...]] | None:
+    """Kind and numbers as `kernels/gpu/surrogate.py` takes them; None of one that it has not."""
+    if type(surrogate) not in _NUMBERS:
+        return None
+    kind, numbers = _NUMBERS[type(surrogate)]
+    return kind, numbers(surrogate)
+
+
+def derivative(surrogate: SpikeFunction, potential: Tensor, threshold: Tensor) -> Tensor | None:
+    """ds/dV [R, T, B, J] from V and threshold [R, J] on a GPU; None where PyTorch's operations are
+    needed: for a surrogate of one's own, another dtype, under a transform or a trace."""
+    if potential.device.type != TRITON.device or not {potential.dtype} <= TRITON.dtypes:
+        return None
+    if not (plain(potential) and plain(threshold)) or _get_current_dispatch_mode() is not None:
+        return None
+    given = numbers_of(surrogate)
+    if given is None or not usable(TRITON):
+        return None
+    kernel = importlib.import_module("hetsyn_triton.kernels.gpu.surrogate")
+    found: Tensor = kernel.derivative(*given, potential.detach(), threshold.detach())
+    return found

@@ -1,0 +1,120 @@
+"""Derivatives of the built-in surrogates: ds/dV of all potentials in one pass.
+
+    u = V - theta
+    triangular        a max(0, 1 - |u| / (b theta))
+    multi_gaussian    e(u, 0, a, b) - e(u, e, c, d) - e(u, -e, c, d),
+                      e(u, m, h, f) = exp(max(h - f (u - m)^2, least))
+    atan              a / (1 + (b u)^2)
+    fast_sigmoid      1 / (1 + a |u|)^2
+    sigmoid           a s (1 - s), s = 1 / (1 + exp(-max(-a |u|, least)))
+
+| name | shape | meaning |
+|---|---|---|
+| potential, derivative | [R, T, B, J] | V, ds/dV |
+| threshold | [R, J] | theta |
+| a, b, c, d, e, least | - | numbers of the surrogate, in the order of `KINDS`; the others are 0 |
+
+One thread takes WIDTH neighbouring elements, each by itself. In PyTorch the same is up to a dozen
+operations, each of which reads and writes a tensor of that size.
+
+Cost: 8 R T B J bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .launch import Cost, dense, launch
+
+KINDS = {
+    "triangular": ("a", "b"),
+    "multi_gaussian": ("a", "b", "c", "d", "e", "least"),
+    "atan": ("a", "b"),
+    "fast_sigmoid": ("a",),
+    "sigmoid": ("a", "least"),
+}
+"""The surrogates there are, and their numbers."""
+_NUMBERS = ("a", "b", "c", "d", "e", "least")
+_THREADS = 128
+
+
+@triton.jit
+def _no_less(b_x, least):
+    """max(x, least), and NaN where x is."""
+    return tl.where(b_x < least, least, b_x)
+
+
+@triton.jit
+def _bump(b_u, mean, height, fall, least):
+    b_moved = b_u - mean
+    return tl.exp(_no_less(height - fall * (b_moved * b_moved), least))
+
+
+@triton.jit(do_not_specialize=["units"])
+def surrogate_kernel(
+    potential, threshold, derivative, units: tl.int64, a, b, c, d, e, least,
+    J: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr, KIND: tl.constexpr,
+):  # fmt: skip
+    """T B J = units * WIDTH: the compiler sees the alignment, and nothing is specialised."""
+    i = tl.program_id(0).to(tl.int64)
+    elements = units.to(tl.int64) * WIDTH  # the interpreter types by value
+    blocks = tl.cdiv(elements, BLOCK)
+    i_r = i // blocks
+    i_first = i % blocks * BLOCK
+    o_n = i_first + tl.arange(0, BLOCK)
+    m_n = o_n < elements
+    o_j = ((i_first % J).to(tl.int32) + tl.arange(0, BLOCK)) % J
+    b_theta = tl.load(threshold + i_r * J + o_j)
+    b_u = tl.load(potential + i_r * elements + o_n, mask=m_n, other=0.0) - b_theta
+    if KIND == "triangular":
+        b_d = a * _no_less(1 - tl.abs(b_u) / (b * b_theta), 0.0)
+    elif KIND == "multi_gaussian":
+        b_sides = _bump(b_u, e, c, d, least) + _bump(b_u, -e, c, d, least)
+        b_d = _bump(b_u, 0.0, a, b, least) - b_sides
+    elif KIND == "atan":
+        b_scaled = b * b_u
+        b_d = a / (1 + b_scaled * b_scaled)
+    elif KIND == "fast_sigmoid":
+        b_below = 1 + a * tl.abs(b_u)
+        b_d = 1 / (b_below * b_below)
+    else:
+        tl.static_assert(KIND == "sigmoid")
+        b_sigma = 1 / (1 + tl.exp(-_no_less(-a * tl.abs(b_u), least)))
+        b_d = a * b_sigma * (1 - b_sigma)
+    tl.store(derivative + i_r * elements + o_n, b_d, mask=m_n)
+
+
+def derivative(kind: str, numbers: Sequence[float], potential: Tensor, threshold: Tensor) -> Tensor:
+    """V [R, T, B, J] and theta [R, J] -> ds/dV, by one of `KINDS` with its numbers."""
+    potential = dense(potential)
+    replicas, steps, batch, neurons = potential.shape
+    found = torch.empty_like(potential)
+    given = dict(zip(KINDS[kind], numbers, strict=True))
+    width = 1 if neurons % 4 else 4
+    block = _THREADS * width
+    elements = steps * batch * neurons
+    launch(
+        surrogate_kernel,
+        (replicas * -(-elements // block),),
+        {
+            "potential": potential,
+            "threshold": dense(threshold),
+            "derivative": found,
+            "units": elements // width,
+            **{name: float(given.get(name, 0.0)) for name in _NUMBERS},
+        },
+        {"J": neurons, "WIDTH": width, "BLOCK": block, "KIND": kind},
+        _THREADS // 32,
+    )
+    return found
+
+
+def cost(replicas: int, steps: int, batch: int, neurons: int) -> Cost:
+    """Of `derivative`."""
+    moved = 8 * replicas * steps * batch * neurons
+    return Cost(fma=0, executed=0, hbm=moved, l2=moved)

@@ -1,0 +1,181 @@
+"""Surrogates in one pass: within rounding of float64, and what is computed so at all."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from hetsyn_triton import HetSynLIF, surrogates
+from hetsyn_triton.kernels.gpu import surrogate as kernel
+from hetsyn_triton.ops import between, in_one_pass
+from hetsyn_triton.surrogates import ATan, FastSigmoid, MultiGaussian, Sigmoid, Triangular
+
+EPS = 2.0**-23
+BUILT_IN: list[Any] = [
+    Triangular(),
+    Triangular(height=0.3, width=2.5),
+    MultiGaussian(),
+    MultiGaussian(scale=1.3, height=0.4, width=0.2, ratio=3.0),
+    ATan(),
+    ATan(slope=7.0),
+    FastSigmoid(),
+    FastSigmoid(slope=90.0),
+    Sigmoid(),
+    Sigmoid(slope=30.0),
+]
+
+
+def given(R: int, T: int, B: int, J: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """V and theta: most near each other, some far away, some equal."""
+    generator = torch.Generator().manual_seed(R + T + B + J)
+    threshold = 0.5 + torch.rand(R, J, generator=generator)
+    far = torch.randn(R, T, B, J, generator=generator)
+    far *= 10.0 ** torch.randint(-3, 3, far.shape, generator=generator)
+    potential = threshold[:, None, None] + far * (torch.rand(far.shape, generator=generator) < 0.9)
+    return potential.to(device), threshold.to(device)
+
+
+def rounding(surrogate: Any, u: Tensor, theta: Tensor, exact: Tensor) -> Tensor:
+    """What float32 may be off by: a few units of each term, of an exponential by its exponent."""
+    if isinstance(surrogate, Triangular):
+        return 8 * EPS * surrogate.height * (1 + u.abs() / (surrogate.width * theta))
+    if isinstance(surrogate, MultiGaussian):
+        s, off = surrogate, torch.zeros_like(u)
+        for mean, width, factor in (
+            (0.0, s.width, s.scale * (1 + s.height)),
+            (s.width, s.ratio * s.width, s.scale * s.height),
+            (-s.width, s.ratio * s.width, s.scale * s.height),
+        ):
+            height = factor / (width * math.sqrt(2 * math.pi))
+            fall = (u - mean) ** 2 / (2 * width**2)
+            off += height * (-fall).exp() * (8 + 8 * (fall + abs(math.log(height)))) * EPS
+        return off + 3 * math.exp(in_one_pass.LEAST)
+    exponent = surrogate.slope * u.abs() if isinstance(surrogate, Sigmoid) else 0 * u
+    return exact.abs() * (16 + 8 * exponent) * EPS + 2 * math.exp(in_one_pass.LEAST) * 100
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 2, 5), (2, 7, 5, 12), (3, 1, 1, 1), (1, 40, 3, 64)])
+@pytest.mark.parametrize("surrogate", BUILT_IN, ids=str)
+def test_within_rounding(
+    surrogate: Any, shape: tuple[int, int, int, int], device: torch.device
+) -> None:
+    potential, threshold = given(*shape, device)
+    kind, numbers = in_one_pass.numbers_of(surrogate) or ("", ())
+    found = kernel.derivative(kind, numbers, potential, threshold)
+    assert found.shape == potential.shape
+    assert found.dtype == torch.float32
+    theta = threshold[:, None, None]
+    u, theta = (potential - theta).double(), theta.double()
+    exact = surrogate(u, theta)
+    assert bool(exact.any())
+    assert bool(((found - exact).abs() <= rounding(surrogate, u, theta, exact)).all())
+
+
+@pytest.mark.parametrize("surrogate", BUILT_IN, ids=str)
+def test_what_is_not_finite(surrogate: Any, device: torch.device) -> None:
+    """As in PyTorch: NaN stays NaN; infinitely far away the derivative is 0 but for its least."""
+    potential = torch.tensor([math.nan, math.inf, -math.inf, 1.0], device=device).view(1, 1, 1, 4)
+    threshold = torch.ones(1, 4, device=device)
+    kind, numbers = in_one_pass.numbers_of(surrogate) or ("", ())
+    found = kernel.derivative(kind, numbers, potential, threshold).flatten()
+    theirs = surrogate(potential.cpu() - 1, torch.ones(4)).flatten()
+    assert found.isnan().tolist() == theirs.isnan().tolist() == [True, False, False, False]
+    assert torch.allclose(found.cpu(), theirs, rtol=1e-5, atol=1e-32, equal_nan=True)
+
+
+def test_no_elements_and_strides(device: torch.device) -> None:
+    kind, numbers = in_one_pass.numbers_of(Triangular()) or ("", ())
+    assert kernel.derivative(
+        kind, numbers, torch.zeros(2, 0, 3, 5, device=device), torch.ones(2, 5, device=device)
+    ).shape == (2, 0, 3, 5)
+    potential, threshold = given(2, 6, 4, 8, device)
+    plain = kernel.derivative(kind, numbers, potential, threshold)
+    strided = potential.transpose(1, 2).contiguous().transpose(1, 2)
+    assert torch.equal(kernel.derivative(kind, numbers, strided, threshold), plain)
+
+
+class Steeper(Triangular):
+    """Another function than the one it is derived from."""
+
+    def __call__(self, u: Tensor, threshold: Tensor) -> Tensor:
+        return 2 * super().__call__(u, threshold)
+
+
+@pytest.fixture
+def one_pass(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The kinds that the kernel was asked for; where it is interpreted the CPU counts as a GPU."""
+    asked = []
+    compute = kernel.derivative
+
+    def noted(kind: str, *arguments: Any) -> Tensor:
+        asked.append(kind)
+        return compute(kind, *arguments)
+
+    monkeypatch.setattr(kernel, "derivative", noted)
+    monkeypatch.setattr(in_one_pass, "TRITON", replace(in_one_pass.TRITON, device=device.type))
+    return asked
+
+
+def test_every_built_in_one(device: torch.device, one_pass: list[str]) -> None:
+    potential, threshold = given(1, 2, 2, 3, device)
+    for make in surrogates.SURROGATES.values():
+        between.derivative(make(), potential, threshold)
+    assert set(one_pass) == set(kernel.KINDS)
+    assert len(one_pass) == len(surrogates.SURROGATES)
+
+
+@pytest.mark.parametrize(
+    ("surrogate", "dtype"),
+    [
+        (lambda u, threshold: (u.abs() < 1).to(u.dtype), torch.float32),
+        (Steeper(), torch.float32),
+        (Triangular(), torch.float64),
+    ],
+    ids=["one's own", "derived", "float64"],
+)
+def test_what_pytorch_computes(
+    surrogate: Callable[[Tensor, Tensor], Tensor],
+    dtype: torch.dtype,
+    device: torch.device,
+    one_pass: list[str],
+) -> None:
+    potential, threshold = (t.to(dtype) for t in given(2, 3, 2, 5, device))
+    found = between.derivative(surrogate, potential, threshold)
+    theta = threshold[:, None, None]
+    assert one_pass == []
+    assert torch.equal(found, surrogate(potential - theta, theta))
+
+
+def test_gradients_of_a_layer(
+    on_kernels: torch.device, one_pass: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the kernel and without, to rounding; under a transform PyTorch computes."""
+    generator = torch.Generator().manual_seed(1)
+    layer = HetSynLIF(
+        6, 5, recurrent=True, surrogate=MultiGaussian(), generator=generator, device=on_kernels
+    )
+    x = (torch.rand(9, 3, 6, generator=generator) < 0.5).float().to(on_kernels)
+
+    def gradients() -> list[Tensor]:
+        return list(torch.autograd.grad(layer(x)[0].sum(), list(layer.parameters())))
+
+    found = gradients()
+    assert one_pass == ["multi_gaussian"]
+    monkeypatch.setattr(in_one_pass, "derivative", lambda *given: None)
+    for a, b in zip(found, gradients(), strict=True):
+        assert bool(b.any())
+        assert torch.allclose(a, b, rtol=1e-4, atol=1e-5 * float(b.abs().max()))
+
+
+def test_nothing_of_it_under_a_transform(device: torch.device, one_pass: list[str]) -> None:
+    potential, threshold = given(1, 2, 2, 3, device)
+    found = torch.func.vmap(lambda v: between.derivative(MultiGaussian(), v[None], threshold)[0])(
+        potential
+    )
+    assert one_pass == []
+    assert torch.allclose(found, between.derivative(MultiGaussian(), potential, threshold))
+    assert one_pass == ["multi_gaussian"]
