@@ -1,7 +1,11 @@
-"""Whether training is still in the numbers: loss, gradients, parameters, optimizer state."""
+"""Whether training is still in the numbers: loss, gradients, parameters, optimizer state.
+
+Each check reads one number: on a GPU to read is to wait until everything queued is done.
+"""
 
 import math
 from collections.abc import Iterable, Iterator
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -9,35 +13,35 @@ from torch import Tensor, nn
 from .errors import NonFiniteError
 
 
-def check_gradients(loss: Tensor, network: nn.Module, where: str) -> None:
-    """NonFiniteError, naming the tensor and `where`, unless loss and gradients are finite."""
+def check_gradients(loss: Tensor, network: nn.Module, where: str, clip: float | None) -> None:
+    """NonFiniteError, naming the tensor and `where`, unless loss and gradients are finite.
+
+    With `clip` the gradients are then scaled so that their common norm is at most that;
+    NonFiniteError too where the norm itself overflows.
+    """
     if not math.isfinite(loss.item()):
         raise NonFiniteError(f"the loss is {loss.item()} {where}")
-    gradients = ((n, p.grad) for n, p in network.named_parameters() if p.grad is not None)
-    name = first_non_finite(gradients)
-    if name is not None:
-        raise NonFiniteError(f"the gradient of {name} is not finite {where}")
-
-
-def clip_gradients(network: nn.Module, most: float, where: str) -> None:
-    """Scale all gradients so that their common norm is at most `most`.
-
-    NonFiniteError, naming `where`, where the norm itself overflows.
-    """
-    norm = torch.nn.utils.clip_grad_norm_(network.parameters(), most)
-    if not math.isfinite(norm.item()):
-        raise NonFiniteError(f"the norm of all gradients is {norm.item()} {where}")
+    named = {n: p.grad for n, p in network.named_parameters() if p.grad is not None}
+    norm = None if clip is None else torch.nn.utils.get_total_norm(named.values())
+    size = math.nan if norm is None else norm.item()
+    if not math.isfinite(size):  # else every gradient is finite
+        name = first_non_finite(named.items())
+        if name is not None:
+            raise NonFiniteError(f"the gradient of {name} is not finite {where}")
+    if norm is not None and clip is not None:
+        if not math.isfinite(size):
+            raise NonFiniteError(f"the norm of all gradients is {size} {where}")
+        torch.nn.utils.clip_grads_with_norm_(network.parameters(), clip, norm)
 
 
 def step_checked(optimizer: torch.optim.Optimizer, network: nn.Module, where: str) -> None:
     """One step of `optimizer`; NonFiniteError, naming the tensor and `where`, if it overflows."""
     take_step(optimizer, where)
-    name = first_non_finite(network.named_parameters())
+    parameters = ((f"parameter {name}", value) for name, value in network.named_parameters())
+    state = ((f"optimizer's {name}", value) for name, value in optimizer_state(optimizer, network))
+    name = first_non_finite(chain(parameters, state))
     if name is not None:
-        raise NonFiniteError(f"the parameter {name} is not finite {where}")
-    name = first_non_finite(optimizer_state(optimizer, network))
-    if name is not None:
-        raise NonFiniteError(f"the optimizer's {name} is not finite {where}")
+        raise NonFiniteError(f"the {name} is not finite {where}")
 
 
 def take_step(optimizer: torch.optim.Optimizer, where: str) -> None:

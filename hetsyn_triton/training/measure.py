@@ -78,8 +78,10 @@ def measured(
     with torch.no_grad():
         quiet = [layer.detach() for layer in spikes]
         metrics = task.metrics(output.detach(), quiet, target)
-        neurons = sum(layer.shape[-1] for layer in quiet)
-        rate = sum(layer.mean().item() * layer.shape[-1] for layer in quiet) / max(1, neurons)
+        sizes = [layer.shape[-1] for layer in quiet]
+        # read together: on a GPU each reading waits
+        rates = torch.stack([layer.mean() for layer in quiet]).tolist() if quiet else []
+        rate = sum(r * size for r, size in zip(rates, sizes, strict=True)) / max(1, sum(sizes))
     return loss, {**metrics, "rate": rate}
 
 

@@ -17,7 +17,7 @@ from .ahead import on_device
 from .build import build_network, build_optimizer, build_task
 from .checkpoint import Checkpoint, save_checkpoint
 from .config import TrainConfig
-from .finite import check_gradients, clip_gradients, step_checked
+from .finite import check_gradients, step_checked
 from .folder import CHECKPOINT, METRICS
 from .graphed import GraphedNetwork
 from .machine import provenance
@@ -153,9 +153,7 @@ class Trainer:
             torch.manual_seed(derived_seed(self.config.seed, "dropout", self.step, *other))
         where = f"at step {self.step + 1} (epoch {self.epoch + 1}, batch {self.batch + 1})"
         loss, metrics = self.gradients(batch)
-        check_gradients(loss, self.network, where)
-        if self.config.clip is not None:
-            clip_gradients(self.network, self.config.clip, where)
+        check_gradients(loss, self.network, where, self.config.clip)
         step_checked(self.optimizer, self.network, where)  # before anything of it is saved
         clamp_decays_(self.network)
         self.means.add({"loss": loss.item(), **metrics}, batch.input.shape[1], where)

@@ -55,10 +55,33 @@ def benchmark_sizes(tmp_path_factory: pytest.TempPathFactory) -> Record:
     return compiled(file, "--cases", "benchmark", "one")
 
 
+HELD = "3.7"
+"""The Triton whose figures are held closely: that of constraints.txt and bench/results."""
+
+# What the oldest one spills in loops, all and over time; it may not be more.
+SPILLS = {
+    "3.6": {
+        ("feedforward_scan_kernel", 700, 128, 1): (37, 17),
+        ("feedforward_scan_kernel", 128, 64, 1): (2, 0),
+    },
+}
+
+
+def test_the_figures_held_are_of_the_triton_of_ci() -> None:
+    constraints = (codegen.ROOT / "constraints.txt").read_text(encoding="utf-8")
+    assert f"\ntriton=={HELD}." in constraints
+    stored = json.loads((codegen.ROOT / "bench/results/codegen.json").read_text(encoding="utf-8"))
+    assert triton_of(stored) == HELD
+
+
+def triton_of(record: Record) -> str:
+    return ".".join(record["triton"].split(".")[:2])
+
+
 @pytest.mark.timeout(900)
 def test_promised_figures(benchmark_sizes: Record) -> None:
     """Predicted fractions of the floor, and shares where steps decide: what they are now, less 0.03
-    (so that a loss shows), and never below the promise."""
+    (so that a loss shows), and with no Triton below the promise."""
     promised = {
         "synaptic_current 700->128": ("fraction", 0.839, 0.70),
         "synaptic_current_backward 700->128": ("fraction", 0.860, 0.70),
@@ -71,22 +94,23 @@ def test_promised_figures(benchmark_sizes: Record) -> None:
     rows = {row["name"]: row["prediction"] for row in benchmark_sizes["cases"]}
     for name, (figure, now, promise) in promised.items():
         found = rows[f"{name} T250 B256"][figure]
-        assert found >= max(now - 0.03, promise), f"{name}: {figure} {found}"
+        least = max(now - 0.03, promise) if triton_of(benchmark_sizes) == HELD else promise
+        assert found >= least, f"{name}: {figure} {found}"
 
 
 @pytest.mark.timeout(900)
 def test_no_spills_in_loops(benchmark_sizes: Record) -> None:
-    """In no loop at all, over time, blocks, chunks or samples."""
+    """In no loop at all, over time, blocks, chunks or samples; but for the oldest Triton."""
     sizes = {size_of(r) for r in benchmark_sizes["kernels"]}
     assert {("feedforward_scan_kernel", s, o, 1) for s, o in ((700, 128), (128, 64))} < sizes
     reverse = "recurrent_scan_backward_kernel"
     assert {(reverse, j, j, 1) for j in (64, 128, 256, 512)} < sizes
     spilling = {
-        r["key"]: (r["spills"], r["spills_over_time"])
+        size_of(r): (r["spills"], r["spills_over_time"])
         for r in benchmark_sizes["kernels"]
         if r["spills"] or r["spills_over_time"]
     }
-    assert not spilling
+    assert spilling == SPILLS.get(triton_of(benchmark_sizes), {})
 
 
 @pytest.mark.timeout(900)
