@@ -1,5 +1,6 @@
 """Training passes of a network replayed from CUDA graphs: two launches a step, not one a kernel."""
 
+import warnings
 from collections.abc import Callable
 from typing import cast
 
@@ -12,21 +13,25 @@ from .measure import run_network
 
 
 class GraphedNetwork:
-    """`run_network` in training on a GPU, captured with the first batch and replayed after it.
+    """`run_network` in training on a GPU: captured when first called, and replayed.
 
-    The same kernels on the same numbers: the results are those of `run_network`, bit for bit. A
-    batch of another shape, as the last one of an epoch, is run as it is. Outputs and gradients are
-    the graphs' own memory, overwritten by the next replay. Beside what a training step takes they
-    keep one gradient of each output: 4 T B (J of all layers) bytes.
+    The same kernels on the same numbers: the results are those of `run_network`, bit for bit.
+    Captured are the passes of an input like `sample()`, [T, B, in_features]; one of another shape,
+    as the last batch of an epoch may have, is run as it is. Outputs and gradients are the graphs'
+    own memory, overwritten by the next replay. Beside what a training step takes they keep one
+    gradient of each output: 4 T B (J of all layers) bytes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sample: Callable[[], Tensor]) -> None:
+        self._sample = sample
         self._shape: torch.Size | None = None
         self._replay: Callable[[Tensor], tuple[Tensor, ...]] | None = None
 
     def __call__(self, network: SpikingNetwork, values: Tensor) -> tuple[Tensor, list[Tensor]]:
         if self._replay is None:
-            self._shape, self._replay = values.shape, _captured(network, values)
+            # Before any backward: a tape that somebody keeps would tie its stream to the capture.
+            sample = self._sample().to(values.device, copy=True)
+            self._shape, self._replay = sample.shape, _captured(network, sample)
         if values.shape != self._shape:
             return run_network(network, values)
         output, *spikes = self._replay(values)
@@ -45,9 +50,12 @@ class _Flat(nn.Module):
         return output, *spikes
 
 
-def _captured(network: SpikingNetwork, values: Tensor) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    with torch.random.fork_rng([values.device]):  # the trial passes draw dropout
+def _captured(network: SpikingNetwork, sample: Tensor) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    """`sample` becomes the graphs' own input."""
+    with torch.random.fork_rng([sample.device]), warnings.catch_warnings():  # trials draw dropout
+        # PyTorch's own trials and capture are on streams of their own.
+        warnings.filterwarnings("ignore", "The AccumulateGrad node's stream does not match")
         replay = torch.cuda.make_graphed_callables(
-            _Flat(network), (values.clone(),), allow_unused_input=True
+            _Flat(network), (sample,), allow_unused_input=True
         )
     return cast(Callable[[Tensor], tuple[Tensor, ...]], replay)

@@ -47,7 +47,7 @@ class Trainer:
         self.optimizer = build_optimizer(config, self.network)
         # Ranks meet between the passes, for which graphs have no place.
         graphed = self.device.type == "cuda" and ranks.size == 1
-        self.run: Run = GraphedNetwork() if graphed else run_network
+        self.run: Run = GraphedNetwork(self._whole_batch) if graphed else run_network
         self.base_lrs = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.epoch = 0
         self.batch = 0
@@ -157,6 +157,10 @@ class Trainer:
         step_checked(self.optimizer, self.network, where)  # before anything of it is saved
         clamp_decays_(self.network)
         self.means.add({"loss": loss.item(), **metrics}, batch.input.shape[1], where)
+
+    def _whole_batch(self) -> Tensor:
+        """The input of an epoch's first batch: a run that goes on may begin with its last."""
+        return next(self.task.batches("train")).input
 
     def gradients(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """Loss and metrics of the whole `batch`, with its gradients in the parameters."""

@@ -58,8 +58,8 @@ def test_only_batches_of_the_captured_shape_are_replayed(
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", capture)
     monkeypatch.setattr(torch.random, "fork_rng", lambda devices: nullcontext())
     trainer = Trainer(louder(batch_size=6))
-    run = GraphedNetwork()
-    for samples, times in ((6, 1), (6, 2), (4, 2), (6, 3)):
+    run = GraphedNetwork(trainer._whole_batch)
+    for samples, times in ((4, 0), (6, 1), (6, 2), (4, 2), (6, 3)):
         batch = cut(next(iter(trainer.task.batches("train"))), samples)
         found, wanted = (gradients(trainer, batch, r) for r in (run, run_network))
         assert len(replayed) == times
@@ -79,7 +79,7 @@ def test_training_is_the_same_to_the_last_bit(
 ) -> None:
     """Two epochs with dropout, clipping and a last batch that is smaller."""
     weights = []
-    for name, runs in (("graphed", GraphedNetwork), ("plain", lambda: run_network)):
+    for name, runs in (("graphed", GraphedNetwork), ("plain", lambda _: run_network)):
         monkeypatch.setattr(trainer_module, "GraphedNetwork", runs)
         config = default_config(
             "digits",
