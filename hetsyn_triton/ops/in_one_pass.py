@@ -51,9 +51,11 @@ def numbers_of(surrogate: SpikeFunction) -> tuple[str, tuple[float, ...]] | None
 def derivative(surrogate: SpikeFunction, potential: Tensor, threshold: Tensor) -> Tensor | None:
     """ds/dV [R, T, B, J] from V and threshold [R, J] on a GPU; None where PyTorch's operations are
     needed: for a surrogate of one's own, another dtype, under a transform or a trace."""
-    if potential.device.type != TRITON.device or not {potential.dtype} <= TRITON.dtypes:
+    if not (plain(potential) and plain(threshold)):  # first: a compiler follows no further
         return None
-    if not (plain(potential) and plain(threshold)) or _get_current_dispatch_mode() is not None:
+    if potential.device.type != TRITON.device or potential.dtype not in TRITON.dtypes:
+        return None
+    if _get_current_dispatch_mode() is not None:
         return None
     given = numbers_of(surrogate)
     if given is None or not usable(TRITON):
