@@ -121,6 +121,9 @@ def elsewhere(result: Record, file: str) -> str:
         (PLAIN, "a plain LIF"),
     ):
         found = [_rival(row, n, "ms") / row["ms"] for row in rows if (n := _fastest(row, names))]
+        run = [NAMES[n] for n in names if n in NAMES and any(_rival(row, n, "ms") for row in rows)]
+        if 0 < len(run) < len(NAMES):
+            what += f" ({' and '.join(run)} alone)"
         if found:
             said.append(f"{what} {figures(min(found))} to {figures(max(found))} times")
     return (

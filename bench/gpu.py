@@ -56,6 +56,7 @@ def arguments_of(given: Sequence[str] | None) -> argparse.Namespace:
     add("--seconds", type=float, default=0.4, help="of measuring for each time (default 0.4)")
     add("--workers", type=int, default=max(1, min(14, (os.cpu_count() or 2) - 2)))
     add("--tune", action="store_true", help="try every configuration, keep the fastest")
+    add("--proven", type=Path, help="an earlier result: its green gate counts (GPU, sources alike)")
     add("--ungated", action="store_true", help="time although the gate is red")
     add("--rehearse", action="store_true", help="on a CPU with tiny sizes; no figure counts")
     add("--only", default="", help="rows whose name and part match this regular expression")
@@ -235,7 +236,9 @@ def warm_all(options: argparse.Namespace, clock: Clock) -> Record:
 # -- everything ------------------------------------------------------------------------------------
 
 
-def gate_of(options: argparse.Namespace) -> Record:
+def gate_of(options: argparse.Namespace, machine: Record) -> Record:
+    if options.proven is not None:
+        return proven(options.proven, machine)
     if options.gate is not None:
         wanted: Sequence[str] = options.gate
     elif options.rehearse:
@@ -248,6 +251,20 @@ def gate_of(options: argparse.Namespace) -> Record:
     if options.gate is not None and found["state"] == "green":
         found |= {"state": "partial", "reason": "passed, but not all proofs: chosen by --gate"}
     return found
+
+
+def proven(file: Path, machine: Record) -> Record:
+    """The gate of an earlier result; SystemExit unless it was green, here and of these sources."""
+    earlier = json.loads(file.read_text(encoding="utf-8"))
+    for name, here in (("device", machine["device"]), ("sources", machine["sources"])):
+        if earlier["machine"][name] != here:
+            raise SystemExit(
+                f"--proven: expected {name} {here}, got {earlier['machine'][name]} in {file.name}"
+            )
+    gate = dict(earlier["gate"])
+    if gate["state"] != "green":
+        raise SystemExit(f"--proven: expected a green gate, got {gate['state']} in {file.name}")
+    return gate | {"date": earlier["machine"]["date"]}
 
 
 def tune_all(
@@ -345,7 +362,7 @@ def main(given: Sequence[str] | None = None) -> int:
         "rows": [],
     }
     print(f"gate: the proofs, at most {options.gate_share * options.budget:.0f} s", flush=True)
-    result["gate"] = gate_of(options)
+    result["gate"] = gate_of(options, result["machine"])
     records.append(lines, {"machine": result["machine"], "gate": result["gate"]})
     state = result["gate"]["state"]
     print(f"gate: {state}", result["gate"]["reason"] or "", flush=True)

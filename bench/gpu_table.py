@@ -75,12 +75,26 @@ def readme_table(result: Record, file: str) -> str:
         "",
         f"{m['device']}, driver {m['driver']}, torch {m['torch']}, Triton {m['triton']},"
         f" {m['date'][:10]}, commit {m['commit'][:10]}: [{file}]({file}); proofs before it:"
-        f" {gate['passed']} passed, {gate['failed']} failed. Medians of times between CUDA events;"
-        f" the floor is the multiply-adds needed at {m['fma_rate'] / 1e12:.3g}e12 a second.",
+        f" {gate['passed']} passed, {gate['failed']} failed. {_recurrent(result)}Medians of times"
+        " between CUDA events; the floor is the multiply-adds needed at"
+        f" {m['fma_rate'] / 1e12:.3g}e12 a second.",
     ]
     if "note" in result:
         lines.append(result["note"])
     return "\n".join(lines)
+
+
+def _recurrent(result: Record) -> str:
+    """The rows of recurrent synapses in one sentence."""
+    rows = [row for row in result["rows"] if row["name"].startswith("recurrent synapses")]
+    ratios = [ratio for row in rows if (ratio := _rival("loop", "ratio")(row))]
+    if not ratios:
+        return ""
+    sizes = sorted({row["J"] for row in rows})
+    return (
+        f"Recurrent synapses by themselves, {sizes[0]} to {sizes[-1]} neurons: the loop takes"
+        f" {figures(min(ratios))} to {figures(max(ratios))} times as long. "
+    )
 
 
 def readme_section(root: Path) -> str:

@@ -160,7 +160,10 @@ def test_the_readme_table() -> None:
     assert lines[-1] == "Not run for this table: snnTorch."
     said = cpu_table.elsewhere(result, "f.json")
     assert "the loop 16.0 to 16.0 times, with a compiled step 16.0 to 16.0 times" in said
-    assert "a plain LIF 3.99 to 3.99 times as long: [f.json](f.json)." in said
+    assert (
+        "a plain LIF (SpikingJelly and Norse alone) 3.99 to 3.99 times as long: [f.json](f.json)."
+        in said
+    )
     row["rivals"]["snntorch"] = rival
     assert "Not run" not in cpu_table.readme_table(result, "f.json")
     row["rivals"] = {"loop": rival, "compiled": rival, "norse": missing}

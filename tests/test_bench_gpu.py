@@ -118,7 +118,7 @@ def test_rows_after_a_lost_gpu_are_timed_by_another_process(tmp_path: Path) -> N
         "import sys\nsys.argv += ['--rehearse']\n"
         "from bench import gpu\n"
         "gpu.lost = lambda device: True\n"
-        "gpu.gate_of = lambda options: dict("
+        "gpu.gate_of = lambda *_: dict("
         "state='green', reason=None, passed=1, failed=0, skipped=0, failures=[])\n"
         "gpu.warm_all = lambda *_: dict(seconds=0.0)\n"
         "run = gpu.subprocess.run\n"
@@ -149,10 +149,41 @@ def test_some_proofs_are_not_the_gate() -> None:
         "from bench import gpu\n"
         "gpu.gate.run = lambda *_: {'state': 'green', 'reason': None}\n"
         "for more in ([], ['--gate', 'tests/test_options.py']):\n"
-        "    print(gpu.gate_of(gpu.arguments_of(more))['state'])\n"
+        "    print(gpu.gate_of(gpu.arguments_of(more), {})['state'])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.split() == ["green", "partial"], done.stderr
+
+
+def test_the_gate_of_an_earlier_call(tmp_path: Path) -> None:
+    """It counts where it was green, on the same GPU and of the same sources."""
+    code = (
+        "import sys, json\n"
+        "from bench import gpu\n"
+        "machine = {'device': 'A', 'sources': '1'}\n"
+        "print(gpu.gate_of(gpu.arguments_of(['--proven', sys.argv[1]]), machine))\n"
+    )
+
+    def found(state: str, **machine: str) -> subprocess.CompletedProcess[str]:
+        earlier = {"device": "A", "sources": "1", "date": "then"} | machine
+        gate = {"state": state, "passed": 3, "failed": 0}
+        file = tmp_path / "earlier.json"
+        file.write_text(json.dumps({"machine": earlier, "gate": gate}))
+        command = [sys.executable, "-c", code, str(file)]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+    told = found("green")
+    assert told.stdout.strip() == str(
+        {"state": "green", "passed": 3, "failed": 0, "date": "then"}
+    ), told.stderr
+    for told, said in (
+        (found("partial"), "expected a green gate, got partial"),
+        (found("green", device="B"), "expected device A, got B"),
+        (found("green", sources="2"), "expected sources 1, got 2"),
+    ):
+        assert told.returncode == 1
+        assert said in told.stderr
+        assert told.stdout == ""
 
 
 def test_ratios_and_fractions() -> None:
@@ -188,7 +219,10 @@ def test_the_readme_table(tmp_path: Path) -> None:
         given = {"ms": 2.0, "fraction": 0.25, "peak_bytes": 3e6, "rivals": rivals, **more}
         return {"name": name, "part": part, **given}
 
+    alone = {"loop": {"ms": 9.0, "ratio": 3.0}}
     rows = [
+        row("recurrent synapses 5 T9 B8", "both", J=5),
+        row("recurrent synapses 50 T9 B8", "both", J=50, rivals=alone),
         row("layer 7->5 T9 B8", "both", in_a_graph={"ms": 1.5}),
         row("layer 7->5 T9 B8", "forward"),
         row("network 7-5-2", "step", rivals={"graph": {"ms": 6.0, "ratio": 3.0}}),
@@ -218,6 +252,7 @@ def test_the_readme_table(tmp_path: Path) -> None:
     ]
     assert lines[4] == ""
     assert "gpu-A.json" in lines[5]
+    assert "5 to 50 neurons: the loop takes 3.00 to 25.0 times as long." in lines[5]
     assert lines[6] == "Also: [bench/results/gpu-B.json](bench/results/gpu-B.json)."
 
 

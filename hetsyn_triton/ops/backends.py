@@ -72,9 +72,10 @@ def resolve(
         for needed in _NEEDED[operator]:
             reason = _why_not(TRITON, device, needed, dtype)
             if reason:
+                able = "'auto', 'cpu'" if device.type == "cpu" else "'auto'"
                 raise BackendUnavailableError(
                     f"backend 'triton' cannot run {needed} on {device}: {reason}; "
-                    "'auto' and 'reference' can"
+                    f"{able} and 'reference' can"
                 )
     if backend == "cpu" and device.type != "cpu":
         raise BackendUnavailableError(

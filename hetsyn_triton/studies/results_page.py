@@ -1,6 +1,7 @@
 """docs/results.md, written from the copies in docs/results/ and the remarks beside them."""
 
 import json
+import posixpath
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -96,12 +97,22 @@ def page(stored: Path) -> str:
 
 
 def read_remarks(path: Path) -> dict[str, list[str]]:
-    """Remarks by the section they belong to, `## SECTION` in the file; each as one block."""
+    """Remarks by the section they belong to, `## SECTION` in the file; each as one block. Their
+    links are as seen from the file, a folder below the page."""
     if not path.is_file():
         return {}
     blocks = re.split(r"^## (\S+)\n", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
     pairs = zip(blocks[1::2], blocks[2::2], strict=True)
-    return {name: [f"{text.strip()}\n"] for name, text in pairs if text.strip()}
+    return {name: [f"{_seen_from_page(text.strip())}\n"] for name, text in pairs if text.strip()}
+
+
+def _seen_from_page(text: str) -> str:
+    """Relative links of remarks as the page has them."""
+
+    def moved(link: re.Match[str]) -> str:
+        return f"]({posixpath.normpath(posixpath.join(STORED, link[1]))})"
+
+    return re.sub(r"\]\((?![a-z]+:|#)([^)]+)\)", moved, text)
 
 
 def _is(values: dict[str, Any], study: str, task: str) -> bool:
@@ -239,10 +250,12 @@ def _trained(values: dict[str, Any]) -> str:
 def _where(environment: dict[str, Any]) -> str:
     """The machine, the versions and the date of a figure."""
     gpu = f" and {environment['gpu']}" if "gpu" in environment else ""
+    compiler = ("triton",) if gpu else ()
     versions = ", ".join(
-        f"{name} {environment[name]}" for name in ("hetsyn-triton", "torch", "numba", "python")
+        f"{name} {environment[name]}"
+        for name in ("hetsyn-triton", "torch", *compiler, "numba", "python")
         if name in environment
-    )  # fmt: skip
+    )
     device = environment.get("device", "cpu")
     on = "" if device == "cpu" else f", on {device}"
     cpu = environment["cpu"] or f"CPU {NOT_RECORDED}"

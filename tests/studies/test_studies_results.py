@@ -221,6 +221,15 @@ def test_a_remark_without_a_place_is_told(tmp_path: Path) -> None:
         page(tmp_path)
 
 
+def test_links_of_remarks_lead_somewhere_from_file_and_page(tmp_path: Path) -> None:
+    stored = tmp_path / "results"
+    stored.mkdir()
+    remark = "[a](trials.txt), [b](../../bench/run.txt), [c](https://example.org/x), [d](#top)"
+    (stored / "remarks.md").write_text(f"## smnist\n\n{remark}\n")
+    wanted = "[a](results/trials.txt), [b](../bench/run.txt), [c](https://example.org/x), [d](#top)"
+    assert wanted in page(stored)
+
+
 def test_the_command_of_a_run_makes_it_again() -> None:
     config = default_config(
         "digits", hidden=(4, 5), tau="uniform(2,20)", options={"hold": 1}, seed=3
