@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 import weakref
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -229,7 +231,7 @@ def test_the_readme_table(tmp_path: Path) -> None:
         row("layer 9->5 T9 B8", "both", ms=None),
         row("synaptic_current 7->5", "synaptic_current"),
     ]
-    machine = {"device": "A", "driver": "1", "torch": "2", "triton": "3", "fma_rate": 3e13}
+    machine = {"device": "A", "driver": "1", "torch": "2", "triton": "3", "fma_rate": 3e13, "changed": True}
     folder = tmp_path / "bench" / "results"
     folder.mkdir(parents=True)
     assert gpu_table.readme_section(tmp_path) == gpu_table.NOTHING_STORED
@@ -251,7 +253,7 @@ def test_the_readme_table(tmp_path: Path) -> None:
         " | 25.0% | 3.00 MB |",
     ]
     assert lines[4] == ""
-    assert "gpu-A.json" in lines[5]
+    assert "commit abc (changed): [bench/results/gpu-A.json]" in lines[5]
     assert "5 to 50 neurons: the loop takes 3.00 to 25.0 times as long." in lines[5]
     assert lines[6] == "Also: [bench/results/gpu-B.json](bench/results/gpu-B.json)."
 
@@ -277,6 +279,31 @@ def test_a_captured_call_keeps_what_it_reads() -> None:
     gc.collect()
     assert kept() is not None
     assert bool((replay() == 2).all())
+
+
+def test_a_captured_call_keeps_what_it_reads_without_a_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The same with capture and replay stood in for."""
+
+    class Graph:
+        def replay(self) -> None:
+            pass
+
+    cuda = torch.cuda
+    monkeypatch.setattr(cuda, "is_available", lambda: True)
+    monkeypatch.setattr(cuda, "Stream", lambda: SimpleNamespace(wait_stream=lambda other: None))
+    monkeypatch.setattr(cuda, "current_stream", cuda.Stream)
+    monkeypatch.setattr(cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(cuda, "graph", lambda graph: nullcontext())
+    x = torch.ones(3)
+    kept = weakref.ref(x)
+    replay = rivals.in_a_graph(lambda x=x: x + 1)
+    del x
+    gc.collect()
+    assert kept() is not None
+    assert replay().tolist() == [2, 2, 2]
 
 
 def test_median_and_sets() -> None:

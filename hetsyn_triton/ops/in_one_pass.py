@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import math
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +25,7 @@ def _multi_gaussian(s: surrogates.MultiGaussian) -> tuple[float, ...]:
     def bump(deviation: float, factor: float) -> tuple[float, float]:
         """Logarithm of the height, and fall, of factor N(u; ., deviation)."""
         height = factor / deviation / math.sqrt(2 * math.pi)
-        return math.log(height) if height > 0 else -math.inf, 0.5 / deviation**2
+        return math.log(height) if height > 0 else -math.inf, 0.5 / deviation / deviation
 
     middle = bump(s.width, s.scale * (1 + s.height))
     return *middle, *bump(s.ratio * s.width, s.scale * s.height), s.width, LEAST
@@ -41,11 +42,16 @@ _NUMBERS: dict[type[Any], tuple[str, Callable[[Any], tuple[float, ...]]]] = {
 
 
 def numbers_of(surrogate: SpikeFunction) -> tuple[str, tuple[float, ...]] | None:
-    """Kind and numbers as `kernels/gpu/surrogate.py` takes them; None of one that it has not."""
+    """Kind and numbers as `kernels/gpu/surrogate.py` takes them; None of a surrogate that it has
+    not, or with numbers beyond float32, which PyTorch refuses."""
     if type(surrogate) not in _NUMBERS:
         return None
-    kind, numbers = _NUMBERS[type(surrogate)]
-    return kind, numbers(surrogate)
+    kind, numbers_in = _NUMBERS[type(surrogate)]
+    numbers = numbers_in(surrogate)
+    most = torch.finfo(torch.float32).max
+    # The logarithm of a height of 0 is within.
+    within = all(n <= most and (n >= -most or n == -math.inf) for n in numbers)
+    return (kind, numbers) if within else None
 
 
 def derivative(surrogate: SpikeFunction, potential: Tensor, threshold: Tensor) -> Tensor | None:
@@ -58,7 +64,8 @@ def derivative(surrogate: SpikeFunction, potential: Tensor, threshold: Tensor) -
     if _get_current_dispatch_mode() is not None:
         return None
     given = numbers_of(surrogate)
-    if given is None or not usable(TRITON):
+    there = importlib.util.find_spec(TRITON.package) is not None
+    if given is None or not there or not usable(TRITON):
         return None
     kernel = importlib.import_module("hetsyn_triton.kernels.gpu.surrogate")
     found: Tensor = kernel.derivative(*given, potential.detach(), threshold.detach())

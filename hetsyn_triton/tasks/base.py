@@ -112,7 +112,8 @@ class Task(ABC):
     def batches(self, split: str, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """The batches of "train", "validation" or "test", from number `start` on.
 
-        Only "train" depends on `epoch`. A split the task does not have yields nothing.
+        Only "train" depends on `epoch`. A split the task does not have yields nothing. Tensors are
+        on the CPU; for a GPU they are made in a thread of their own.
         """
 
     @abstractmethod

@@ -2,40 +2,54 @@
 
 import warnings
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from hetsyn_triton.modules import SpikingNetwork
 
-from .measure import run_network
+from .measure import Run, run_network
+from .parallel import Ranks
+
+
+def passes(device: torch.device, ranks: Ranks, sample: Callable[[], Tensor]) -> Run:
+    """How training runs a network: on a GPU by graphs, unless several `ranks` meet between passes,
+    for which graphs have no place."""
+    graphed = device.type == "cuda" and ranks.size == 1
+    return GraphedNetwork(sample) if graphed else run_network
 
 
 class GraphedNetwork:
     """`run_network` in training on a GPU: captured when first called, and replayed.
 
     The same kernels on the same numbers: the results are those of `run_network`, bit for bit.
-    Captured are the passes of an input like `sample()`, [T, B, in_features]; one of another shape,
-    as the last batch of an epoch may have, is run as it is. Outputs and gradients are the graphs'
-    own memory, overwritten by the next replay. Beside what a training step takes they keep one
-    gradient of each output: 4 T B (J of all layers) bytes.
+    Captured are the passes of the network, in training, of an input like `sample()`,
+    [T, B, in_features]. What is not like it, as the last batch of an epoch, is run as it is.
+    Outputs and gradients are the graphs' own memory, overwritten by the next replay. Beside what a
+    training step takes they keep an input and a gradient of each output, 4 T B (I + J of all
+    layers) bytes; their memory serves nothing else.
     """
 
     def __init__(self, sample: Callable[[], Tensor]) -> None:
         self._sample = sample
-        self._shape: torch.Size | None = None
+        self._of: tuple[Any, ...] | None = None
         self._replay: Callable[[Tensor], tuple[Tensor, ...]] | None = None
 
     def __call__(self, network: SpikingNetwork, values: Tensor) -> tuple[Tensor, list[Tensor]]:
         if self._replay is None:
             # Before any backward: a tape that somebody keeps would tie its stream to the capture.
             sample = self._sample().to(values.device, copy=True)
-            self._shape, self._replay = sample.shape, _captured(network, sample)
-        if values.shape != self._shape:
+            self._of, self._replay = _kind(network, sample), _captured(network, sample)
+        if _kind(network, values) != self._of:
             return run_network(network, values)
         output, *spikes = self._replay(values)
         return output, spikes
+
+
+def _kind(network: SpikingNetwork, values: Tensor) -> tuple[Any, ...]:
+    """What a replay stands for."""
+    return id(network), network.training, values.shape, values.dtype
 
 
 class _Flat(nn.Module):

@@ -19,9 +19,9 @@ from .checkpoint import Checkpoint, save_checkpoint
 from .config import TrainConfig
 from .finite import check_gradients, step_checked
 from .folder import CHECKPOINT, METRICS
-from .graphed import GraphedNetwork
+from .graphed import passes
 from .machine import provenance
-from .measure import Means, Run, measure, measure_split, run_network
+from .measure import Means, measure, measure_split
 from .parallel import ALONE, Ranks
 from .reporting import Reporter
 from .restore import check_best, check_place, check_same_run, load_optimizer, load_weights
@@ -45,9 +45,7 @@ class Trainer:
         self.steps_per_epoch = self.task.steps_per_epoch  # reads the data: errors come here
         self.network = build_network(config, self.task)
         self.optimizer = build_optimizer(config, self.network)
-        # Ranks meet between the passes, for which graphs have no place.
-        graphed = self.device.type == "cuda" and ranks.size == 1
-        self.run: Run = GraphedNetwork(self._whole_batch) if graphed else run_network
+        self.run = passes(self.device, ranks, self._whole_batch)
         self.base_lrs = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.epoch = 0
         self.batch = 0

@@ -52,16 +52,16 @@ def _no_less(b_x, least):
 @triton.jit
 def _bump(b_u, mean, height, fall, least):
     b_moved = b_u - mean
-    return tl.exp(_no_less(height - fall * (b_moved * b_moved), least))
+    return tl.exp(_no_less(height - (fall * b_moved) * b_moved, least))
 
 
-@triton.jit(do_not_specialize=["units"])
+@triton.jit(do_not_specialize=["units", "first"])
 def surrogate_kernel(
-    potential, threshold, derivative, units: tl.int64, a, b, c, d, e, least,
+    potential, threshold, derivative, units: tl.int64, first: tl.int64, a, b, c, d, e, least,
     J: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr, KIND: tl.constexpr,
 ):  # fmt: skip
     """T B J = units * WIDTH: the compiler sees the alignment, and nothing is specialised."""
-    i = tl.program_id(0).to(tl.int64)
+    i = tl.program_id(0).to(tl.int64) + first
     elements = units.to(tl.int64) * WIDTH  # the interpreter types by value
     blocks = tl.cdiv(elements, BLOCK)
     i_r = i // blocks
@@ -92,26 +92,40 @@ def surrogate_kernel(
 def derivative(kind: str, numbers: Sequence[float], potential: Tensor, threshold: Tensor) -> Tensor:
     """V [R, T, B, J] and theta [R, J] -> ds/dV, by one of `KINDS` with its numbers."""
     potential = dense(potential)
-    replicas, steps, batch, neurons = potential.shape
     found = torch.empty_like(potential)
+    launch_surrogate(kind, numbers, potential, dense(threshold), found)
+    return found
+
+
+def launch_surrogate(
+    kind: str,
+    numbers: Sequence[float],
+    potential: Tensor,
+    threshold: Tensor,
+    found: Tensor,
+    *,
+    first: int = 0,
+) -> None:
+    """The kernel itself; `first` leaves out the programs before it."""
+    replicas, steps, batch, neurons = potential.shape
     given = dict(zip(KINDS[kind], numbers, strict=True))
     width = 1 if neurons % 4 else 4
     block = _THREADS * width
     elements = steps * batch * neurons
     launch(
         surrogate_kernel,
-        (replicas * -(-elements // block),),
+        (replicas * -(-elements // block) - first,),
         {
             "potential": potential,
-            "threshold": dense(threshold),
+            "threshold": threshold,
             "derivative": found,
             "units": elements // width,
+            "first": first,
             **{name: float(given.get(name, 0.0)) for name in _NUMBERS},
         },
         {"J": neurons, "WIDTH": width, "BLOCK": block, "KIND": kind},
         _THREADS // 32,
     )
-    return found
 
 
 def cost(replicas: int, steps: int, batch: int, neurons: int) -> Cost:

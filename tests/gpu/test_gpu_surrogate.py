@@ -3,12 +3,15 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
 
+from bounds import sparse
 from hetsyn_triton import HetSynLIF, surrogates
 from hetsyn_triton.kernels.gpu import surrogate as kernel
 from hetsyn_triton.ops import between, in_one_pass
@@ -98,6 +101,40 @@ def test_no_elements_and_strides(device: torch.device) -> None:
     assert torch.equal(kernel.derivative(kind, numbers, strided, threshold), plain)
 
 
+def test_offsets_beyond_32_bits(device: torch.device, tmp_path: Path) -> None:
+    """More than 2^31 potentials: only the last program is run."""
+    neurons = 2**29 + 4
+    memory = sparse(11 * neurons, device, tmp_path)
+    potential, found = memory[: 10 * neurons].view(2, 1, 1, 5, neurons)
+    threshold = memory[10 * neurons :].view(1, neurons)
+    potential[0, 0, -1, -4:] = torch.tensor([1.0, 2.0, 4.0, 0.5], device=device)
+    threshold[0, -4:] = 1.0
+    programs = -(-5 * neurons // 512)
+    kernel.launch_surrogate("fast_sigmoid", (1.0,), potential, threshold, found, first=programs - 1)
+    exact = torch.tensor([1.0, 1 / 4, 1 / 16, 4 / 9], device=device)
+    assert torch.allclose(found[0, 0, -1, -4:], exact, rtol=1e-6, atol=0)
+    assert kernel.cost(1, 1, 5, neurons).hbm == 40 * neurons
+
+
+def test_numbers_beyond_float32_are_pytorchs() -> None:
+    for width in (1e-25, 1e-200):
+        assert in_one_pass.numbers_of(MultiGaussian(width=width)) is None
+    assert in_one_pass.numbers_of(Triangular(height=1e39)) is None
+    assert in_one_pass.numbers_of(MultiGaussian(scale=1e-300, height=1e-300)) is not None
+
+
+def test_widths_at_the_ends(device: torch.device) -> None:
+    potential, threshold = given(1, 2, 2, 3, device)
+    for width in (1e-15, 1e15, 1e22):
+        surrogate = MultiGaussian(width=width)
+        kind, numbers = in_one_pass.numbers_of(surrogate) or ("", ())
+        found = kernel.derivative(kind, numbers, potential, threshold)
+        theta = threshold[:, None, None]
+        theirs = surrogate(potential - theta, theta)
+        assert bool(found.isfinite().all())
+        assert torch.allclose(found, theirs, rtol=1e-3, atol=1e-34)
+
+
 class Steeper(Triangular):
     """Another function than the one it is derived from."""
 
@@ -169,6 +206,40 @@ def test_gradients_of_a_layer(
     for a, b in zip(found, gradients(), strict=True):
         assert bool(b.any())
         assert torch.allclose(a, b, rtol=1e-4, atol=1e-5 * float(b.abs().max()))
+
+
+class Marked(Tensor):
+    """A subclass sees PyTorch's operations, not what a kernel does."""
+
+
+def test_nothing_of_it_under_a_trace(
+    device: torch.device, one_pass: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    potential, threshold = given(1, 2, 2, 3, device)
+    traced = make_fx(lambda v, t: between.derivative(MultiGaussian(), v, t))(potential, threshold)
+    assert "exp" in traced.code
+    for v, t in (
+        (potential.as_subclass(Marked), threshold),
+        (potential, threshold.as_subclass(Marked)),
+    ):
+        assert in_one_pass.derivative(MultiGaussian(), v, t) is None
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert in_one_pass.derivative(MultiGaussian(), potential, threshold) is None
+    assert one_pass == []
+
+
+@pytest.mark.parametrize("what", ["missing", "broken"])
+def test_pytorch_where_triton_is_not(
+    what: str, device: torch.device, one_pass: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    potential, threshold = given(1, 2, 2, 3, device)
+    if what == "missing":
+        monkeypatch.setattr(in_one_pass.importlib.util, "find_spec", lambda name: None)
+        monkeypatch.setattr(in_one_pass, "usable", lambda kernels: pytest.fail("warns"))
+    else:
+        monkeypatch.setattr(in_one_pass, "usable", lambda kernels: False)
+    assert in_one_pass.derivative(MultiGaussian(), potential, threshold) is None
+    assert one_pass == []
 
 
 def test_nothing_of_it_under_a_transform(device: torch.device, one_pass: list[str]) -> None:

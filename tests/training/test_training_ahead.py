@@ -1,14 +1,18 @@
 """Batches are made ahead for a device that is not the CPU; the meta device stands in for a GPU."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from pathlib import Path
 
 import pytest
 import torch
 
 from hetsyn_triton.tasks import Batch
+from hetsyn_triton.training import Reporter, TrainConfig, measure, trainer
 from hetsyn_triton.training.ahead import on_device
 
+Louder = Callable[..., TrainConfig]
 SECONDS = 20.0
 
 
@@ -50,6 +54,54 @@ def test_a_cpu_makes_a_batch_when_it_is_asked_for() -> None:
     for number in range(1, 4):
         next(coming)
         assert len(asked) == number
+
+
+def test_made_in_a_thread_as_by_the_caller_and_moved_by_the_caller(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    setting = ContextVar("setting", default="no")
+    makers, movers = [], []
+    move = Batch.to
+
+    def noted(self: Batch, device: torch.device | str) -> Batch:
+        movers.append(threading.current_thread())
+        return move(self, device)
+
+    def seen() -> Iterator[Batch]:
+        for batch in batches(3):
+            makers.append((threading.current_thread(), torch.is_grad_enabled(), setting.get()))
+            yield batch
+
+    monkeypatch.setattr(Batch, "to", noted)
+    setting.set("yes")
+    with torch.no_grad():
+        assert len(list(on_device(seen(), "meta"))) == 3
+    me = threading.current_thread()
+    assert movers == [me] * 3
+    assert [maker[1:] for maker in makers] == [(False, "yes")] * 3
+    assert me not in {thread for thread, *_ in makers}
+
+
+def test_batches_on_another_device_are_refused() -> None:
+    def elsewhere() -> Iterator[Batch]:
+        yield next(batches(1)).to("meta")
+
+    with pytest.raises(ValueError, match="batches: expected tensors on the CPU, got meta"):
+        next(on_device(elsewhere(), "meta"))
+
+
+def test_trainer_and_evaluation_use_it(louder: Louder, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def noted(batches: Iterator[Batch], device: torch.device | str) -> Iterator[Batch]:
+        seen.append(str(device))
+        return on_device(batches, device)
+
+    monkeypatch.setattr(trainer, "on_device", noted)
+    monkeypatch.setattr(measure, "on_device", noted)
+    made = trainer.Trainer(louder(epochs=1))
+    made._epoch(Path("unused"), Reporter())
+    assert seen == ["cpu"] * 3  # training, validation, test
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])

@@ -1,7 +1,6 @@
 """A training step replayed from CUDA graphs is the step as it is."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hetsyn_triton.modules import MODELS
+from hetsyn_triton.modules import MODELS, SpikingNetwork
 from hetsyn_triton.tasks import Batch
 from hetsyn_triton.training import Reporter, TrainConfig, default_config
 from hetsyn_triton.training import trainer as trainer_module
-from hetsyn_triton.training.graphed import GraphedNetwork
+from hetsyn_triton.training.graphed import GraphedNetwork, passes
 from hetsyn_triton.training.measure import measure, run_network
+from hetsyn_triton.training.parallel import ALONE, Ranks
 from hetsyn_triton.training.trainer import Trainer
 
 Louder = Callable[..., TrainConfig]
@@ -39,10 +39,12 @@ def test_only_batches_of_the_captured_shape_are_replayed(
     louder: Louder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Captures and replays stood in for: which batch goes where, and what comes back."""
-    replayed = []
+    replayed: list[int] = []
+    samples_of_captures: list[Tensor] = []
 
     def capture(module: nn.Module, inputs: tuple[Tensor, ...], **options: Any) -> Any:
         assert options == {"allow_unused_input": True}
+        samples_of_captures.append(inputs[0])
         assert sum(p.numel() for p in module.parameters()) > 0  # the graphs differentiate by them
         shape = inputs[0].shape
 
@@ -52,12 +54,13 @@ def test_only_batches_of_the_captured_shape_are_replayed(
             result: tuple[Tensor, ...] = module(values)
             return result
 
-        torch.rand(3)  # a capture runs the network, which may draw dropout
+        module(inputs[0])  # draws dropout, and must not draw it from the run's numbers
         return replay
 
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", capture)
-    monkeypatch.setattr(torch.random, "fork_rng", lambda devices: nullcontext())
-    trainer = Trainer(louder(batch_size=6))
+    fork = torch.random.fork_rng
+    monkeypatch.setattr(torch.random, "fork_rng", lambda devices: fork([]))
+    trainer = Trainer(louder(batch_size=6, dropout=0.5, hidden=(12, 12)))
     run = GraphedNetwork(trainer._whole_batch)
     for samples, times in ((4, 0), (6, 1), (6, 2), (4, 2), (6, 3)):
         batch = cut(next(iter(trainer.task.batches("train"))), samples)
@@ -65,10 +68,38 @@ def test_only_batches_of_the_captured_shape_are_replayed(
         assert len(replayed) == times
         for a, b in zip(found, wanted, strict=True):
             assert torch.equal(a, b)
+    (sample,) = samples_of_captures
+    assert sample.shape == (10, 6, 2)
+    kept = sample.clone()
+    batch = trainer._whole_batch().zero_()
+    assert torch.equal(sample, kept)  # memory of its own
+    other = Trainer(louder(batch_size=6, hidden=(7,))).network
+    for network in (other, trainer.network.eval()):
+        assert torch.equal(run(network, batch)[0], run_network(network, batch)[0])
+    assert len(replayed) == 3
 
 
-def test_steps_on_a_cpu_are_no_graphs(louder: Louder) -> None:
-    assert Trainer(louder()).run is run_network
+def test_who_has_graphs() -> None:
+    def sample() -> Tensor:
+        return torch.zeros(2, 3, 4)
+
+    gpu, cpu = torch.device("cuda", 0), torch.device("cpu")
+    assert isinstance(passes(gpu, ALONE, sample), GraphedNetwork)
+    assert passes(gpu, Ranks(0, 2), sample) is run_network
+    assert passes(cpu, ALONE, sample) is run_network
+
+
+def test_the_trainer_trains_by_them(louder: Louder, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def noted(network: SpikingNetwork, values: Tensor) -> tuple[Tensor, list[Tensor]]:
+        calls.append(values.shape[1])
+        return run_network(network, values)
+
+    monkeypatch.setattr(trainer_module, "passes", lambda *given: noted)
+    trainer = Trainer(louder(batch_size=6))
+    trainer._train_on(next(trainer.task.batches("train")))
+    assert calls == [6]
 
 
 @pytest.mark.gpu
@@ -79,8 +110,8 @@ def test_training_is_the_same_to_the_last_bit(
 ) -> None:
     """Two epochs with dropout, clipping and a last batch that is smaller."""
     weights = []
-    for name, runs in (("graphed", GraphedNetwork), ("plain", lambda _: run_network)):
-        monkeypatch.setattr(trainer_module, "GraphedNetwork", runs)
+    for name, chosen in (("graphed", passes), ("plain", lambda *_: run_network)):
+        monkeypatch.setattr(trainer_module, "passes", chosen)
         config = default_config(
             "digits",
             model=model,
@@ -97,6 +128,7 @@ def test_training_is_the_same_to_the_last_bit(
         assert samples[0] == 400 > samples[-1] > 0
         (tmp_path / name).mkdir()
         trainer.fit(tmp_path / name, Reporter())
+        assert isinstance(trainer.run, GraphedNetwork) is (name == "graphed")
         weights.append(trainer.network.state_dict())
     for key, value in weights[0].items():
         assert torch.equal(value, weights[1][key]), key

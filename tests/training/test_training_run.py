@@ -24,7 +24,7 @@ from hetsyn_triton.training import (
 )
 from hetsyn_triton.training.checkpoint import read_checkpoint
 from hetsyn_triton.training.folder import free_folder
-from hetsyn_triton.training.measure import Means, measure_split
+from hetsyn_triton.training.measure import Means, measure_split, measured
 from hetsyn_triton.training.trainer import Trainer
 
 Louder = Callable[..., TrainConfig]
@@ -207,9 +207,14 @@ def test_evaluate_names_the_splits(louder: Louder, tmp_path: Path) -> None:
         evaluate(run, "exam")
 
 
+@pytest.mark.parametrize("clip", [None, 1.0])
 @pytest.mark.parametrize("what", ["loss", "gradient"])
 def test_non_finite_stops_the_run(
-    louder: Louder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+    louder: Louder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
+    clip: float | None,
 ) -> None:
     loss = type(Trainer(louder()).task).loss
 
@@ -224,7 +229,7 @@ def test_non_finite_stops_the_run(
     monkeypatch.setattr(type(Trainer(louder()).task), "loss", spoilt)
     named = "the loss is nan" if what == "loss" else r"the gradient of \S+ is not finite"
     with pytest.raises(NonFiniteError, match=rf"{named} at step \d+ \(epoch \d, batch \d\)"):
-        train(louder(), tmp_path / "run", pictures=False)
+        train(louder(clip=clip), tmp_path / "run", pictures=False)
     assert load_run(tmp_path / "run").epoch >= 1
 
 
@@ -349,6 +354,14 @@ def test_a_norm_that_overflows(louder: Louder, monkeypatch: pytest.MonkeyPatch) 
     message = r"the norm of all gradients is inf at step 1 \(epoch 1, batch 1\)"
     with pytest.raises(NonFiniteError, match=message):
         gradients_of_a_step(louder(clip=1.0))
+
+
+def test_rates_are_weighted_by_neurons(louder: Louder) -> None:
+    task = Trainer(louder()).task
+    busy, quiet = torch.ones(4, 2, 1), torch.zeros(4, 2, 3)
+    for spikes, rate in (([busy, quiet], 0.25), ([quiet, busy], 0.25), ([busy], 1.0), ([], 0.0)):
+        output, target = torch.zeros(4, 2, 2), torch.zeros(2, dtype=torch.long)
+        assert measured(task, output, spikes, target)[1]["rate"] == rate
 
 
 def test_means_are_weighted_by_samples() -> None:
