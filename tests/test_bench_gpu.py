@@ -231,7 +231,8 @@ def test_the_readme_table(tmp_path: Path) -> None:
         row("layer 9->5 T9 B8", "both", ms=None),
         row("synaptic_current 7->5", "synaptic_current"),
     ]
-    machine = {"device": "A", "driver": "1", "torch": "2", "triton": "3", "fma_rate": 3e13, "changed": True}
+    machine = {"device": "A", "driver": "1", "torch": "2", "triton": "3", "fma_rate": 3e13}
+    machine["changed"] = True
     folder = tmp_path / "bench" / "results"
     folder.mkdir(parents=True)
     assert gpu_table.readme_section(tmp_path) == gpu_table.NOTHING_STORED
