@@ -76,8 +76,8 @@ def readme_table(result: Record, file: str) -> str:
         "",
         f"{m['device']}, driver {m['driver']}, torch {m['torch']}, Triton {m['triton']},"
         f" {m['date'][:10]}, commit {m['commit'][:10]}{changed}: [{file}]({file}); proofs before"
-        f" it: {gate['passed']} passed, {gate['failed']} failed. {_recurrent(result)}Medians of times"
-        " between CUDA events; the floor is the multiply-adds needed at"
+        f" it: {gate['passed']} passed, {gate['failed']} failed. {_recurrent(result)}Medians of"
+        " times between CUDA events; the floor is the multiply-adds needed at"
         f" {m['fma_rate'] / 1e12:.3g}e12 a second.",
     ]
     if "note" in result:
