@@ -128,7 +128,7 @@ def _ours(given: Problem) -> Made:
 
 def _no_kernels() -> Any:
     """While this is entered no kernel can be used, as where its package is missing."""
-    return mock.patch.object(kernels, "_usable", return_value=False)
+    return mock.patch.object(kernels, "usable", return_value=False)
 
 
 def _without_kernels(made: Made) -> Made:

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from .errors import NonFiniteError
 
 
-def check_gradients(loss: Tensor, network: nn.Module, where: str, clip: float | None) -> None:
+def check_gradients(
+    loss: Tensor, network: nn.Module, where: str, clip: float | None = None
+) -> None:
     """NonFiniteError, naming the tensor and `where`, unless loss and gradients are finite.
 
     With `clip` the gradients are then scaled so that their common norm is at most that;
