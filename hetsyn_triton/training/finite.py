@@ -4,7 +4,7 @@ Each check reads one number: on a GPU to read is to wait until everything queued
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 
 import torch
@@ -23,17 +23,22 @@ def check_gradients(
     """
     if not math.isfinite(loss.item()):
         raise NonFiniteError(f"the loss is {loss.item()} {where}")
-    named = {n: p.grad for n, p in network.named_parameters() if p.grad is not None}
-    norm = None if clip is None else torch.nn.utils.get_total_norm(named.values())
-    size = math.nan if norm is None else norm.item()
+    gradients = {n: p.grad for n, p in network.named_parameters() if p.grad is not None}
+    if clip is None:
+        _check_each(gradients, where)
+        return
+    norm = torch.nn.utils.get_total_norm(gradients.values())
+    size = norm.item()
     if not math.isfinite(size):  # else every gradient is finite
-        name = first_non_finite(named.items())
-        if name is not None:
-            raise NonFiniteError(f"the gradient of {name} is not finite {where}")
-    if norm is not None and clip is not None:
-        if not math.isfinite(size):
-            raise NonFiniteError(f"the norm of all gradients is {size} {where}")
-        torch.nn.utils.clip_grads_with_norm_(network.parameters(), clip, norm)
+        _check_each(gradients, where)
+        raise NonFiniteError(f"the norm of all gradients is {size} {where}")
+    torch.nn.utils.clip_grads_with_norm_(network.parameters(), clip, norm)
+
+
+def _check_each(gradients: Mapping[str, Tensor], where: str) -> None:
+    name = first_non_finite(gradients.items())
+    if name is not None:
+        raise NonFiniteError(f"the gradient of {name} is not finite {where}")
 
 
 def step_checked(optimizer: torch.optim.Optimizer, network: nn.Module, where: str) -> None:
