@@ -30,24 +30,29 @@ def figures(value: float | None, figures: int = 3) -> str:
     return f"{rounded:.{digits}f}"
 
 
-def _rival(row: Record, name: str, field: str) -> Any:
+def rival(row: Record, name: str, field: str) -> Any:
     return row["rivals"].get(name, {}).get(field)
 
 
-def _time(ms: float | None) -> str:
+def milliseconds(ms: float | None) -> str:
     return "-" if ms is None else f"{figures(ms)} ms"
 
 
-def _against(row: Record, name: str) -> str:
+def against(row: Record, name: str) -> str:
     """A rival's time and how many times faster ours is."""
-    ms, ratio = _rival(row, name, "ms"), _rival(row, name, "ratio")
-    return NOT_MEASURED if ms is None else f"{_time(ms)} ({figures(ratio)}x)"
+    ms, ratio = rival(row, name, "ms"), rival(row, name, "ratio")
+    return NOT_MEASURED if ms is None else f"{milliseconds(ms)} ({figures(ratio)}x)"
+
+
+def _plain_run(rows: Sequence[Record]) -> list[str]:
+    """Names of the plain LIF layers that were measured."""
+    return [NAMES[name] for name in PLAIN if any(rival(row, name, "ms") for row in rows)]
 
 
 def _fastest(row: Record, names: Sequence[str] = PLAIN) -> str | None:
     """Of those that were measured; by default of the plain LIF layers."""
     return min(
-        (n for n in names if _rival(row, n, "ms")),
+        (n for n in names if rival(row, n, "ms")),
         default=None,
         key=lambda n: row["rivals"][n]["ms"],
     )
@@ -78,12 +83,12 @@ def readme_table(result: Record, file: str) -> str:
         plain = "-"
         if row["part"] == "gradients":
             name = _fastest(row)
-            plain = NOT_MEASURED if name is None else f"{_against(row, name)}, {NAMES[name]}"
+            plain = NOT_MEASURED if name is None else f"{against(row, name)}, {NAMES[name]}"
         cells = [
             f"{row['name']}{', with optimizer' if row['part'] == 'step' else ''}",
-            _time(row["ms"]),
-            _against(row, LOOP),
-            _against(row, COMPILED),
+            milliseconds(row["ms"]),
+            against(row, LOOP),
+            against(row, COMPILED),
             plain,
             f"{mega[0]}, {mega[1]} MB",
         ]
@@ -105,8 +110,8 @@ def readme_table(result: Record, file: str) -> str:
 
 def _not_run(result: Record) -> list[str]:
     """Which plain layers the table lacks."""
-    run = {name for row in result["layers"] for name in PLAIN if _rival(row, name, "ms")}
-    absent = [NAMES[name] for name in PLAIN if name not in run]
+    run = _plain_run(result["layers"])
+    absent = [name for name in NAMES.values() if name not in run]
     return [f"Not run for this table: {' and '.join(absent)}."] if run and absent else []
 
 
@@ -114,16 +119,15 @@ def elsewhere(result: Record, file: str) -> str:
     """Of another machine in one sentence: over all passes, times of the others over ours."""
     m = result["machine"]
     rows = [row for row in result["layers"] if row["part"] != "forward"]
+    run = _plain_run(rows)
+    alone = f" ({' and '.join(run)} alone)" if len(run) < len(PLAIN) else ""
     said = []
     for names, what in (
         ((LOOP,), "the loop"),
         ((COMPILED,), "with a compiled step"),
-        (PLAIN, "a plain LIF"),
+        (PLAIN, f"a plain LIF{alone}"),
     ):
-        found = [_rival(row, n, "ms") / row["ms"] for row in rows if (n := _fastest(row, names))]
-        run = [NAMES[n] for n in names if n in NAMES and any(_rival(row, n, "ms") for row in rows)]
-        if 0 < len(run) < len(NAMES):
-            what += f" ({' and '.join(run)} alone)"
+        found = [rival(row, n, "ms") / row["ms"] for row in rows if (n := _fastest(row, names))]
         if found:
             said.append(f"{what} {figures(min(found))} to {figures(max(found))} times")
     return (
@@ -218,7 +222,7 @@ def _layers(rows: list[Record]) -> list[str]:
             _number(row["ms"]),
             f"{_number(row.get('low_ms'))}-{_number(row.get('high_ms'))}",
             _number(row.get("fraction"), ".1%"),
-            *(_number(_rival(row, name, "ratio")) for name in names),
+            *(_number(rival(row, name, "ratio")) for name in names),
         ]
         for row in rows
     ]

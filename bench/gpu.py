@@ -196,8 +196,11 @@ def warm(rows: Sequence[Row], device: torch.device, options: argparse.Namespace)
             print(f"warm: {row.name} {row.part}: {type(error).__name__}: {error}", flush=True)
     if options.rehearse:
         return
+    chosen = {(row.name, row.part) for row in rows}
     # The cell of a step has no time in it: two steps compile what all of them need.
-    for row in layer_rows(steps=2)[mine::count]:
+    short = zip(layer_rows(steps=2), layer_rows(), strict=True)
+    wanted = [row for row, whole in short if (whole.name, whole.part) in chosen]
+    for row in wanted[mine::count]:
         if "compiled" in row.kinds and row.rival is not None:
             try:
                 with tidy():
@@ -206,10 +209,10 @@ def warm(rows: Sequence[Row], device: torch.device, options: argparse.Namespace)
                 print(f"warm: {row.name} compiled: {type(error).__name__}: {error}", flush=True)
 
 
-def warm_all(options: argparse.Namespace, clock: Clock) -> Record:
+def warm_all(rows: Sequence[Row], options: argparse.Namespace, clock: Clock) -> Record:
     """Starts the warming processes, waits for them, at most a third of what is left."""
     begin, seconds = time.monotonic(), clock.left / 3
-    count = 1 if options.rehearse else options.workers
+    count = min(1 if options.rehearse else options.workers, len(rows))
     log = (options.out / "warm.log").open("w", encoding="utf-8")
     own = ["--rehearse"] if options.rehearse else []
     own += ["--only", options.only]
@@ -324,8 +327,7 @@ def time_all(
         return [line for line in records.lines(file) if "name" in line]
 
     time_rows(rows, device, options, clock, file)
-    while len(timed()) < len(rows):
-        before = len(timed())
+    while (before := len(timed())) < len(rows):
         own = ["--rehearse"] if options.rehearse else []
         own += ["--out", str(options.out), "--only", options.only, "--after", str(before)]
         own += ["--seconds", str(options.seconds), "--budget", str(clock.left)]
@@ -379,7 +381,7 @@ def main(given: Sequence[str] | None = None) -> int:
             + f"\nTHE GATE IS {state.upper()}: times of kernels not known to be right\n"
             + "!" * 80
         )
-    result["warm"] = warm_all(options, clock)
+    result["warm"] = warm_all(rows, options, clock)
     print(f"warm: {result['warm']['seconds']:.0f} s", flush=True)
     if options.tune:
         result["tuned"] = tune_all(rows, device, options, clock)

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from bench.cpu_table import figures, replace_between
+from bench.cpu_table import against, figures, milliseconds, replace_between, rival
 from bench.records import NOT_MEASURED, Record
 
 BEGIN, END = "<!-- gpu-speed -->", "<!-- /gpu-speed -->"
 PASSES = ("both", "step")
 NOTHING_STORED = "Not measured yet: `python bench/gpu.py` measures and stores."
 
-_Cell = Callable[[Record], float | None]
-
 
 def _in_a_graph(row: Record) -> float | None:
     return (row.get("in_a_graph") or {}).get("ms")
-
-
-def _rival(name: str, field: str) -> _Cell:
-    return lambda row: (row["rivals"].get(name) or {}).get(field)
 
 
 RIVALS = {
@@ -35,23 +30,18 @@ RIVALS = {
 def _columns(rows: list[Record]) -> list[tuple[str, Callable[[Record], str]]]:
     """Heads and cells; no column of what was measured of nobody."""
 
-    def time(cell: _Cell, row: Record) -> str:
-        return NOT_MEASURED if cell(row) is None else f"{figures(cell(row))} ms"
-
-    def against(name: str, row: Record) -> str:
-        ratio = _rival(name, "ratio")(row)
-        found = time(_rival(name, "ms"), row)
-        return found if ratio is None else f"{found} ({figures(ratio)}x)"
+    def graphed(row: Record) -> str:
+        return NOT_MEASURED if _in_a_graph(row) is None else milliseconds(_in_a_graph(row))
 
     columns: list[tuple[str, Callable[[Record], str]]] = [
         ("one training pass", lambda row: row["name"].removeprefix("layer ")),
-        ("this library", lambda row: time(lambda r: r["ms"], row)),
+        ("this library", lambda row: milliseconds(row["ms"])),
     ]
     if any(_in_a_graph(row) for row in rows):
-        columns.append(("in a CUDA graph", lambda row: time(_in_a_graph, row)))
+        columns.append(("in a CUDA graph", graphed))
     for name, head in RIVALS.items():
-        if any(_rival(name, "ms")(row) for row in rows):
-            columns.append((head, lambda row, name=name: against(name, row)))  # type: ignore[misc]
+        if any(rival(row, name, "ms") for row in rows):
+            columns.append((head, partial(against, name=name)))
     columns += [
         ("of the floor", lambda row: "-" if not row["fraction"] else f"{row['fraction']:.1%}"),
         ("peak memory", lambda row: f"{figures(row['peak_bytes'] / 1e6)} MB"),
@@ -88,7 +78,7 @@ def readme_table(result: Record, file: str) -> str:
 def _recurrent(result: Record) -> str:
     """The rows of recurrent synapses in one sentence."""
     rows = [row for row in result["rows"] if row["name"].startswith("recurrent synapses")]
-    ratios = [ratio for row in rows if (ratio := _rival("loop", "ratio")(row))]
+    ratios = [ratio for row in rows if (ratio := rival(row, "loop", "ratio"))]
     if not ratios:
         return ""
     sizes = sorted({row["J"] for row in rows})
