@@ -24,7 +24,8 @@ class Checkpoint:
     """All that a run needs to go on as if it had never stopped.
 
     `epoch` whole epochs are done, and `batch` batches of the next; `sums` are that epoch's running
-    totals, `history` the metrics lines of the whole epochs. `best` has the "epoch" and the "model"
+    totals, `seconds` what it has taken (0 where that was not yet recorded), `history` the metrics
+    lines of the whole epochs. `best` has the "epoch" and the "model"
     of the best validation epoch, None where nothing is held out or no epoch is whole. `sessions`
     has a line for each process that trained: the "step" it went on from, machine, versions and
     date; none of what was trained before they were recorded. The learning rate is a function of the
@@ -40,6 +41,7 @@ class Checkpoint:
     history: list[dict[str, Any]]
     best: dict[str, Any] | None
     sessions: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -108,6 +110,7 @@ def _check_content(path: Path, checkpoint: Checkpoint) -> None:
         ("epoch", _count(checkpoint.epoch), "an integer of at least 0"),
         ("batch", _count(checkpoint.batch), "an integer of at least 0"),
         ("sums", _named(checkpoint.sums) and _numbers(checkpoint.sums), "finite numbers by name"),
+        ("seconds", _seconds(checkpoint.seconds), "a finite number of at least 0"),
         (
             "history",
             isinstance(checkpoint.history, list)
@@ -180,6 +183,10 @@ def _session(value: Any) -> bool:
         and _count(value.get("step"))
         and all(isinstance(value.get(name), str) for name in ("date", "cpu"))
     )
+
+
+def _seconds(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and value >= 0
 
 
 def _count(value: object) -> bool:

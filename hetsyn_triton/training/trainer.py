@@ -50,6 +50,7 @@ class Trainer:
         self.epoch = 0
         self.batch = 0
         self.means = Means()
+        self.seconds = 0.0  # of the epoch under way, other processes' too
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None  # epoch and model of the best validation epoch
         self.sessions: list[dict[str, Any]] = []
@@ -73,6 +74,7 @@ class Trainer:
         self.epoch, self.batch = checkpoint.epoch, checkpoint.batch
         load_optimizer(path, checkpoint.optimizer, self.step, self.optimizer)
         self.means = Means(checkpoint.sums)
+        self.seconds = checkpoint.seconds
         self.history = checkpoint.history
         self.best = checkpoint.best
         self.sessions = checkpoint.sessions
@@ -91,6 +93,7 @@ class Trainer:
             history=self.history,
             best=self.best,
             sessions=self.sessions,
+            seconds=self.seconds,
         )
         save_checkpoint(folder / CHECKPOINT, checkpoint)
 
@@ -112,7 +115,8 @@ class Trainer:
                 reporter.epoch_ended(record)
 
     def _epoch(self, folder: Path, reporter: Reporter) -> dict[str, Any]:
-        began = saved = time.monotonic()
+        saved = time.monotonic()
+        began = saved - self.seconds
         self.network.train()
         batches = self.task.batches("train", self.epoch, self.batch)
         for batch in on_device(batches, self.device):
@@ -120,8 +124,9 @@ class Trainer:
             self.batch += 1
             reporter.stepped(self.epoch, self.step, self.means.values())
             if time.monotonic() - saved > CHECKPOINT_SECONDS and self.batch < self.steps_per_epoch:
-                self.save(folder)
                 saved = time.monotonic()
+                self.seconds = saved - began
+                self.save(folder)
         record: dict[str, Any] = {
             "epoch": self.epoch + 1,
             "step": self.step,
@@ -136,7 +141,7 @@ class Trainer:
             values = measure_split(self.task, self.network, split, self.device, self.ranks, where)
             record.update({f"{split}_{name}": value for name, value in values.items()})
         record["seconds"] = round(time.monotonic() - began, 3)
-        self.epoch, self.batch, self.means = self.epoch + 1, 0, Means()
+        self.epoch, self.batch, self.means, self.seconds = self.epoch + 1, 0, Means(), 0.0
         self.history.append(record)
         if best_epoch(self.task, self.history, "validation") == self.epoch:
             weights = {n: value.detach().clone() for n, value in self.network.state_dict().items()}

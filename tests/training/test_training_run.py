@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from hetsyn_triton.training import (
     resume,
     train,
 )
-from hetsyn_triton.training.checkpoint import read_checkpoint
+from hetsyn_triton.training.checkpoint import read_checkpoint, save_checkpoint
 from hetsyn_triton.training.folder import free_folder
 from hetsyn_triton.training.measure import Means, measure_split, measured
 from hetsyn_triton.training.trainer import Trainer
@@ -128,6 +129,33 @@ def test_resume_repeats_an_interrupted_epoch(
     assert untimed(whole.path) == untimed(parts.path)
     again = resume(tmp_path / "parts", pictures=False)  # a complete run stays as it is
     assert_same_weights(whole.network, again.network)
+
+
+def test_an_interrupted_epoch_keeps_its_seconds(
+    louder: Louder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hetsyn_triton.training.trainer.CHECKPOINT_SECONDS", 0.0)
+    train_on, count = Trainer._train_on, 0
+
+    def interrupted(self: Trainer, batch: Any) -> None:
+        nonlocal count
+        count += 1
+        if count == 3:
+            raise KeyboardInterrupt
+        train_on(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_train_on", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(louder(), tmp_path / "run", pictures=False)
+    path = tmp_path / "run" / "checkpoint.pt"
+    checkpoint = read_checkpoint(path, torch.device("cpu"))
+    assert (checkpoint.epoch, checkpoint.batch) == (0, 2)
+    assert checkpoint.seconds > 0
+    save_checkpoint(path, replace(checkpoint, seconds=5000.0))
+    first, *others = resume(tmp_path / "run", pictures=False).history
+    assert 5000 < first["seconds"] < 6000
+    assert all(line["seconds"] < 1000 for line in others)
 
 
 def test_resume_on_other_threads(
