@@ -30,6 +30,7 @@ from hetsyn_triton.kernels.gpu import (
 from hetsyn_triton.kernels.gpu.configs import pinned
 from hetsyn_triton.kernels.gpu.launch import Cost, Launch, recording
 from hetsyn_triton.kernels.gpu.recurrent_tile import path
+from hetsyn_triton.kernels.surrogate_kinds import KINDS
 
 SMS = 132
 """Multiprocessors of an H100 or H200: what the recorded launches and their costs are made for."""
@@ -253,7 +254,7 @@ def _recurrent_direction(c: Case, steps: int) -> Cost:
 
 
 def _surrogate(kind: str) -> Operator:
-    numbers = [1.0 for _ in surrogate.KINDS[kind]]
+    numbers = [1.0 for _ in KINDS[kind]]
     return Operator(
         lambda *given: surrogate.derivative(kind, numbers, *given),
         _potentials,
@@ -294,7 +295,7 @@ OPERATORS = {
     "recurrent_scan_backward": Operator(
         recurrent_scan.recurrent_scan_backward, _recurrent_backward, _recurrent_backward_cost
     ),
-    **{f"surrogate_{kind}": _surrogate(kind) for kind in surrogate.KINDS},
+    **{f"surrogate_{kind}": _surrogate(kind) for kind in KINDS},
     # What the launcher takes for J > 1024, and where a GPU cannot hold a sample's programs.
     "recurrent_scan_by_steps": Operator(
         recurrent_step.forward_by_steps, _recurrent, _recurrent_cost

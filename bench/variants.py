@@ -7,7 +7,7 @@ functions of `kernels/gpu`; a test holds this list against those.
 from __future__ import annotations
 
 from bench.cases import BENCHMARK, BY_NAME, Case, case
-from hetsyn_triton.kernels.gpu.surrogate import KINDS
+from hetsyn_triton.kernels.surrogate_kinds import KINDS
 
 _SUMMED = (4, 16, 32, 64, 128, 700)  # one of each depth, and one with partial sums
 _WIDTHS = (32, 64, 128)

@@ -17,6 +17,7 @@ RANK = {
     "kernels": 0,
     "reference": 0,
     "one_thread": 0,
+    "freed_memory": 0,
     "extras": 1,
     "files": 1,
     "sealed": 1,

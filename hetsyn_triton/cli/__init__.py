@@ -3,6 +3,8 @@ and PyTorch only by a command that needs it."""
 
 import sys
 
+from hetsyn_triton import freed_memory
+
 from . import interrupts
 
 
@@ -10,6 +12,7 @@ def main() -> None:
     """Run the command line and leave with its exit code."""
     try:
         interrupts.install()
+        freed_memory.keep_freed_memory()
         code = _run()
     except BaseException as error:
         if not interrupts.is_interrupt(error):

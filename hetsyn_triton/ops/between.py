@@ -1,5 +1,5 @@
-"""What is computed between the operators' kernels: surrogates, s(t-1). On a GPU in one kernel where
-there is one; on a CPU by PyTorch, without its own threads (`one_thread.py`)."""
+"""What is computed between the operators' kernels: surrogates, s(t-1). By a kernel where there is
+one, else by PyTorch, on a CPU without its own threads (`one_thread.py`)."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ COPY = 20
 
 
 def derivative(surrogate: SpikeFunction, potential: Tensor, threshold: Tensor) -> Tensor:
-    """ds/dV [R, T, B, J] of V, threshold [R, J]: by an ordinary PyTorch function, handed to the
-    operators as data, or on a GPU, where it is a built-in one, by a kernel. On a CPU one that says
-    it is `elementwise` is shared out over the kernels' threads."""
+    """ds/dV [R, T, B, J] of V, threshold [R, J], handed to the operators as data: of a built-in
+    surrogate by a kernel, else by an ordinary PyTorch function. On a CPU one that says it is
+    `elementwise` is shared out over the kernels' threads."""
     theta = threshold[:, None, None]
     found = in_one_pass.derivative(surrogate, potential, threshold)
     if found is not None:

@@ -15,6 +15,8 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from typing import TypeVar
 
+from hetsyn_triton.freed_memory import keep_freed_memory
+
 Item = TypeVar("Item")
 
 LOOK_EVERY_S = 1.0  # for a parent that is gone
@@ -100,6 +102,7 @@ class _Worker:
 def _begin(parent: int) -> None:
     """Ctrl-C reaches every process of a terminal; the first one answers it and ends the others. One
     that is killed cannot: its workers see to their own end."""
+    keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 

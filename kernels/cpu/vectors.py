@@ -222,3 +222,35 @@ def above(_typing: Any, a: Any, b: Any) -> Any:
         return builder.select(builder.fcmp_ordered(">", *arguments), one, zero)
 
     return a(a, a), generate
+
+
+@intrinsic
+def div(_typing: Any, a: Any, b: Any) -> Any:
+    """a / b."""
+    return a(a, a), lambda context, builder, signature, ab: builder.fdiv(*ab)
+
+
+@intrinsic
+def magnitude(_typing: Any, a: Any) -> Any:
+    """|a|."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = context.get_value_type(a)
+        name = f"llvm.fabs.v{a.lanes}f{a.dtype.bitwidth}"
+        function = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(kind, [kind]), name
+        )
+        return builder.call(function, arguments)
+
+    return a(a), generate
+
+
+@intrinsic
+def no_less(_typing: Any, a: Any, least: Any) -> Any:
+    """`least` where a < least, else a, which may be NaN."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        given, limit = arguments
+        return builder.select(builder.fcmp_ordered("<", given, limit), limit, given)
+
+    return a(a, a), generate

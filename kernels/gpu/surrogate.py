@@ -1,18 +1,11 @@
-"""Derivatives of the built-in surrogates: ds/dV of all potentials in one pass.
-
-    u = V - theta
-    triangular        a max(0, 1 - |u| / (b theta))
-    multi_gaussian    e(u, 0, a, b) - e(u, e, c, d) - e(u, -e, c, d),
-                      e(u, m, h, f) = exp(max(h - f (u - m)^2, least))
-    atan              a / (1 + (b u)^2)
-    fast_sigmoid      1 / (1 + a |u|)^2
-    sigmoid           a s (1 - s), s = 1 / (1 + exp(-max(-a |u|, least)))
+"""Derivatives of the built-in surrogates: ds/dV of all potentials in one pass, as
+`surrogate_kinds.py` defines them.
 
 | name | shape | meaning |
 |---|---|---|
 | potential, derivative | [R, T, B, J] | V, ds/dV |
 | threshold | [R, J] | theta |
-| a, b, c, d, e, least | - | numbers of the surrogate, in the order of `KINDS`; the others are 0 |
+| a, b, c, d, e, least | - | numbers of the surrogate, the others are 0 |
 
 One thread takes WIDTH neighbouring elements, each by itself. In PyTorch the same is up to a dozen
 operations, each of which reads and writes a tensor of that size.
@@ -29,17 +22,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..surrogate_kinds import KINDS, NUMBERS
 from .launch import Cost, dense, launch
 
-KINDS = {
-    "triangular": ("a", "b"),
-    "multi_gaussian": ("a", "b", "c", "d", "e", "least"),
-    "atan": ("a", "b"),
-    "fast_sigmoid": ("a",),
-    "sigmoid": ("a", "least"),
-}
-"""The surrogates there are, and their numbers."""
-_NUMBERS = ("a", "b", "c", "d", "e", "least")
 _THREADS = 128
 
 
@@ -121,7 +106,7 @@ def launch_surrogate(
             "derivative": found,
             "units": elements // width,
             "first": first,
-            **{name: float(given.get(name, 0.0)) for name in _NUMBERS},
+            **{name: float(given.get(name, 0.0)) for name in NUMBERS},
         },
         {"J": neurons, "WIDTH": width, "BLOCK": block, "KIND": kind},
         _THREADS // 32,

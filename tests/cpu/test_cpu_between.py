@@ -18,6 +18,18 @@ from hetsyn_triton.surrogates import SURROGATES, Triangular
 SHAPES = [(1, 1, 1, 1), (3, 7, 5, 13), (2, 45, 6, 33), (1, 0, 2, 3), (2, 3, 0, 4), (2, 9, 3, 0)]
 
 
+class Own:
+    """A built-in surrogate as one of the user's own that promises to be elementwise."""
+
+    elementwise = True
+
+    def __init__(self, name: str) -> None:
+        self.surrogate = SURROGATES[name]()
+
+    def __call__(self, u: Tensor, threshold: Tensor) -> Tensor:
+        return self.surrogate(u, threshold)
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", SURROGATES)
@@ -32,7 +44,7 @@ def test_shares_are_the_whole(name, shape, threads, piece, on_threads, monkeypat
     R, T, B, J = shape
     potential = torch.randn(R, J, T, B, generator=generator).permute(0, 2, 3, 1)
     threshold = 0.5 + torch.rand(R, J, generator=generator)
-    surrogate = SURROGATES[name]()
+    surrogate = Own(name)
     found = between.derivative(surrogate, potential, threshold)
     for v, theta, of_replica in zip(potential, threshold, found, strict=True):
         expected = spike_derivative(surrogate, v.contiguous() - theta, theta)
@@ -146,7 +158,7 @@ def test_a_traced_surrogate_is_whole(on_threads) -> None:
     potential, threshold = torch.randn(1, 300, 4, 5), torch.ones(1, 5)
 
     def run(v: Tensor) -> Tensor:
-        return between.derivative(Triangular(), v, threshold)
+        return between.derivative(Own("triangular"), v, threshold)
 
     graph = torch.fx.experimental.proxy_tensor.make_fx(run)(potential)
     other = torch.randn(1, 300, 4, 5)
@@ -159,6 +171,12 @@ WAYS = """
 import os, signal, sys, threading, torch
 from hetsyn_triton import HetSynLIF, HetSynReadout, surrogates
 from hetsyn_triton import functional as F
+
+class Own:
+    elementwise = True
+
+    def __call__(self, u, threshold):
+        return u.exp()
 
 def others():
     return len(os.listdir("/proc/self/task")) - len(threading.enumerate())
@@ -175,7 +193,7 @@ T, B, I, J = 120, 9, 80, 64
 x, g = (torch.rand(T, B, I) < 0.1), torch.randn(T, B, J)
 spikes = x.float()
 batch_first, replicas = spikes.transpose(0, 1), spikes.expand(2, T, B, I)
-kinds = (surrogates.Triangular(), surrogates.MultiGaussian(), lambda u, threshold: u.exp())
+kinds = (surrogates.MultiGaussian(), Own(), lambda u, threshold: u.exp())
 layers = [HetSynLIF(I, J, recurrent=r, surrogate=s) for r in (False, True) for s in kinds]
 turned = [HetSynLIF(I, J, recurrent=r, batch_first=True) for r in (False, True)]
 readout = HetSynReadout(I, J)

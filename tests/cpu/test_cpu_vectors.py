@@ -17,13 +17,16 @@ from hetsyn_triton.kernels.cpu.vectors import (
     BYTES,
     above,
     add,
+    div,
     filled,
     fma,
     lanes,
     lanes_of,
     load,
     load_first,
+    magnitude,
     mul,
+    no_less,
     prefetch,
     spread,
     store,
@@ -36,7 +39,7 @@ DTYPES = [np.float32, np.float64]
 
 @numba.njit
 def _pairs(a, b, out):
-    """out [4, n]: a + b, a - b, a b, a > b."""
+    """out [7, n]: a + b, a - b, a b, a > b, a / b, |a|, a but no less than b."""
     n = a.size
     for i in range(0, n, lanes(a)):
         x, y = load(a, i), load(b, i)
@@ -44,6 +47,9 @@ def _pairs(a, b, out):
         store(out, n + i, sub(x, y))
         store(out, 2 * n + i, mul(x, y))
         store(out, 3 * n + i, above(x, y))
+        store(out, 4 * n + i, div(x, y))
+        store(out, 5 * n + i, magnitude(x))
+        store(out, 6 * n + i, no_less(x, y))
 
 
 @numba.njit
@@ -111,15 +117,18 @@ def test_a_vector_is_64_bytes(dtype: Any) -> None:
         assert np.isnan(out[[0, -1]]).all()
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, of infinity less infinity
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, of infinity less infinity, 1 / 0
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_arithmetic_and_comparison(dtype: Any) -> None:
     a, b = special(dtype)
     draw = np.random.default_rng(0)
     for x, y in ((a, b), (draw.normal(size=64).astype(dtype), draw.normal(size=64).astype(dtype))):
-        out = np.full((4, x.size), np.nan, dtype)
+        out = np.full((7, x.size), np.nan, dtype)
         _pairs(x, y, out.reshape(-1))
-        for got, want in zip(out, (x + y, x - y, x * y, (x > y).astype(dtype)), strict=True):
+        expected = (
+            x + y, x - y, x * y, (x > y).astype(dtype), x / y, np.abs(x), np.where(x < y, y, x),
+        )  # fmt: skip
+        for got, want in zip(out, expected, strict=True):
             assert np.array_equal(bits(got), bits(want))
 
 
@@ -132,9 +141,9 @@ def test_above_is_strict_and_false_for_nan(dtype: Any) -> None:
         (0.0, small, 0), (-0.0, -small, 1), (nan, 0.0, 0), (0.0, nan, 0), (nan, nan, 0),
         (np.inf, nan, 0), (1.0, -np.inf, 1),
     ):  # fmt: skip
-        out = np.full(4 * count, np.nan, dtype)
-        _pairs(np.full(count, a, dtype), np.full(count, b, dtype), out)
-        assert np.array_equal(bits(out[3 * count :]), bits(np.full(count, want, dtype))), (a, b)
+        out = np.full((7, count), np.nan, dtype)
+        _pairs(np.full(count, a, dtype), np.full(count, b, dtype), out.reshape(-1))
+        assert np.array_equal(bits(out[3]), bits(np.full(count, want, dtype))), (a, b)
 
 
 def cancelling(dtype: Any) -> tuple[np.ndarray, ...]:

@@ -14,51 +14,11 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from bounds import sparse
 from hetsyn_triton import HetSynLIF, surrogates
 from hetsyn_triton.kernels.gpu import surrogate as kernel
+from hetsyn_triton.kernels.surrogate_kinds import KINDS
 from hetsyn_triton.ops import between, in_one_pass
-from hetsyn_triton.surrogates import ATan, FastSigmoid, MultiGaussian, Sigmoid, Triangular
-
-EPS = 2.0**-23
-BUILT_IN: list[Any] = [
-    Triangular(),
-    Triangular(height=0.3, width=2.5),
-    MultiGaussian(),
-    MultiGaussian(scale=1.3, height=0.4, width=0.2, ratio=3.0),
-    ATan(),
-    ATan(slope=7.0),
-    FastSigmoid(),
-    FastSigmoid(slope=90.0),
-    Sigmoid(),
-    Sigmoid(slope=30.0),
-]
-
-
-def given(R: int, T: int, B: int, J: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """V and theta: most near each other, some far away, some equal."""
-    generator = torch.Generator().manual_seed(R + T + B + J)
-    threshold = 0.5 + torch.rand(R, J, generator=generator)
-    far = torch.randn(R, T, B, J, generator=generator)
-    far *= 10.0 ** torch.randint(-3, 3, far.shape, generator=generator)
-    potential = threshold[:, None, None] + far * (torch.rand(far.shape, generator=generator) < 0.9)
-    return potential.to(device), threshold.to(device)
-
-
-def rounding(surrogate: Any, u: Tensor, theta: Tensor, exact: Tensor) -> Tensor:
-    """What float32 may be off by: a few units of each term, of an exponential by its exponent."""
-    if isinstance(surrogate, Triangular):
-        return 8 * EPS * surrogate.height * (1 + u.abs() / (surrogate.width * theta))
-    if isinstance(surrogate, MultiGaussian):
-        s, off = surrogate, torch.zeros_like(u)
-        for mean, width, factor in (
-            (0.0, s.width, s.scale * (1 + s.height)),
-            (s.width, s.ratio * s.width, s.scale * s.height),
-            (-s.width, s.ratio * s.width, s.scale * s.height),
-        ):
-            height = factor / (width * math.sqrt(2 * math.pi))
-            fall = (u - mean) ** 2 / (2 * width**2)
-            off += height * (-fall).exp() * (8 + 8 * (fall + abs(math.log(height)))) * EPS
-        return off + 3 * math.exp(in_one_pass.LEAST)
-    exponent = surrogate.slope * u.abs() if isinstance(surrogate, Sigmoid) else 0 * u
-    return exact.abs() * (16 + 8 * exponent) * EPS + 2 * math.exp(in_one_pass.LEAST) * 100
+from hetsyn_triton.ops.kernels import TRITON
+from hetsyn_triton.surrogates import MultiGaussian, Triangular
+from surrogate_proofs import BUILT_IN, potentials, rounding
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 2, 5), (2, 7, 5, 12), (3, 1, 1, 1), (1, 40, 3, 64)])
@@ -66,8 +26,8 @@ def rounding(surrogate: Any, u: Tensor, theta: Tensor, exact: Tensor) -> Tensor:
 def test_within_rounding(
     surrogate: Any, shape: tuple[int, int, int, int], device: torch.device
 ) -> None:
-    potential, threshold = given(*shape, device)
-    kind, numbers = in_one_pass.numbers_of(surrogate) or ("", ())
+    potential, threshold = potentials(*shape, device)
+    kind, numbers = in_one_pass.numbers_of(surrogate, torch.float32) or ("", ())
     found = kernel.derivative(kind, numbers, potential, threshold)
     assert found.shape == potential.shape
     assert found.dtype == torch.float32
@@ -75,7 +35,9 @@ def test_within_rounding(
     u, theta = (potential - theta).double(), theta.double()
     exact = surrogate(u, theta)
     assert bool(exact.any())
-    assert bool(((found - exact).abs() <= rounding(surrogate, u, theta, exact)).all())
+    assert bool(
+        ((found - exact).abs() <= rounding(surrogate, u, theta, exact, torch.float32)).all()
+    )
 
 
 @pytest.mark.parametrize("surrogate", BUILT_IN, ids=str)
@@ -83,7 +45,7 @@ def test_what_is_not_finite(surrogate: Any, device: torch.device) -> None:
     """As in PyTorch: NaN stays NaN; infinitely far away the derivative is 0 but for its least."""
     potential = torch.tensor([math.nan, math.inf, -math.inf, 1.0], device=device).view(1, 1, 1, 4)
     threshold = torch.ones(1, 4, device=device)
-    kind, numbers = in_one_pass.numbers_of(surrogate) or ("", ())
+    kind, numbers = in_one_pass.numbers_of(surrogate, torch.float32) or ("", ())
     found = kernel.derivative(kind, numbers, potential, threshold).flatten()
     theirs = surrogate(potential.cpu() - 1, torch.ones(4)).flatten()
     assert found.isnan().tolist() == theirs.isnan().tolist() == [True, False, False, False]
@@ -91,11 +53,11 @@ def test_what_is_not_finite(surrogate: Any, device: torch.device) -> None:
 
 
 def test_no_elements_and_strides(device: torch.device) -> None:
-    kind, numbers = in_one_pass.numbers_of(Triangular()) or ("", ())
+    kind, numbers = in_one_pass.numbers_of(Triangular(), torch.float32) or ("", ())
     assert kernel.derivative(
         kind, numbers, torch.zeros(2, 0, 3, 5, device=device), torch.ones(2, 5, device=device)
     ).shape == (2, 0, 3, 5)
-    potential, threshold = given(2, 6, 4, 8, device)
+    potential, threshold = potentials(2, 6, 4, 8, device)
     plain = kernel.derivative(kind, numbers, potential, threshold)
     strided = potential.transpose(1, 2).contiguous().transpose(1, 2)
     assert torch.equal(kernel.derivative(kind, numbers, strided, threshold), plain)
@@ -116,18 +78,11 @@ def test_offsets_beyond_32_bits(device: torch.device, tmp_path: Path) -> None:
     assert kernel.cost(1, 1, 5, neurons).hbm == 40 * neurons
 
 
-def test_numbers_beyond_float32_are_pytorchs() -> None:
-    for width in (1e-25, 1e-200):
-        assert in_one_pass.numbers_of(MultiGaussian(width=width)) is None
-    assert in_one_pass.numbers_of(Triangular(height=1e39)) is None
-    assert in_one_pass.numbers_of(MultiGaussian(scale=1e-300, height=1e-300)) is not None
-
-
 def test_widths_at_the_ends(device: torch.device) -> None:
-    potential, threshold = given(1, 2, 2, 3, device)
+    potential, threshold = potentials(1, 2, 2, 3, device)
     for width in (1e-15, 1e15, 1e22):
         surrogate = MultiGaussian(width=width)
-        kind, numbers = in_one_pass.numbers_of(surrogate) or ("", ())
+        kind, numbers = in_one_pass.numbers_of(surrogate, torch.float32) or ("", ())
         found = kernel.derivative(kind, numbers, potential, threshold)
         theta = threshold[:, None, None]
         theirs = surrogate(potential - theta, theta)
@@ -153,15 +108,15 @@ def one_pass(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> list[str]
         return compute(kind, *arguments)
 
     monkeypatch.setattr(kernel, "derivative", noted)
-    monkeypatch.setattr(in_one_pass, "TRITON", replace(in_one_pass.TRITON, device=device.type))
+    monkeypatch.setattr(in_one_pass, "KERNELS", (replace(TRITON, device=device.type),))
     return asked
 
 
 def test_every_built_in_one(device: torch.device, one_pass: list[str]) -> None:
-    potential, threshold = given(1, 2, 2, 3, device)
+    potential, threshold = potentials(1, 2, 2, 3, device)
     for make in surrogates.SURROGATES.values():
         between.derivative(make(), potential, threshold)
-    assert set(one_pass) == set(kernel.KINDS)
+    assert set(one_pass) == set(KINDS)
     assert len(one_pass) == len(surrogates.SURROGATES)
 
 
@@ -180,7 +135,7 @@ def test_what_pytorch_computes(
     device: torch.device,
     one_pass: list[str],
 ) -> None:
-    potential, threshold = (t.to(dtype) for t in given(2, 3, 2, 5, device))
+    potential, threshold = (t.to(dtype) for t in potentials(2, 3, 2, 5, device))
     found = between.derivative(surrogate, potential, threshold)
     theta = threshold[:, None, None]
     assert one_pass == []
@@ -215,7 +170,7 @@ class Marked(Tensor):
 def test_nothing_of_it_under_a_trace(
     device: torch.device, one_pass: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    potential, threshold = given(1, 2, 2, 3, device)
+    potential, threshold = potentials(1, 2, 2, 3, device)
     traced = make_fx(lambda v, t: between.derivative(MultiGaussian(), v, t))(potential, threshold)
     assert "exp" in traced.code
     for v, t in (
@@ -232,7 +187,7 @@ def test_nothing_of_it_under_a_trace(
 def test_pytorch_where_triton_is_not(
     what: str, device: torch.device, one_pass: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    potential, threshold = given(1, 2, 2, 3, device)
+    potential, threshold = potentials(1, 2, 2, 3, device)
     if what == "missing":
         monkeypatch.setattr(in_one_pass.importlib.util, "find_spec", lambda name: None)
         monkeypatch.setattr(in_one_pass, "usable", lambda kernels: pytest.fail("warns"))
@@ -243,7 +198,7 @@ def test_pytorch_where_triton_is_not(
 
 
 def test_nothing_of_it_under_a_transform(device: torch.device, one_pass: list[str]) -> None:
-    potential, threshold = given(1, 2, 2, 3, device)
+    potential, threshold = potentials(1, 2, 2, 3, device)
     found = torch.func.vmap(lambda v: between.derivative(MultiGaussian(), v[None], threshold)[0])(
         potential
     )
