@@ -58,23 +58,30 @@ def measure(
     batch: Batch,
     ranks: Ranks = ALONE,
     run: Run = run_network,
+    then: Callable[[Tensor], None] = lambda loss: None,
 ) -> tuple[Tensor, dict[str, float]]:
     """Loss and metrics of `batch`, among them "rate", the spikes per hidden neuron and step.
 
-    Each of `ranks` computes its own samples; loss and metrics are those of the whole batch.
+    Each of `ranks` computes its own samples; loss and metrics are those of the whole batch. `then`
+    is called with the loss before metrics are read, for which a GPU has to end what is queued.
     """
     samples = batch.input.shape[1]
     output, spikes = run(network, batch.input[:, ranks.own(samples)])
     output = ranks.whole(output, samples)
     spikes = [ranks.whole(layer, samples, spikes=True) for layer in spikes]
-    return measured(task, output, spikes, batch.target)
+    return measured(task, output, spikes, batch.target, then)
 
 
 def measured(
-    task: Task, output: Tensor, spikes: Sequence[Tensor], target: Tensor
+    task: Task,
+    output: Tensor,
+    spikes: Sequence[Tensor],
+    target: Tensor,
+    then: Callable[[Tensor], None] = lambda loss: None,
 ) -> tuple[Tensor, dict[str, float]]:
-    """Loss and metrics, "rate" among them, of an output [T, B, out] and the hidden spikes."""
+    """Loss and metrics, as `measure`, of an output [T, B, out] and the hidden spikes."""
     loss = task.loss(output, spikes, target)
+    then(loss)
     with torch.no_grad():
         quiet = [layer.detach() for layer in spikes]
         metrics = task.metrics(output.detach(), quiet, target)

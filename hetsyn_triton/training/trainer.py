@@ -168,7 +168,7 @@ class Trainer:
     def gradients(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """Loss and metrics of the whole `batch`, with its gradients in the parameters."""
         self.optimizer.zero_grad(set_to_none=True)
-        loss, metrics = measure(self.task, self.network, batch, self.ranks, self.run)
-        loss.backward()
+        task, network, backward = self.task, self.network, Tensor.backward
+        loss, metrics = measure(task, network, batch, self.ranks, self.run, backward)
         self.ranks.sum_gradients(self.network)
         return loss, metrics

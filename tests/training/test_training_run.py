@@ -384,6 +384,25 @@ def test_a_norm_that_overflows(louder: Louder, monkeypatch: pytest.MonkeyPatch) 
         gradients_of_a_step(louder(clip=1.0))
 
 
+def test_metrics_are_read_after_the_backward_pass(
+    louder: Louder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU to read is to wait: by then all of a step's passes are queued."""
+    trainer = Trainer(louder())
+    kind = type(trainer.task)
+    metrics, seen = kind.metrics, []
+
+    def watched(self: Any, *given: Any) -> dict[str, float]:
+        seen.append([p.grad is not None for p in trainer.network.parameters()])
+        return metrics(self, *given)
+
+    monkeypatch.setattr(kind, "metrics", watched)
+    loss, values = trainer.gradients(next(trainer.task.batches("train")))
+    assert seen == [[True] * len(list(trainer.network.parameters()))]
+    assert set(values) == {"accuracy", "rate"}
+    assert loss.requires_grad
+
+
 def test_rates_are_weighted_by_neurons(louder: Louder) -> None:
     task = Trainer(louder()).task
     busy, quiet = torch.ones(4, 2, 1), torch.zeros(4, 2, 3)
