@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from hetsyn_triton import freed_memory
 from hetsyn_triton.studies import memory
 
 BEYOND_L2 = 128 << 20
@@ -175,17 +176,6 @@ def in_turn(
     return found
 
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # of malloc.h
-
-
-def _mallopt(parameter: int, value: int) -> bool:
-    """Sets an option of the C library's allocator; False where there is none such."""
-    try:
-        return bool(ctypes.CDLL(None).mallopt(parameter, value))
-    except (AttributeError, OSError, TypeError):
-        return False
-
-
 def zero_denormals() -> None:
     """From here on numbers below the normal ones are 0 for everybody, as they always are in our
     CPU kernels, where the processor has such a mode. Threads have it of the one that starts them,
@@ -195,9 +185,8 @@ def zero_denormals() -> None:
 
 def keep_freed_memory(size: int) -> bool:
     """From here on freed memory stays with the process, and `size` bytes are mapped beforehand: a
-    call that needs no more touches no fresh pages. True where the allocator can be told so
-    (glibc)."""
-    kept = _mallopt(_MMAP_MAX, 0) and _mallopt(_TRIM_THRESHOLD, -1)
+    call that needs no more touches no fresh pages. True where the allocator can be told so."""
+    kept = freed_memory.keep_freed_memory()
     if kept:
         torch.full((size // 4,), 1.0)
     return kept
@@ -207,7 +196,7 @@ def give_back_freed_memory() -> bool:
     """From here on a tensor from 64 KiB that no freed piece of the heap can hold is mapped by
     itself and unmapped when freed; the pages of what is free now are given back. True where the
     allocator can be told so (glibc)."""
-    return _trim() and _mallopt(_MMAP_THRESHOLD, 1 << 16)
+    return _trim() and freed_memory.mallopt(freed_memory.MMAP_THRESHOLD, 1 << 16)
 
 
 def _trim() -> bool:

@@ -3,15 +3,22 @@
 import ctypes
 import os
 
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # glibc's malloc.h
-_MOST = 2**31 - 1
+TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4  # glibc's malloc.h
 _OF_THE_USER = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_")
 
 
+def mallopt(option: int, value: int) -> bool:
+    """Sets an option of the C library's allocator; False where there is none such."""
+    try:
+        return bool(ctypes.CDLL(None).mallopt(option, value))
+    except (AttributeError, OSError, TypeError):
+        return False
+
+
 def keep_freed_memory() -> bool:
-    """Has the C library keep what is freed, up to 2 GiB of it in one piece, for the whole process
-    from now on. Returns whether it does: only with glibc, and where the environment (GLIBC_TUNABLES
-    or a variable MALLOC_...) has no such setting of its own.
+    """Has the C library keep what is freed, for the whole process from now on. Returns whether it
+    does: only glibc, and where the environment (GLIBC_TUNABLES or a variable MALLOC_...) has no
+    such setting of its own.
 
     PyTorch frees tensors on the CPU to the C library, which hands large ones back to the system;
     each training step then has the same memory mapped, zeroed and faulted in again. A process takes
@@ -22,5 +29,4 @@ def keep_freed_memory() -> bool:
         return False
     if "CS_GNU_LIBC_VERSION" not in getattr(os, "confstr_names", ()):
         return False
-    options = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, _MOST))
-    return all(ctypes.CDLL(None).mallopt(option, value) for option, value in options)
+    return mallopt(MMAP_MAX, 0) and mallopt(TRIM_THRESHOLD, -1)
