@@ -78,7 +78,8 @@ def derivative(kind: str, numbers: Sequence[float], potential: Tensor, threshold
     """V [R, T, B, J] and theta [R, J] -> ds/dV, by one of `KINDS` with its numbers."""
     potential = dense(potential)
     found = torch.empty_like(potential)
-    launch_surrogate(kind, numbers, potential, dense(threshold), found)
+    if found.numel():
+        launch_surrogate(kind, numbers, potential, dense(threshold), found)
     return found
 
 
