@@ -57,6 +57,10 @@ def test_where_exponentials_end(dtype: Any) -> None:
     _exp(x, found)
     expected = np.array([0, 0, 0, math.nan, math.inf, math.inf, math.inf, 1] * 2, dtype)
     assert np.array_equal(found, expected, equal_nan=True)
+    whole = np.dtype(f"u{x.itemsize}")
+    nan = np.full(16, math.nan, dtype).view(whole) + np.arange(16, dtype=whole)  # low bits set
+    _exp(nan.view(dtype), found)
+    assert np.isnan(found).all()
 
 
 SHAPES = [(1, 3, 2, 5), (2, 7, 5, 12), (3, 1, 1, 1), (1, 40, 3, 64), (2, 90, 11, 17), (2, 1, 1, 40)]
