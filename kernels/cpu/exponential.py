@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba.core import cgutils
 from numba.extending import intrinsic
+
+from .vectors import Code
 
 _KINDS: dict[int, tuple[Any, int]] = {32: (np.float32, 7), 64: (np.float64, 13)}
 """By the bits of a number: its type, and the degree. What is left out is below 6e-9 and 5e-18."""
@@ -46,21 +47,11 @@ def exp(_typing: Any, x: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         (given,) = arguments
-        bits = x.dtype.bitwidth
-        dtype, degree = _KINDS[bits]
-        kind = context.get_value_type(x)
-        whole = ir.VectorType(ir.IntType(bits), x.lanes)
-        constants = _constants(bits)
-
-        def fixed(value: float) -> Any:
-            return ir.Constant(kind, [value] * x.lanes)
-
-        def fma(*factors: Any) -> Any:
-            name = f"llvm.fma.v{x.lanes}f{bits}"
-            operation = ir.FunctionType(kind, [kind] * 3)
-            return builder.call(
-                cgutils.get_or_insert_function(builder.module, operation, name), factors
-            )
+        code = Code(context, builder, x.dtype)
+        fixed, fma = code.filled, code.fma
+        dtype, degree = _KINDS[code.bits]
+        whole = ir.VectorType(ir.IntType(code.bits), x.lanes)
+        constants = _constants(code.bits)
 
         rounded = fma(given, fixed(1 / math.log(2)), fixed(constants["round"]))
         n = builder.fsub(rounded, fixed(constants["round"]))
@@ -71,7 +62,7 @@ def exp(_typing: Any, x: Any) -> Any:
             found = fma(found, r, fixed(1 / math.factorial(power)))
         place = ir.Constant(whole, [np.finfo(dtype).nmant] * x.lanes)
         exponent = builder.shl(builder.bitcast(rounded, whole), place)
-        found = builder.bitcast(builder.add(builder.bitcast(found, whole), exponent), kind)
+        found = builder.bitcast(builder.add(builder.bitcast(found, whole), exponent), code.kind)
         for there, beyond in (
             (builder.fcmp_ordered("<", given, fixed(constants["least"])), fixed(0.0)),
             (builder.fcmp_ordered(">", given, fixed(constants["most"])), fixed(math.inf)),

@@ -28,7 +28,8 @@ def _layer(
     L = lanes(z)
     blocks = (J + L - 1) // L
     groups = (blocks + group - 1) // group
-    x = aligned(CHUNK * L, z)
+    x = aligned(2 * CHUNK * L, z)
+    square = aligned(CHUNK * L, z)
     tile = aligned(CHUNK * T, z)
     c = aligned(group * T * L, z)
     f = aligned(K * L, z)
@@ -39,7 +40,7 @@ def _layer(
         here = min(group, blocks - first)
         currents(
             z, (replica * T * B + sample) * I, B * I, weight, decay, trace, given, last, False, c,
-            x, tile, b, replica, first, here, T, I, J,
+            x, square, tile, b, replica, first, here, T, I, J,
         )  # fmt: skip
         neurons_blocks(
             c, theta, f_decay, f_strength, feedback, spike, f, s, spikes, potential, last_feedback,

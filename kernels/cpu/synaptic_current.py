@@ -6,10 +6,9 @@ Summed features s (inputs; backward: neurons), outputs o (neurons; backward: inp
 Backward, with lambda for x, g for z and time reversed: dz_i(t) = sum_j w_ji lambda_ji(t).
 
 A task is some blocks of outputs of one sample. It goes over CHUNK summed features at a time,
-whose steps are copied together once; traces, weights and decays of a block and chunk stay in the
-first cache through the whole sequence, four steps in one pass: a trace is loaded and stored once
-for four steps. 2 fused multiply-adds per synapse, sample and step, with 7 vector loads and a store
-for 8 of them.
+whose steps are copied together once; traces, weights and decays of a chunk and of one block, or
+where there are AVX-512's registers of two, stay in the first cache through the whole sequence, and
+several steps are one pass (`passes.py`). 2 fused multiply-adds per synapse, sample and step.
 
 A chunk that is silent up to some step, its initial traces zero, begins there: before, all it adds
 is 0 (for finite weights). Order of a sum: CHUNK features ascending make a partial sum, partial sums
@@ -24,10 +23,11 @@ from torch import Tensor
 
 from .arrays import blocks_of, flat, optional, packed, steps_like
 from .compiling import inlined, kernel
+from .passes import passes
 from .rows import AHEAD, aligned, ask_for, store_row
 from .sums import sum_in_order
 from .threads import grouped, run
-from .vectors import add, filled, fma, lanes, load, mul, spread, store
+from .vectors import WIDE, filled, lanes, load, mul, store, transpose
 
 CHUNK = 64
 
@@ -53,52 +53,60 @@ def _copy_chunk(z, first, step, n, tile, T):
     return begin
 
 
-@inlined
-def _current_tile(z, weight, decay, rows, x, c, place, begin, T, n):
-    """Steps [begin, T) of a chunk: z [T, n], traces x [n, L] go on, c [T, L] at `place` grows.
+_one_four, _one_one = passes(1, 4), passes(1, 1)
+_two_eight, _two_four, _two_one = passes(2, 8), passes(2, 4), passes(2, 1)
 
-    `rows` is where the chunk's rows of `weight` and `decay` begin.
+
+@inlined
+def _current_tiles(two, z, weight, decay, rows, apart, x, c, place, begin, T, n):
+    """Steps [begin, T) of a chunk, of one block or `two`: z [T, n], traces x [block, CHUNK, L] go
+    on, c [block, T, L] at `place` grows.
+
+    `rows` is where the chunk's rows of `weight` and `decay` begin, of the next block `apart`
+    behind.
     """
     L = lanes(z)
-    t = begin
-    while t + 4 <= T:
-        z0 = t * n
-        z1 = z0 + n
-        z2 = z1 + n
-        z3 = z2 + n
-        c0 = c1 = c2 = c3 = filled(z, 0)
+    given = z, weight, decay, rows, apart, x, CHUNK * L, c, place, T * L
+    if WIDE and two:
+        t = _two_eight(*given, begin, T, n)
+        t = _two_four(*given, t, T, n)
+        _two_one(*given, t, T, n)
+    else:
+        t = _one_four(*given, begin, T, n)
+        _one_one(*given, t, T, n)
+
+
+@inlined
+def _ask_for_traces(last, corner, to_output, to_summed, used, n):
+    """`ask_for` what `_store_traces` will write, which is written once and long not read."""
+    if to_output == 1:
         for s in range(n):
-            w, r, a = load(weight, rows + s * L), load(decay, rows + s * L), load(x, s * L)
-            a = fma(r, a, spread(z, z0 + s))
-            c0 = fma(w, a, c0)
-            a = fma(r, a, spread(z, z1 + s))
-            c1 = fma(w, a, c1)
-            a = fma(r, a, spread(z, z2 + s))
-            c2 = fma(w, a, c2)
-            a = fma(r, a, spread(z, z3 + s))
-            c3 = fma(w, a, c3)
-            store(x, s * L, a)
-        o = place + t * L
-        store(c, o, add(load(c, o), c0))
-        store(c, o + L, add(load(c, o + L), c1))
-        store(c, o + 2 * L, add(load(c, o + 2 * L), c2))
-        store(c, o + 3 * L, add(load(c, o + 3 * L), c3))
-        t += 4
-    while t < T:
-        c0 = filled(z, 0)
+            ask_for(last, corner + s * to_summed, used)
+    else:
+        for l in range(used):
+            ask_for(last, corner + l * to_output, n)
+
+
+@inlined
+def _store_traces(x, last, corner, to_output, to_summed, used, n, square):
+    """x [n, L], of `used` lanes, to `last`; square: room for CHUNK vectors."""
+    L = lanes(x)
+    if to_output == 1:
         for s in range(n):
-            a = fma(load(decay, rows + s * L), load(x, s * L), spread(z, t * n + s))
-            c0 = fma(load(weight, rows + s * L), a, c0)
-            store(x, s * L, a)
-        o = place + t * L
-        store(c, o, add(load(c, o), c0))
-        t += 1
+            store_row(last, corner + s * to_summed, used, load(x, s * L))
+        return
+    for s in range(0, n, L):
+        transpose(x, s * L, square[s * L :])
+    for l in range(used):
+        for s in range(0, n, L):
+            place = corner + l * to_output + s
+            store_row(last, place, min(L, n - s), load(square, (s + l) * L))
 
 
 @inlined
 def currents(
-    z, first, step, weight, decay, trace, given, last, adjoint, c, x, tile, b, replica, block, here,
-    T, S, O,
+    z, first, step, weight, decay, trace, given, last, adjoint, c, x, square, tile, b, replica,
+    block, here, T, S, O,
 ):  # fmt: skip
     """c [here, T, L] of `here` blocks of sample b (of R B), and `last` from `trace` if `given`.
 
@@ -115,24 +123,36 @@ def currents(
         begin = _copy_chunk(z, first + chunk, step, n, tile, T)
         if given:
             begin = 0
-        for h in range(here):
+        h = 0
+        while h < here:
+            two = WIDE and h + 1 < here
             rows = ((replica * blocks + block + h) * S + chunk) * L
-            lane = (block + h) * L
-            corner = b * S * O + lane * to_output + chunk * to_summed
-            for s in range(n):
-                store(x, s * L, filled(z, 0))
+            corner = b * S * O + (block + h) * L * to_output + chunk * to_summed
+            together = 2 if two else 1
+            for s in range(0, CHUNK * together * L, L):
+                store(x, s, filled(z, 0))
             if given:
-                for l in range(min(L, O - lane)):
+                for k in range(together):
+                    for l in range(min(L, O - (block + h + k) * L)):
+                        for s in range(n):
+                            place = corner + (k * L + l) * to_output + s * to_summed
+                            x[(k * CHUNK + s) * L + l] = trace[place]
+            for k in range(together):
+                used = min(L, O - (block + h + k) * L)
+                _ask_for_traces(last, corner + k * L * to_output, to_output, to_summed, used, n)
+            _current_tiles(two, tile, weight, decay, rows, S * L, x, c, h * T * L, begin, T, n)
+            for k in range(together):
+                mine = x[k * CHUNK * L :]
+                if adjoint:
                     for s in range(n):
-                        x[s * L + l] = trace[corner + l * to_output + s * to_summed]
-            _current_tile(tile, weight, decay, rows, x, c, h * T * L, begin, T, n)
-            if adjoint:
-                for s in range(n):
-                    k = rows + s * L
-                    store(x, s * L, mul(mul(load(weight, k), load(decay, k)), load(x, s * L)))
-            for l in range(min(L, O - lane)):
-                for s in range(n):
-                    last[corner + l * to_output + s * to_summed] = x[s * L + l]
+                        p = rows + (k * S + s) * L
+                        wr = mul(load(weight, p), load(decay, p))
+                        store(mine, s * L, mul(wr, load(mine, s * L)))
+                used = min(L, O - (block + h + k) * L)
+                _store_traces(
+                    mine, last, corner + k * L * to_output, to_output, to_summed, used, n, square
+                )
+            h += together
 
 
 @kernel
@@ -141,7 +161,8 @@ def _current(begin, end, z, weight, decay, trace, given, last, adjoint, out, T, 
     L = lanes(z)
     blocks = (O + L - 1) // L
     groups = (blocks + group - 1) // group
-    x = aligned(CHUNK * L, z)
+    x = aligned(2 * CHUNK * L, z)
+    square = aligned(CHUNK * L, z)
     tile = aligned(CHUNK * T, z)
     c = aligned(group * T * L, z)
     for task in range(begin, end):
@@ -151,8 +172,8 @@ def _current(begin, end, z, weight, decay, trace, given, last, adjoint, out, T, 
         t0, step = (T - 1, -1) if adjoint else (0, 1)
         row = (replica * T + t0) * B + sample
         currents(
-            z, row * S, step * B * S, weight, decay, trace, given, last, adjoint, c, x, tile, b,
-            replica, block, here, T, S, O,
+            z, row * S, step * B * S, weight, decay, trace, given, last, adjoint, c, x, square,
+            tile, b, replica, block, here, T, S, O,
         )  # fmt: skip
         for t in range(T):  # row by row: what lies together is written together
             place = (row + t * step * B) * O

@@ -23,7 +23,7 @@ for _kind in (np.float32, np.float64):
 GRAIN = 500_000
 """Fused multiply-adds worth a thread of its own: about 20 microseconds, what waking one takes."""
 
-GROUP = 4
+GROUP = 8
 """Blocks of a task at most."""
 
 _pool: ThreadPoolExecutor | None = None

@@ -69,17 +69,57 @@ def lanes(_typing: Any, array: Any) -> Any:
     return types.intp(array), generate
 
 
+class Code:
+    """Writes what an intrinsic does with vectors of one dtype: `at` is an address in an array."""
+
+    def __init__(self, context: Any, builder: Any, dtype: types.Float) -> None:
+        self.context, self.builder = context, builder
+        self.bits = dtype.bitwidth
+        self.vector = Vector(dtype)
+        self.kind = context.get_value_type(self.vector)
+
+    def at(self, array: Any, value: Any, index: Any, more: int = 0) -> Any:
+        """The address of value[index + more]; `array`: its Numba type."""
+        if more:
+            index = self.builder.add(index, ir.Constant(index.type, more))
+        return _address(self.context, self.builder, array, value, index)
+
+    def load(self, address: Any) -> Any:
+        where = self.builder.bitcast(address, self.kind.as_pointer())
+        return self.builder.load(where, align=self.bits // 8)
+
+    def store(self, address: Any, vector: Any) -> None:
+        where = self.builder.bitcast(address, self.kind.as_pointer())
+        self.builder.store(vector, where, align=self.bits // 8)
+
+    def spread(self, address: Any) -> Any:
+        return _spread(self.builder, self.kind, self.builder.load(address))
+
+    def filled(self, number: float) -> Any:
+        return ir.Constant(self.kind, [number] * self.vector.lanes)
+
+    def fma(self, a: Any, b: Any, c: Any) -> Any:
+        return self._call("fma", a, b, c)
+
+    def magnitude(self, a: Any) -> Any:
+        return self._call("fabs", a)
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        operation = ir.FunctionType(self.kind, [self.kind] * len(arguments))
+        named = f"llvm.{name}.v{self.vector.lanes}f{self.bits}"
+        function = cgutils.get_or_insert_function(self.builder.module, operation, named)
+        return self.builder.call(function, arguments)
+
+
 @intrinsic
 def load(_typing: Any, array: Any, index: Any) -> Any:
     """The vector that begins at `array[index]`."""
-    vector = Vector(array.dtype)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        address = _address(context, builder, signature.args[0], *arguments)
-        kind = context.get_value_type(vector).as_pointer()
-        return builder.load(builder.bitcast(address, kind), align=array.dtype.bitwidth // 8)
+        code = Code(context, builder, array.dtype)
+        return code.load(code.at(signature.args[0], *arguments))
 
-    return vector(array, types.intp), generate
+    return Vector(array.dtype)(array, types.intp), generate
 
 
 @intrinsic
@@ -87,10 +127,8 @@ def store(_typing: Any, array: Any, index: Any, vector: Any) -> Any:
     """`array[index : index + lanes] = vector`."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        address = _address(context, builder, signature.args[0], *arguments[:2])
-        kind = context.get_value_type(vector).as_pointer()
-        align = array.dtype.bitwidth // 8
-        builder.store(arguments[2], builder.bitcast(address, kind), align=align)
+        code = Code(context, builder, array.dtype)
+        code.store(code.at(signature.args[0], *arguments[:2]), arguments[2])
         return context.get_dummy_value()
 
     return types.void(array, types.intp, vector), generate
@@ -158,13 +196,12 @@ def prefetch(_typing: Any, array: Any, index: Any) -> Any:
 @intrinsic
 def spread(_typing: Any, array: Any, index: Any) -> Any:
     """A vector of which every lane is `array[index]`."""
-    vector = Vector(array.dtype)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        scalar = builder.load(_address(context, builder, signature.args[0], *arguments))
-        return _spread(builder, context.get_value_type(vector), scalar)
+        code = Code(context, builder, array.dtype)
+        return code.spread(code.at(signature.args[0], *arguments))
 
-    return vector(array, types.intp), generate
+    return Vector(array.dtype)(array, types.intp), generate
 
 
 @intrinsic
@@ -184,11 +221,7 @@ def fma(_typing: Any, a: Any, b: Any, c: Any) -> Any:
     """a b + c, rounded once."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kind = context.get_value_type(a)
-        name = f"llvm.fma.v{a.lanes}f{a.dtype.bitwidth}"
-        operation = ir.FunctionType(kind, [kind] * 3)
-        function = cgutils.get_or_insert_function(builder.module, operation, name)
-        return builder.call(function, arguments)
+        return Code(context, builder, a.dtype).fma(*arguments)
 
     return a(a, a, a), generate
 
@@ -235,12 +268,7 @@ def magnitude(_typing: Any, a: Any) -> Any:
     """|a|."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kind = context.get_value_type(a)
-        name = f"llvm.fabs.v{a.lanes}f{a.dtype.bitwidth}"
-        function = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(kind, [kind]), name
-        )
-        return builder.call(function, arguments)
+        return Code(context, builder, a.dtype).magnitude(*arguments)
 
     return a(a), generate
 
@@ -254,3 +282,36 @@ def no_less(_typing: Any, a: Any, least: Any) -> Any:
         return builder.select(builder.fcmp_ordered("<", given, limit), limit, given)
 
     return a(a, a), generate
+
+
+@intrinsic
+def transpose(_typing: Any, source: Any, first: Any, target: Any) -> Any:
+    """As many vectors as one has lanes, from source[first] on, transposed to the beginning of
+    `target`."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        given, index, made = arguments
+        code = Code(context, builder, source.dtype)
+        count = code.vector.lanes
+        rows = [
+            code.load(code.at(signature.args[0], given, index, row * count)) for row in range(count)
+        ]
+        number = ir.IntType(32)
+        apart = 1
+        while apart < count:  # swaps what lies across the diagonal of every square of 2 apart
+            upper = [l - apart + count if l & apart else l for l in range(count)]
+            lower = [l + count if l & apart else l + apart for l in range(count)]
+            masks = [ir.Constant(ir.VectorType(number, count), m) for m in (upper, lower)]
+            for row in range(count):
+                if not row & apart:
+                    pair = rows[row], rows[row + apart]
+                    rows[row], rows[row + apart] = (
+                        builder.shuffle_vector(*pair, mask) for mask in masks
+                    )
+            apart *= 2
+        for row, vector in enumerate(rows):
+            place = ir.Constant(ir.IntType(64), row * count)
+            code.store(code.at(signature.args[2], made, place), vector)
+        return context.get_dummy_value()
+
+    return types.void(source, types.intp, target), generate
