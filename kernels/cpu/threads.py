@@ -24,8 +24,8 @@ GRAIN = 500_000
 """Fused multiply-adds worth a thread of its own: about 20 microseconds, what waking one takes."""
 
 GROUP = 8
-"""Blocks of a task at most: they share the copy of what they read. (With 4 096 steps and more a scan
-of neurons alone is a tenth slower than with 4; layers are not.)"""
+"""Blocks of a task at most: they share the copy of what they read. (With 4,096 steps and more a
+scan of neurons alone is a tenth slower than with 4; layers are not.)"""
 
 _pool: ThreadPoolExecutor | None = None
 
