@@ -4,9 +4,9 @@ A surrogate is any function of (u, threshold), u = V - threshold, that returns t
 shape of u; the operators take its result as data. `threshold` broadcasts against u. One that has an
 attribute `elementwise = True` promises that an element follows from its own u and threshold alone:
 on a CPU it is then shared out over the kernels' threads and goes through the cache piece by piece,
-any other is computed by one thread. Those here are computed by a kernel in one pass, but in other
-dtypes, under a transform and where there is none; they are small frozen dataclasses, so that they
-compare, print and pickle.
+any other is computed by one thread. Those here promise it, and a kernel computes them in one pass,
+except in half precision, under a transform, with numbers beyond the dtype, or without Numba or
+Triton. They are small frozen dataclasses, so that they compare, print and pickle.
 """
 
 import math

@@ -11,7 +11,7 @@ from hetsyn_triton import freed_memory
 from hetsyn_triton.cli import main
 from hetsyn_triton.studies.workers import work_through
 
-HAS_GLIBC = "CS_GNU_LIBC_VERSION" in getattr(os, "confstr_names", ())
+HAS_GLIBC = freed_memory._is_glibc()
 
 FAULTS = """
 import resource
@@ -74,17 +74,23 @@ def test_large_pages_are_another_setting() -> None:
     assert kept == "True"
 
 
-@pytest.mark.parametrize("names", [{}, None])
+@pytest.mark.parametrize("error", [ValueError, OSError, None])
 def test_another_library_is_not_told(
-    names: dict[str, int] | None, monkeypatch: pytest.MonkeyPatch
+    error: type[Exception] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Of the others some do not know the question, one has no answer, and one no such function."""
+
+    def asked(name: str) -> str:
+        assert error is not None
+        raise error(name)
+
     monkeypatch.setattr(freed_memory.ctypes, "CDLL", lambda name: pytest.fail("asked"))
     for variable in ("GLIBC_TUNABLES", *freed_memory._OF_THE_USER):
         monkeypatch.delenv(variable, raising=False)
-    if names is None:
-        monkeypatch.delattr(os, "confstr_names", raising=False)
+    if error is None:
+        monkeypatch.delattr(os, "confstr", raising=False)
     else:
-        monkeypatch.setattr(os, "confstr_names", names, raising=False)
+        monkeypatch.setattr(os, "confstr", asked, raising=False)
     assert freed_memory.keep_freed_memory() is False
 
 

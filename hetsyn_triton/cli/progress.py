@@ -57,6 +57,10 @@ class RichReporter(WithBar, Reporter):
         interrupts.raise_if_asked()
         if folder != self.folder or not self.epochs:  # the announced one was taken, or none was
             self.announce(config, folder)
+        if done:
+            epoch = 1 + done * config.epochs // max(1, steps)
+            if epoch <= config.epochs:
+                self.console.print(f"Going on after step {done} of {steps}, in epoch {epoch}")
         self.begun = True
         if not self.console.is_terminal:
             return

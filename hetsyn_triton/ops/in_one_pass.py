@@ -46,15 +46,16 @@ def numbers_of(
     surrogate: SpikeFunction, dtype: torch.dtype
 ) -> tuple[str, tuple[float, ...]] | None:
     """Kind and numbers as `kernels/surrogate_kinds.py` has them; None of a surrogate that it has
-    not, or with numbers beyond `dtype`, which PyTorch refuses."""
+    not, or with numbers that are not normal ones of `dtype`: too large, which PyTorch refuses, or
+    so small that kernels take them for 0."""
     if type(surrogate) not in _NUMBERS:
         return None
     kind, numbers_in = _NUMBERS[type(surrogate)]
     numbers = numbers_in(surrogate, float(surrogates.least_exponent(dtype)))
-    most = torch.finfo(dtype).max
-    # The logarithm of a height of 0 is within.
-    within = all(n <= most and (n >= -most or n == -math.inf) for n in numbers)
-    return (kind, numbers) if within else None
+    least, most = torch.finfo(dtype).tiny, torch.finfo(dtype).max
+    # The logarithm of a height may be 0, of a height of 0 -inf.
+    normal = all(least <= abs(n) <= most or n in (0.0, -math.inf) for n in numbers)
+    return (kind, numbers) if normal else None
 
 
 def _kernels_for(potential: Tensor) -> Kernels | None:
@@ -68,7 +69,9 @@ def derivative(surrogate: SpikeFunction, potential: Tensor, threshold: Tensor) -
     if not (plain(potential) and plain(threshold)):  # first: a compiler follows no further
         return None
     kernels = _kernels_for(potential)
-    if kernels is None or _get_current_dispatch_mode() is not None:
+    if kernels is None or threshold.dtype != potential.dtype:
+        return None
+    if _get_current_dispatch_mode() is not None:
         return None
     given = numbers_of(surrogate, potential.dtype)
     there = importlib.util.find_spec(kernels.package) is not None

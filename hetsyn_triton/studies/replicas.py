@@ -12,7 +12,7 @@ batched matrix products.
 
 import copy
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from hetsyn_triton.tasks.seeds import derived_seed
 from hetsyn_triton.training import ConfigError, NonFiniteError, TrainConfig
 from hetsyn_triton.training.build import build_network, build_optimizer, build_task
 from hetsyn_triton.training.finite import first_non_finite, optimizer_state, take_step
-from hetsyn_triton.training.measure import Means, measured
+from hetsyn_triton.training.measure import Means, metrics_of
 from hetsyn_triton.training.schedule import lr_scale, scale_rates
 from hetsyn_triton.training.threads import on_threads
 from hetsyn_triton.training.trainer import CHECKPOINT_SECONDS
@@ -101,12 +101,10 @@ class Replicas:
         self.template.train()
         self.optimizer.zero_grad(set_to_none=True)
         where = f"at step {self.step + 1}"
-        losses, values = self._measured(batches)
-        total = torch.stack(losses)
-        total.sum().backward()
+        losses, values = self._measured(batches, lambda losses: losses.sum().backward())
         parameters = list(self.network.named_parameters())
         gradients = [(n, p.grad) for n, p in parameters if p.grad is not None]
-        self._check([("loss", total.detach())], "the {} is not finite " + where)
+        self._check([("loss", losses.detach())], "the {} is not finite " + where)
         self._check(gradients, "the gradient of {} is not finite " + where)
         for replica in self.diverged:
             for _, gradient in gradients:
@@ -170,15 +168,22 @@ class Replicas:
         for _, value in optimizer_state(self.optimizer, self.network):
             value[replica] = 0
 
-    def _measured(self, batches: Sequence[Batch]) -> tuple[list[Tensor], list[dict[str, float]]]:
+    def _measured(
+        self, batches: Sequence[Batch], then: Callable[[Tensor], None] = lambda losses: None
+    ) -> tuple[Tensor, list[dict[str, float]]]:
+        """Losses [R], and values of each replica, read after `then`, as `training.measure` does."""
         inputs = torch.stack([batch.input for batch in batches])
         output, spikes = self._outputs(inputs)
-        losses, values = [], []
-        for replica, (task, batch) in enumerate(zip(self.tasks, batches, strict=True)):
-            mine = [layer[replica] for layer in spikes]
-            loss, metrics = measured(task, output[replica], mine, batch.target)
-            losses.append(loss)
-            values.append({"loss": loss.item(), **metrics})
+        of_each = [
+            (task, (output[replica], [layer[replica] for layer in spikes], batch.target))
+            for replica, (task, batch) in enumerate(zip(self.tasks, batches, strict=True))
+        ]
+        losses = torch.stack([task.loss(*given) for task, given in of_each])
+        then(losses)
+        values = [
+            {"loss": loss, **metrics_of(task, *given)}
+            for loss, (task, given) in zip(losses.tolist(), of_each, strict=True)
+        ]
         return losses, values
 
     def _outputs(self, inputs: Tensor) -> tuple[Tensor, list[Tensor]]:

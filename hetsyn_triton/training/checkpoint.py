@@ -25,11 +25,11 @@ class Checkpoint:
 
     `epoch` whole epochs are done, and `batch` batches of the next; `sums` are that epoch's running
     totals, `seconds` what it has taken (0 where that was not yet recorded), `history` the metrics
-    lines of the whole epochs. `best` has the "epoch" and the "model"
-    of the best validation epoch, None where nothing is held out or no epoch is whole. `sessions`
-    has a line for each process that trained: the "step" it went on from, machine, versions and
-    date; none of what was trained before they were recorded. The learning rate is a function of the
-    number of steps and random numbers of the seed, so neither has a state of its own.
+    lines of the whole epochs. `best` has the "epoch" and the "model" of the best validation epoch,
+    None where nothing is held out or no epoch is whole. `sessions` has a line for each process that
+    trained: the "step" it went on from, machine, versions and date; none of what was trained before
+    they were recorded. The learning rate is a function of the number of steps and random numbers of
+    the seed, so neither has a state of its own.
     """
 
     config: dict[str, Any]

@@ -69,19 +69,15 @@ def measure(
     output, spikes = run(network, batch.input[:, ranks.own(samples)])
     output = ranks.whole(output, samples)
     spikes = [ranks.whole(layer, samples, spikes=True) for layer in spikes]
-    return measured(task, output, spikes, batch.target, then)
-
-
-def measured(
-    task: Task,
-    output: Tensor,
-    spikes: Sequence[Tensor],
-    target: Tensor,
-    then: Callable[[Tensor], None] = lambda loss: None,
-) -> tuple[Tensor, dict[str, float]]:
-    """Loss and metrics, as `measure`, of an output [T, B, out] and the hidden spikes."""
-    loss = task.loss(output, spikes, target)
+    loss = task.loss(output, spikes, batch.target)
     then(loss)
+    return loss, metrics_of(task, output, spikes, batch.target)
+
+
+def metrics_of(
+    task: Task, output: Tensor, spikes: Sequence[Tensor], target: Tensor
+) -> dict[str, float]:
+    """The task's metrics, and "rate", of an output [T, B, out] and the hidden spikes."""
     with torch.no_grad():
         quiet = [layer.detach() for layer in spikes]
         metrics = task.metrics(output.detach(), quiet, target)
@@ -89,7 +85,7 @@ def measured(
         # read together: on a GPU each reading waits
         rates = torch.stack([layer.mean() for layer in quiet]).tolist() if quiet else []
         rate = sum(r * size for r, size in zip(rates, sizes, strict=True)) / max(1, sum(sizes))
-    return loss, {**metrics, "rate": rate}
+    return {**metrics, "rate": rate}
 
 
 def measure_split(

@@ -3,7 +3,7 @@
     a_s <- r_s a_s + z_s(t),   c(t) += w_s a_s      for t of the pass, s = 0, 1, ...
 
 A trace is loaded and stored once for all steps of a pass, and a feature loaded once for both
-blocks: of 32 multiply-adds of two blocks and eight steps 14 need a load, of 8 of one block and
+blocks: the 32 multiply-adds of two blocks and eight steps take 14 loads, the 8 of one block and
 four steps 7. Sums are those of a step alone, s ascending.
 """
 

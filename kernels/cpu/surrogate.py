@@ -2,9 +2,11 @@
 `surrogate_kinds.py` defines them.
 
 Elements in lanes, in the order of memory: a row of neurons need not fill a vector. Thresholds of a
-replica are laid out once more after the last neuron, so that a vector of them begins anywhere.
+replica begin anew after the last neuron, so that a vector of them begins anywhere. One below the
+normal numbers is 0, as all such numbers here.
 
-Cost: two elements of memory for each potential, and up to 80 operations of a vector.
+Cost: two elements of memory for each potential, and for a vector of them up to 80 operations, 100
+in float64.
 """
 
 from __future__ import annotations
@@ -75,10 +77,15 @@ def _derivative(
     L = lanes(potential)
     parts = (elements + _PART - 1) // _PART
     thetas = aligned(J + L, potential)
+    laid = -1  # whose thresholds these are
     for task in range(begin, end):
         replica, part = divmod(task, parts)
-        for j in range(J + L):
-            thetas[j] = threshold[replica * J + j % J]
+        if replica != laid:
+            for j in range(J):
+                thetas[j] = threshold[replica * J + j]
+            for j in range(J, J + L):
+                thetas[j] = thetas[j - J]
+            laid = replica
         first = part * _PART
         lane, on = first % J, L % J
         for n in range(first, min(first + _PART, elements), L):

@@ -11,24 +11,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba import types
-from numba.core import cgutils, config
+from numba.core import cgutils
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic, models, register_model
 
 BYTES = 64
 """Of a vector: the widest registers there are. On AVX2, two registers keep both pipes busy."""
 
 
-def _has(feature: str) -> bool:
-    """Whether Numba compiles for a processor with it: this one, or that of NUMBA_CPU_FEATURES."""
-    setting: Any = config  # of which Numba makes attributes at run time
-    if setting.CPU_FEATURES is not None:
-        return f"+{feature}" in setting.CPU_FEATURES.split(",")
-    return bool(binding.get_host_cpu_features().get(feature))
+_triple, _processor, _features = cpu_target.target_context.codegen().magic_tuple()
+"""What Numba compiles for."""
 
-
-WIDE = _has("avx512f")
+WIDE = "+avx512f" in _features.split(",")
 """Whether there are 32 registers of BYTES. Numba keeps compiled code by the processor's features,
 of which this is one."""
 

@@ -15,10 +15,12 @@ PROGRAM = """
 import sys
 import torch
 from hetsyn_triton import HetNeuLIF, HetSynLIF, HetSynReadout, surrogates
-from hetsyn_triton.kernels.cpu.vectors import WIDE
+from hetsyn_triton.kernels.cpu.threads import grouped
+from hetsyn_triton.kernels.cpu.vectors import WIDE, lanes_of
 
-print(WIDE)
+torch.set_num_threads(1)  # more leave no two blocks to a task
 dtype = getattr(torch, sys.argv[1])
+print(WIDE, grouped(3, -(-40 // lanes_of(dtype.itemsize)))[0])
 for kind in surrogates.SURROGATES:
     for cls, options in ((HetSynLIF, {}), (HetSynLIF, {"recurrent": True}),
                          (HetNeuLIF, {"recurrent": True}), (HetSynReadout, {})):
@@ -49,7 +51,9 @@ def test_narrow_registers_give_the_same_bits(dtype: str, tmp_path: Path) -> None
             check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        wide, *found = done.stdout.splitlines()
+        about, *found = done.stdout.splitlines()
+        wide, together = about.split()
+        assert int(together) >= 3  # two and one
         return wide, found
 
     features = ",".join(f"+{feature}" for feature in FEATURES)

@@ -15,8 +15,8 @@ from hetsyn_triton import HetSynLIF
 from hetsyn_triton.kernels.cpu import surrogate as kernel
 from hetsyn_triton.kernels.cpu.exponential import exp
 from hetsyn_triton.kernels.cpu.vectors import lanes, load, store
-from hetsyn_triton.ops import in_one_pass
-from hetsyn_triton.surrogates import MultiGaussian, Triangular
+from hetsyn_triton.ops import between, in_one_pass
+from hetsyn_triton.surrogates import ATan, FastSigmoid, MultiGaussian, Sigmoid, Triangular
 
 DTYPES = [torch.float32, torch.float64]
 CPU = torch.device("cpu")
@@ -98,25 +98,60 @@ def test_no_elements_and_strides() -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("width", [1e-15, 1e15, 1e22])
+@pytest.mark.parametrize("width", [1e-15, 1e15, 1e18])
 def test_widths_at_the_ends(width: float, dtype: torch.dtype) -> None:
     proofs.takes_widths_at_the_ends(kernel, width, CPU, dtype)
-
-
-def test_numbers_beyond_the_dtype_are_pytorchs() -> None:
-    for width in (1e-25, 1e-200):
-        assert in_one_pass.numbers_of(MultiGaussian(width=width), torch.float32) is None
-    assert in_one_pass.numbers_of(MultiGaussian(width=1e-25), torch.float64) is not None
-    assert in_one_pass.numbers_of(MultiGaussian(width=1e-200), torch.float64) is None
-    assert in_one_pass.numbers_of(Triangular(height=1e39), torch.float32) is None
-    small = MultiGaussian(scale=1e-300, height=1e-300)
-    assert all(in_one_pass.numbers_of(small, dtype) is not None for dtype in DTYPES)
 
 
 @pytest.fixture
 def one_pass(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The kinds that the kernel was asked for."""
     return proofs.noting(kernel, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("surrogate", "dtype"),
+    [
+        (MultiGaussian(width=1e-25), torch.float32),
+        (MultiGaussian(width=1e-200), torch.float64),
+        (MultiGaussian(width=1e22), torch.float32),
+        (Triangular(height=1e39), torch.float32),
+        (Triangular(width=1e-40), torch.float32),
+        (Triangular(width=1e-310), torch.float64),
+        *((kind(slope=1e-40), torch.float32) for kind in (ATan, FastSigmoid, Sigmoid)),
+    ],
+    ids=str,
+)
+def test_numbers_that_are_not_normal_are_pytorchs(
+    surrogate: Any, dtype: torch.dtype, one_pass: list[str]
+) -> None:
+    """Too large, which PyTorch refuses or makes infinite, or so small that in a kernel they are 0,
+    and NaN where V is at the threshold or infinite."""
+    potential = torch.tensor([1.0, math.inf, -math.inf, 0.5], dtype=dtype).view(1, 1, 1, 4)
+    threshold = torch.ones(1, 4, dtype=dtype)
+    try:
+        theirs = surrogate(potential - 1, threshold)
+    except (RuntimeError, ZeroDivisionError) as error:
+        with pytest.raises(type(error)):
+            between.derivative(surrogate, potential, threshold)
+    else:
+        found = between.derivative(surrogate, potential, threshold)
+        assert torch.equal(found.isnan(), theirs.isnan())
+        assert torch.equal(found.nan_to_num(), theirs.nan_to_num())
+    assert one_pass == []
+
+
+def test_small_numbers_that_are_normal_are_the_kernels() -> None:
+    assert in_one_pass.numbers_of(MultiGaussian(width=1e-25), torch.float64) is not None
+    small = MultiGaussian(scale=1e-300, height=1e-300)
+    assert all(in_one_pass.numbers_of(small, dtype) is not None for dtype in DTYPES)
+    assert in_one_pass.numbers_of(Triangular(width=1.2e-38), torch.float32) is not None
+
+
+def test_thresholds_of_another_dtype_are_pytorchs(one_pass: list[str]) -> None:
+    potential, threshold = proofs.potentials(1, 2, 2, 3, CPU)
+    assert in_one_pass.derivative(Triangular(), potential, threshold.double()) is None
+    assert one_pass == []
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

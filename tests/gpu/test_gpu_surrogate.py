@@ -37,7 +37,7 @@ def test_no_elements_and_strides(device: torch.device) -> None:
     proofs.takes_no_elements_and_strides(kernel, device)
 
 
-@pytest.mark.parametrize("width", [1e-15, 1e15, 1e22])
+@pytest.mark.parametrize("width", [1e-15, 1e15, 1e18])
 def test_widths_at_the_ends(width: float, device: torch.device) -> None:
     proofs.takes_widths_at_the_ends(kernel, width, device)
 

@@ -111,6 +111,7 @@ def test_what_cannot_be_trained_together() -> None:
 
 
 Change = Callable[[Tensor], Tensor]
+Then = Callable[[Tensor], None]
 Losing = Callable[[Replicas, int, Change], None]
 
 
@@ -121,11 +122,18 @@ def losing(monkeypatch: pytest.MonkeyPatch) -> Losing:
     def lose(together: Replicas, step: int, change: Change) -> None:
         measured = together._measured
 
-        def changed(batches: Sequence[Batch]) -> Any:
-            losses, values = measured(batches)
-            if together.step == step and together.template.training:
-                losses[1] = change(losses[1])
-            return losses, values
+        def changed(batches: Sequence[Batch], then: Then = lambda losses: None) -> Any:
+            if together.step != step or not together.template.training:
+                return measured(batches, then)
+            made = []
+
+            def then_changed(losses: Tensor) -> None:
+                first, second, *others = losses
+                made.append(torch.stack([first, change(second), *others]))
+                then(made[0])
+
+            _, values = measured(batches, then_changed)
+            return made[0], values
 
         monkeypatch.setattr(together, "_measured", changed)
 
@@ -263,9 +271,9 @@ def test_the_threads_are_those_of_the_checkpoint(
     path, used, before = tmp_path / "networks.pt", [], torch.get_num_threads()
     measured = Replicas._measured
 
-    def counting(self: Replicas, batches: Sequence[Batch]) -> Any:
+    def counting(self: Replicas, *given: Any) -> Any:
         used.append(torch.get_num_threads())
-        return measured(self, batches)
+        return measured(self, *given)
 
     monkeypatch.setattr(Replicas, "_measured", counting)
     first = Replicas(configs(), threads=3)

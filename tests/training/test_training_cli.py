@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,8 @@ from hetsyn_triton.modules import MODELS
 from hetsyn_triton.ops.backends import BACKENDS
 from hetsyn_triton.surrogates import SURROGATES
 from hetsyn_triton.tasks import SPLITS, TASKS
+from hetsyn_triton.training import load_run
+from hetsyn_triton.training.trainer import Trainer
 
 SMALL = ["--hidden", "8", "--epochs", "1", "--threads", "1", "--set", "hold=1"]
 
@@ -64,6 +67,30 @@ def test_train_and_eval(
     assert "threads: expected an integer from 1" in capsys.readouterr().err
     assert run(["train", "--resume", str(folder), "--device", "tpu"]) == 2
     assert "device: expected" in capsys.readouterr().err
+
+
+def test_a_resumed_run_says_where_it_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("hetsyn_triton.training.trainer.CHECKPOINT_SECONDS", 0.0)
+    train_on, folder = Trainer._train_on, str(tmp_path / "run")
+
+    def interrupted(self: Trainer, batch: Any) -> None:
+        if self.epoch == 1 and self.batch == 2:
+            raise KeyboardInterrupt
+        train_on(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_train_on", interrupted)
+        assert run(["train", *SMALL, "--epochs", "2", "--out", folder]) == 130
+    assert "Going on" not in capsys.readouterr().out
+    assert run(["train", "--resume", folder]) == 0
+    steps = Trainer(load_run(folder).config).steps
+    assert (
+        f"Going on after step {steps // 2 + 2} of {steps}, in epoch 2\n" in capsys.readouterr().out
+    )
+    assert run(["train", "--resume", folder]) == 0  # a complete run
+    assert "Going on" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
