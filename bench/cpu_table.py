@@ -101,7 +101,8 @@ def readme_table(result: Record, file: str) -> str:
         f" [{file}]({file}). The cores' measured peak is {figures(rates['fma'] / 1e9)} billion"
         " multiply-adds a second. Medians; the loop with its memory already mapped. The plain LIF"
         " has one time constant and learns weights only; SpikingJelly's recurrent layer multiplies"
-        " by a further J x J matrix. From run to run of one commit a ratio moves by up to a fifth."
+        " by a further J x J matrix. From run to run of one commit a ratio moves by up to a fifth,"
+        " and from day to day the loop's own time by two fifths: the machine's memory is shared."
         " [docs/speed.md](docs/speed.md) has more works, of the commits that it names.",
         *_not_run(result),
     ]
