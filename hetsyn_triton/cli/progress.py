@@ -57,14 +57,12 @@ class RichReporter(WithBar, Reporter):
         interrupts.raise_if_asked()
         if folder != self.folder or not self.epochs:  # the announced one was taken, or none was
             self.announce(config, folder)
-        if done:
-            epoch = 1 + done * config.epochs // max(1, steps)
-            if epoch <= config.epochs:
-                self.console.print(f"Going on after step {done} of {steps}, in epoch {epoch}")
+        epoch = 1 + done * config.epochs // max(1, steps)
+        if 0 < done < steps:
+            self.console.print(f"Going on after step {done} of {steps}, in epoch {epoch}")
         self.begun = True
         if not self.console.is_terminal:
             return
-        epoch = done * config.epochs // max(1, steps)
         self.start_bar(
             TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
             BarColumn(bar_width=None),
@@ -74,7 +72,7 @@ class RichReporter(WithBar, Reporter):
             total=steps,
             completed=done,
             means="",
-            epoch=min(epoch + 1, config.epochs),
+            epoch=min(epoch, config.epochs),
             epochs=config.epochs,
         )
 
