@@ -20,6 +20,7 @@ from torch import Tensor
 from .validation import check_choice, check_positive_number
 
 Surrogate = Callable[[Tensor, Tensor], Tensor]
+_LEAST_DEVIATION = 1e-150
 
 
 def least_exponent(dtype: torch.dtype) -> int:
@@ -66,6 +67,15 @@ class MultiGaussian(_Positive):
     height: float = 0.15
     width: float = 0.5
     ratio: float = 6.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, deviation in (("width", self.width), ("ratio * width", self.ratio * self.width)):
+            if not _LEAST_DEVIATION <= deviation <= 1 / _LEAST_DEVIATION:
+                raise ValueError(
+                    f"MultiGaussian.{name}: expected {_LEAST_DEVIATION} to {1 / _LEAST_DEVIATION},"
+                    f" whose squares float64 can hold, got {deviation}"
+                )
 
     def __call__(self, u: Tensor, threshold: Tensor) -> Tensor:
         least = least_exponent(u.dtype)

@@ -1,13 +1,17 @@
 """The built-in surrogates as kernels compute them: kinds, and their numbers in order.
 
-u = V - theta
-triangular        a max(0, 1 - |u| / (b theta))
-multi_gaussian    e(u, 0, a, b) - e(u, e, c, d) - e(u, -e, c, d),
-                  e(u, m, h, f) = exp(max(h - f (u - m)^2, least))
-atan              a / (1 + (b u)^2)
-fast_sigmoid      1 / (1 + a |u|)^2
-sigmoid           a s (1 - s), s = 1 / (1 + exp(-max(-a |u|, least)))
+    u = V - theta
+    triangular        a max(0, 1 - |u| / (b theta))
+    multi_gaussian    e(u, 0, a, b) - e(u, e, c, d) - e(u, -e, c, d),
+                      e(u, m, h, f) = exp(max(h - f (u - m)^2, least))
+    atan              a / (1 + (b u)^2)
+    fast_sigmoid      1 / (1 + a |u|)^2
+    sigmoid           a s (1 - s), s = 1 / (1 + exp(-max(-a |u|, least)))
+
+A kernel takes all `NUMBERS`; one that a kind has not is 0.
 """
+
+from collections.abc import Sequence
 
 KINDS = {
     "triangular": ("a", "b"),
@@ -17,4 +21,9 @@ KINDS = {
     "sigmoid": ("a", "least"),
 }
 NUMBERS = ("a", "b", "c", "d", "e", "least")
-"""Every kernel takes all of them; of a kind that has one not it is 0."""
+
+
+def all_numbers(kind: str, numbers: Sequence[float]) -> dict[str, float]:
+    """All of `NUMBERS`, in order, from those that `kind` has."""
+    given = dict(zip(KINDS[kind], numbers, strict=True))
+    return {name: float(given.get(name, 0.0)) for name in NUMBERS}

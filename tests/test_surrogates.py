@@ -148,6 +148,22 @@ def test_parameters_are_checked(cls: Any, name: str, value: Any) -> None:
     assert repr(value) in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"width": 1e-200}, "width: expected 1e-150 to .* got 1e-200"),
+        ({"width": 1e160}, "width: "),
+        ({"ratio": 1e-200}, r"ratio \* width: .* got 5e-201"),
+        ({"width": 1e100, "ratio": 1e300}, r"ratio \* width: .* got inf"),
+    ],
+)
+def test_a_deviation_without_a_square_is_refused(given: dict[str, float], named: str) -> None:
+    with pytest.raises(ValueError, match=rf"MultiGaussian\.{named}"):
+        MultiGaussian(**given)
+    MultiGaussian(width=1e-150, ratio=1.0)
+    MultiGaussian(width=1e149, ratio=1.0)
+
+
 @pytest.mark.parametrize(("cls", "name"), PARAMETERS)
 def test_values_among_values(cls: Any, name: str) -> None:
     """Frozen, compared and hashed by parameters, printed as written, copied and pickled."""

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..surrogate_kinds import KINDS, NUMBERS
+from ..surrogate_kinds import all_numbers
 from .arrays import flat
 from .compiling import borrowing, kernel
 from .exponential import exp
@@ -100,14 +100,13 @@ def _derivative(
 
 
 def derivative(kind: str, numbers: Sequence[float], potential: Tensor, threshold: Tensor) -> Tensor:
-    """V [R, T, B, J] and theta [R, J] -> ds/dV, by one of `KINDS` with its numbers."""
+    """V [R, T, B, J] and theta [R, J] -> ds/dV, by a kind of `surrogate_kinds`."""
     R, T, B, J = potential.shape
     found = torch.empty(potential.shape, dtype=potential.dtype)
     elements = T * B * J
-    given = dict(zip(KINDS[kind], numbers, strict=True))
     run(
         _derivative, R * -(-elements // _PART), _WORK * R * elements,
         _CODES[kind], flat(potential), flat(threshold), flat(found), elements, J,
-        *(float(given.get(name, 0.0)) for name in NUMBERS),
+        *all_numbers(kind, numbers).values(),
     )  # fmt: skip
     return found

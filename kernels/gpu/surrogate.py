@@ -22,7 +22,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..surrogate_kinds import KINDS, NUMBERS
+from ..surrogate_kinds import all_numbers
 from .launch import Cost, dense, launch
 
 _THREADS = 128
@@ -75,7 +75,7 @@ def surrogate_kernel(
 
 
 def derivative(kind: str, numbers: Sequence[float], potential: Tensor, threshold: Tensor) -> Tensor:
-    """V [R, T, B, J] and theta [R, J] -> ds/dV, by one of `KINDS` with its numbers."""
+    """V [R, T, B, J] and theta [R, J] -> ds/dV, by a kind of `surrogate_kinds`."""
     potential = dense(potential)
     found = torch.empty_like(potential)
     if found.numel():
@@ -94,7 +94,6 @@ def launch_surrogate(
 ) -> None:
     """The kernel itself; `first` leaves out the programs before it."""
     replicas, steps, batch, neurons = potential.shape
-    given = dict(zip(KINDS[kind], numbers, strict=True))
     width = 1 if neurons % 4 else 4
     block = _THREADS * width
     elements = steps * batch * neurons
@@ -107,7 +106,7 @@ def launch_surrogate(
             "derivative": found,
             "units": elements // width,
             "first": first,
-            **{name: float(given.get(name, 0.0)) for name in NUMBERS},
+            **all_numbers(kind, numbers),
         },
         {"J": neurons, "WIDTH": width, "BLOCK": block, "KIND": kind},
         _THREADS // 32,
