@@ -160,8 +160,9 @@ def encode_command(**given: Any) -> Callable[[], int]:
 @cli.command("study", short_help="Run a study: many networks, a table and a picture.")
 @click.argument("name", metavar="variants|limited-neurons|noise|timescales|time-constants|cost")
 @click.option("--task", help="What to train on; by default the study's own choice.")
+@click.option("--data-dir", metavar="DIR", callback=_folder, help="Where the task's files are.")
 @click.option("--seeds", type=int, help="How many seeds, from 0 on.")
-@click.option("--full", is_flag=True, help="The paper's size, not one that ends in minutes.")
+@click.option("--full", is_flag=True, help="The paper's size, not a small one.")
 @click.option(
     "--jobs", type=int, help="Cells side by side, a process each; by default one for each core."
 )

@@ -12,7 +12,6 @@ from hetsyn_triton.studies import StudyReporter, StudyResult, run_study
 from hetsyn_triton.studies.base import Cell, Study
 from hetsyn_triton.studies.catalogue import study_class
 from hetsyn_triton.studies.folder import PICTURE, TABLE_CSV
-from hetsyn_triton.tasks import DataError
 from hetsyn_triton.training import ConfigError
 
 from . import interrupts
@@ -29,11 +28,12 @@ def run(
     jobs: int | None,
     more: tuple[str, ...],
     out: str | None,
+    data_dir: str | None,
 ) -> int:
     """Run study `name`; 1 where a cell failed."""
     options = study_class(name).options.items()
     lists = {"hidden", *(key for key, option in options if isinstance(option.small, list))}
-    changes = dict[str, Any]()
+    changes: dict[str, Any] = {} if data_dir is None else {"data_dir": data_dir}
     for text in more:
         key, value = named_value(text)
         if key in changes:
@@ -51,8 +51,6 @@ def run(
             reporter=reporter,
             **changes,
         )
-    except DataError as error:
-        raise DataError(f"{error}; a study takes it as --set data_dir=DIR") from error
     except (Exception, KeyboardInterrupt) as error:
         if not interrupts.is_interrupt(error):
             raise

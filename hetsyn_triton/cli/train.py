@@ -53,10 +53,13 @@ def _run(
         else:
             moved = {name: given.pop(name, None) for name in MOVABLE}
             if given or more or out is not None or task is not None:
-                allowed = ", ".join(f"--{name.replace('_', '-')}" for name in MOVABLE)
+                named = ["the task"] if task is not None else []
+                named += ["--out"] if out is not None else []
+                named += ["--set"] if more else []
+                allowed = ", ".join(_option(name) for name in MOVABLE)
                 raise ConfigError(
-                    f"resume: expected no setting beside it but {allowed}; "
-                    "the run's own configuration holds"
+                    f"resume: expected no setting beside it but {allowed}, for the run's own "
+                    f"configuration holds, got {', '.join([*named, *map(_option, given)])}"
                 )
             resume(resumed, **moved, reporter=reporter)
     except NonFiniteError as error:
@@ -74,3 +77,8 @@ def _run(
     finally:
         reporter.close()
     return 0
+
+
+def _option(name: str) -> str:
+    """A setting as it is written on the command line."""
+    return f"--{name.replace('_', '-')}"

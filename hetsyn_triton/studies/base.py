@@ -39,10 +39,12 @@ class Finished:
 @dataclass(frozen=True)
 class Place:
     """Where a cell works: `runs` is the folder for run folders and checkpoints, `threads` how many
-    it may use."""
+    it may use; `seconds_before` is added to where a part was trained before, by a process that was
+    cut off."""
 
     runs: Path
     threads: int
+    seconds_before: list[float] = field(default_factory=list)
 
 
 class Study(ABC):

@@ -107,7 +107,7 @@ class Cost(Study):
                     "threads": threads,
                 }
             )
-        return Finished(cell, rows, {"cpu": cpu_name()})
+        return Finished(cell, rows, {"cpu": cpu_name(), "torch": torch.__version__})
 
     def table(self, done: Sequence[Finished]) -> list[Row]:
         table = []
@@ -157,9 +157,10 @@ class Cost(Study):
             one.set_xlabel("hidden neurons")
         legend(axes[0, 0])
         option, threads = self.option, done[0].rows[0]["threads"]
+        of = "; ".join(dict.fromkeys(f"{d.extra['cpu']}, torch {d.extra['torch']}" for d in done))
         figure.suptitle(
             f"{option['inputs']} inputs, {option['steps']} steps, {option['samples']} samples, "
-            f"float32; {done[0].extra['cpu']}, {threads} threads, torch {torch.__version__}",
+            f"float32; {of}, {threads} threads",
             fontsize=9,
         )
         return figure

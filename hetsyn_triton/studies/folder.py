@@ -14,6 +14,7 @@ from hetsyn_triton.files import partials, write_atomically, write_json
 from hetsyn_triton.training import RunFolderError
 
 from .base import Cell, Finished, Row
+from .machine import provenance
 from .settings import StudySettings
 
 logger = logging.getLogger("hetsyn_triton")
@@ -52,7 +53,7 @@ def check_folder(folder: Path, settings: StudySettings) -> StudySettings:
             raise RunFolderError(f"out: expected a folder, got the file {folder}")
         return settings
     try:
-        stored = _read(path)
+        stored = read_json(path)
         before = _seeds_before(stored, path)
     except RunFolderError as error:
         raise RunFolderError(f"{error}. Name another folder with --out") from error
@@ -109,12 +110,13 @@ def prepare(folder: Path, settings: StudySettings) -> None:
 
 
 def write_cell(folder: Path, finished: Finished, seconds: float) -> None:
-    """Keep a finished cell."""
+    """Keep a finished cell, the seconds it took, and the machine and date it is of: now, here."""
     values = {
         "cell": finished.cell.values,
         "rows": finished.rows,
         "extra": finished.extra,
         "seconds": round(seconds, 1),
+        "environment": provenance(),
     }
     write_json(_path(folder, finished.cell), values)
 
@@ -151,7 +153,7 @@ def read_cell(folder: Path, cell: Cell) -> Finished | None:
     path = _path(folder, cell)
     if not path.is_file():
         return None
-    values = _read(path)
+    values = read_json(path)
     if values.get("cell") != _as_json(cell.values):
         raise RunFolderError(f"{path} is of another cell: expected {cell.values}")
     rows, extra = values.get("rows"), values.get("extra")
@@ -160,15 +162,23 @@ def read_cell(folder: Path, cell: Cell) -> Finished | None:
         and all(isinstance(row, dict) for row in rows)
         and isinstance(extra, dict)
         and isinstance(values.get("seconds"), (int, float))
+        and isinstance(values.get("environment"), dict)
     ):
-        raise RunFolderError(f"{path} is damaged: expected rows, extra and seconds")
+        raise RunFolderError(f"{path} is damaged: expected rows, extra, seconds and environment")
     return Finished(cell, rows, extra)
 
 
-def read_seconds(folder: Path, cells: Sequence[Cell]) -> float:
-    """What the finished ones among `cells` took together."""
+def read_work(folder: Path, cells: Sequence[Cell]) -> tuple[float, list[dict[str, Any]]]:
+    """What the finished ones among `cells` took together, and the different machines, versions and
+    days they are of, by date."""
     paths = [_path(folder, cell) for cell in cells]
-    return float(sum(_read(path)["seconds"] for path in paths if path.is_file()))
+    done = [read_json(path) for path in paths if path.is_file()]
+    found: list[dict[str, Any]] = []
+    for environment in (values["environment"] for values in done):
+        if environment not in found:
+            found.append(environment)
+    found.sort(key=lambda environment: str(environment["date"]))
+    return float(sum(values["seconds"] for values in done)), found
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
@@ -186,7 +196,7 @@ def read_study(folder: Path) -> dict[str, Any]:
     path = folder / TABLE_JSON
     if not path.is_file():
         raise RunFolderError(f"study: expected a study folder with {TABLE_JSON}, got {folder}")
-    return _read(path)
+    return read_json(path)
 
 
 def _as_json(values: Mapping[str, Any]) -> Any:
@@ -198,7 +208,8 @@ def _path(folder: Path, cell: Cell) -> Path:
     return folder / CELLS / f"{cell.name}.json"
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in `path`; RunFolderError where there is none."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

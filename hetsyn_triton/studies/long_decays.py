@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from hetsyn_triton.modules import Decay, SpikingNetwork
+from hetsyn_triton.tasks.delayed_match import GROUP
 from hetsyn_triton.timeconstants import decay_to_tau, tau_to_decay
 from hetsyn_triton.training.timeconstants import time_constants
 
 INPUTS = "layer 1, input"
 PATHWAYS: dict[str, dict[str, tuple[int, int]]] = {
-    "delayed-match": {"cue": (0, 20), "noise": (20, 30)},
+    "delayed-match": {"cue": (0, 2 * GROUP), "noise": (2 * GROUP, 3 * GROUP)},
 }
 """Input channels, first and beyond the last, that mean different things to a task."""
 

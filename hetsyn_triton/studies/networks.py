@@ -5,8 +5,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hetsyn_triton.training import Run, RunFolderError, TrainConfig, load_run, resume, train
-from hetsyn_triton.training.folder import CONFIG, SUMMARY
+import torch
+
+from hetsyn_triton.training import (
+    CheckpointError,
+    Run,
+    RunFolderError,
+    TrainConfig,
+    load_run,
+    resume,
+    train,
+)
+from hetsyn_triton.training.checkpoint import read_checkpoint
+from hetsyn_triton.training.folder import CHECKPOINT, CONFIG, SUMMARY
 from hetsyn_triton.training.restore import MOVABLE
 
 from .base import Place, Row
@@ -19,6 +30,7 @@ def trained(config: TrainConfig, name: str, place: Place) -> Run:
     folder = place.runs / name
     if (folder / CONFIG).is_file():
         _check_same(folder, config)
+        place.seconds_before.append(_seconds_trained(folder))
         if (folder / SUMMARY).is_file():
             return load_run(folder)
         return resume(folder, pictures=False)
@@ -58,6 +70,16 @@ def curve(run: Run) -> dict[str, Any]:
 def form(recurrent: bool) -> str:
     """ "recurrent" or "feedforward"."""
     return "recurrent" if recurrent else "feedforward"
+
+
+def _seconds_trained(folder: Path) -> float:
+    """How long the run was trained up to its checkpoint; 0 where that cannot be read, of which
+    going on from it says why."""
+    try:
+        checkpoint = read_checkpoint(folder / CHECKPOINT, torch.device("cpu"))
+    except CheckpointError:
+        return 0.0
+    return float(sum(record["seconds"] for record in checkpoint.history) + checkpoint.seconds)
 
 
 def _check_same(folder: Path, config: TrainConfig) -> None:

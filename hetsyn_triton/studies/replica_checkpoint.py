@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 FORMAT = "replicas-1"
 
 
-def save(replicas: "Replicas", path: Path) -> None:
-    """Write how far `replicas` are to `path`, whole or not at all.
+def save(replicas: "Replicas", path: Path, seconds: float) -> None:
+    """Write how far `replicas` are to `path`, whole or not at all; this process took `seconds`.
 
     The learning rate and all random numbers follow from seed and step: they have no state.
     """
@@ -29,6 +29,7 @@ def save(replicas: "Replicas", path: Path) -> None:
         "step": replicas.step,
         "diverged": replicas.diverged,
         "threads": replicas.threads,
+        "seconds": replicas.seconds_before + seconds,
     }
     save_values(path, FORMAT, values)
 
@@ -58,12 +59,14 @@ def restore(replicas: "Replicas", path: Path) -> None:
         raise CheckpointError(f"{error}. Name another study folder with --out") from error
     replicas.step, replicas.diverged = values["step"], values["diverged"]
     replicas.threads = values.get("threads", replicas.threads)
+    replicas.seconds_before = values.get("seconds", 0.0)
 
 
 def _check_content(path: Path, values: dict[str, Any], replicas: "Replicas") -> None:
     """CheckpointError, naming the part, unless each is of the kind that `save` writes."""
     configs, step, diverged = (values.get(name) for name in ("configs", "step", "diverged"))
     most, count, threads = replicas.steps, len(replicas), values.get("threads", 1)
+    seconds = values.get("seconds", 0.0)
     for name, right, expected in (
         (
             "configs",
@@ -82,6 +85,7 @@ def _check_content(path: Path, values: dict[str, Any], replicas: "Replicas") -> 
             f"words by number, below {count}",
         ),
         ("threads", type(threads) is int and threads > 0, "a positive integer"),
+        ("seconds", type(seconds) is float and seconds >= 0, "a number of at least 0"),
     ):
         if not right:
             raise CheckpointError(f"{path} is damaged: {name}: expected {expected}")

@@ -13,7 +13,6 @@ batched matrix products.
 import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,7 @@ class Replicas:
     `diverged` says of each replica that left the finite numbers where it did. It keeps its place in
     the stack, for what the others draw and round depends on R, with parameters that stay 0.
     `threads` is PyTorch's number of them to train and measure with, by default the present one; a
-    checkpoint keeps it.
+    checkpoint keeps it. `seconds_before` is what the checkpoint they went on from had taken.
     """
 
     def __init__(self, configs: Sequence[TrainConfig], threads: int | None = None) -> None:
@@ -59,6 +58,7 @@ class Replicas:
         self.base_lrs = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.step = 0
         self.diverged: dict[int, str] = {}
+        self.seconds_before = 0.0
         self.threads = torch.get_num_threads() if threads is None else threads
 
     def __len__(self) -> int:
@@ -78,7 +78,7 @@ class Replicas:
         """
         if checkpoint is not None:
             restore(self, checkpoint)
-        saved = time.monotonic()
+        began = saved = time.monotonic()
         cuda = [self.device] if self.device.type == "cuda" else []
         with on_threads(self.threads), torch.random.fork_rng(cuda):
             for batches in self._training():
@@ -86,10 +86,10 @@ class Replicas:
                     break
                 self.train_on(batches)
                 if checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
-                    save(self, checkpoint)
                     saved = time.monotonic()
+                    save(self, checkpoint, saved - began)
         if checkpoint is not None:
-            save(self, checkpoint)
+            save(self, checkpoint, time.monotonic() - began)
 
     def train_on(self, batches: Sequence[Batch]) -> list[dict[str, float]]:
         """One optimizer step on a batch of each replica; loss and metrics of each, empty of those
@@ -231,9 +231,14 @@ def stacked(networks: Sequence[SpikingNetwork]) -> SpikingNetwork:
 def _check(configs: Sequence[TrainConfig]) -> None:
     if not configs:
         raise ConfigError("configs: expected at least one network, got none")
-    alike = {replace(config, seed=0).to_json().__repr__() for config in configs}
-    if len(alike) > 1:
-        raise ConfigError("configs: expected settings that differ in the seed alone")
+    first = configs[0].to_json()
+    others = [config.to_json() for config in configs[1:]]
+    differ = [n for n in first if n != "seed" and any(o[n] != first[n] for o in others)]
+    if differ:
+        raise ConfigError(
+            "configs: expected settings that differ in the seed alone, got networks of different "
+            f"{', '.join(differ)}"
+        )
     if configs[0].clip is not None:
         raise ConfigError(
             "clip: expected none for networks trained together, whose gradients have one norm, "

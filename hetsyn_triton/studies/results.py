@@ -109,6 +109,8 @@ def _run(folder: Path) -> tuple[dict[str, Any], str]:
         "parameters": summary["parameters"],
         "test_samples": summary.get("test_samples"),  # runs of before did not record it
         "selection": summary["selection"],
+        "last_epoch": summary["last_epoch"],
+        "time_constant_quartiles": summary["time_constant_quartiles"],
         "curve": curve,
         "environment": {
             "date": None,  # of runs trained before it was recorded

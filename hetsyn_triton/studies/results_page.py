@@ -1,6 +1,5 @@
 """docs/results.md, written from the copies in docs/results/ and the remarks beside them."""
 
-import json
 import posixpath
 import re
 from collections.abc import Iterable, Sequence
@@ -8,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from hetsyn_triton.files import write_atomically
+from hetsyn_triton.training import ConfigError, RunFolderError
 
 from .base import Row
 from .catalogue import STUDIES
+from .folder import read_json
 from .networks import form
 from .results import STORED, digest
 from .statistics import mean_and_deviation, wilson_interval
-from .tables import cell, columns
+from .tables import blocks, cell, columns
 from .words import in_words, is_share
 
 PAGE = "results.md"
@@ -31,29 +32,35 @@ TASKS = {
 PARTS = ("validation", "test")  # what may be measured after an epoch
 EPOCHS = (1, 2, 3, 5, 10, 15, 20, 30, 40, 50, 75, 100, 150)
 INTERVAL = "95 % interval"
-LONGEST = 30  # lines of a table on the page; the stored file has them all
+FOLDS = {"fsdd": "speaker"}  # the setting whose values are left out of training in turn
+LONGEST = 40  # lines of a table on the page; the stored file has them all
 HEAD = """# Results
 
 Written by `hetsyn results` from the files in [results/](results), which hold every figure with its
 settings, versions and date; remarks are from [results/remarks.md](results/remarks.md). `hetsyn
 results FOLDER...` adds run and study folders first.
 
-Means ± standard deviation over seeds. *Last epoch* is the test result after the last epoch;
-*validation-selected* that of the epoch with the best held-out score; *test-selected* that of the
-best test epoch, which the test samples themselves chose: it is no held-out result. Of the three a
-"-" marks what a run does not have: validation-selected where no samples were held out of training,
-test-selected where the test was measured at the end alone. The *95 % interval* of the last epoch's
-accuracy is Wilson's for the test samples of one seed: what so many samples leave open, not how
-seeds differ; it is left out where their number was not recorded. "SMALL" marks a study of fewer
-seeds or shorter training than the paper's.
+Means ± standard deviation over seeds, or over what a row is the mean of. *Last epoch* is the test
+result after the last epoch; *validation-selected* that of the epoch with the best held-out score;
+*test-selected* that of the best test epoch, which the test samples themselves chose: it is no
+held-out result. Of the three a "-" marks what a run does not have: validation-selected where no
+samples were held out of training, test-selected where the test was measured at the end alone. The
+*95 % interval* of the last epoch's accuracy is Wilson's for the test samples of one seed: what so
+many samples leave open, not how seeds differ; it is left out where their number was not recorded.
+"SMALL" marks a study of fewer seeds or shorter training than the paper's.
 
-Hours are wall-clock times on machines that other work shared: runs of equal cost differ by a factor
-of up to 1.8.
+Hours are wall-clock times on machines that other work shared: runs of equal cost differ.
 """
 
 
 def write(docs: Path) -> Path:
-    """Write docs/results.md."""
+    """Write docs/results.md; RunFolderError where nothing is stored, or a file of it is damaged,
+    ConfigError for remarks on what the page has not."""
+    if not (docs / STORED).is_dir():
+        raise RunFolderError(
+            f"docs: expected a folder with {STORED}/ in it, which results are copied into first, "
+            f"got {docs}"
+        )
     text = page(docs / STORED)
     write_atomically(docs / PAGE, lambda file: file.write(text.encode()))
     return docs / PAGE
@@ -62,7 +69,7 @@ def write(docs: Path) -> Path:
 def page(stored: Path) -> str:
     """The page made of the files in `stored`."""
     paths = sorted(stored.glob("*.json"))
-    files = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
+    files = {path.stem: read_json(path) for path in paths}
     remarks = read_remarks(stored / REMARKS)
     runs = {stem: values for stem, values in files.items() if values["kind"] == "run"}
     studies = {stem: values for stem, values in files.items() if values["kind"] == "study"}
@@ -91,7 +98,7 @@ def page(stored: Path) -> str:
         parts += remarks.pop(name, [])
         parts += [_study(stem, values) for stem, values in mine.items()] or [f"{NOT_MEASURED}\n"]
     if remarks:
-        raise ValueError(f"{REMARKS}: expected sections {', '.join(TASKS)}, studies or a study's "
+        raise ConfigError(f"{REMARKS}: expected sections {', '.join(TASKS)}, studies or a study's "
                          f"name, got {', '.join(remarks)}")  # fmt: skip
     return "\n".join(parts)
 
@@ -101,8 +108,8 @@ def read_remarks(path: Path) -> dict[str, list[str]]:
     links are as seen from the file, a folder below the page."""
     if not path.is_file():
         return {}
-    blocks = re.split(r"^## (\S+)\n", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    pairs = zip(blocks[1::2], blocks[2::2], strict=True)
+    parts = re.split(r"^## (\S+)\n", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    pairs = zip(parts[1::2], parts[2::2], strict=True)
     return {name: [f"{_seen_from_page(text.strip())}\n"] for name, text in pairs if text.strip()}
 
 
@@ -125,14 +132,16 @@ def _study(stem: str, values: dict[str, Any]) -> str:
     missing = f" {failed} of {values['cells']} cells failed." if failed else ""
     task = values["settings"]["task"]
     lines = [f"{task + ': ' if task else ''}{values['size']}.{missing}\n"]
-    for part in dict.fromkeys(row.get("part") for row in values["table"]):
-        rows = [row for row in values["table"] if row.get("part") == part]
-        lines.append(f"{_table(rows[:LONGEST])}\n")
+    for about, rows in blocks(values["table"], STUDIES[values["settings"]["study"]].blocks):
+        lines.append(f"{', '.join(f'{in_words(n)}: {cell(about, n)}' for n in about)}\n")
+        lines.append(f"{_table(rows[:LONGEST], about)}\n")
         if len(rows) > LONGEST:
             lines.append(f"{len(rows) - LONGEST} more lines: [{stem}.csv]({STORED}/{stem}.csv).\n")
     lines.append(f"![{values['settings']['study']}]({STORED}/{stem}.png)\n")
     hours = f"{values['seconds'] / 3600:.2g} hours of cells"
-    lines.append(f"`{values['command']}`: {hours}; {_where(values['environment'])}.\n")
+    lines.append(
+        f"`{values['command']}`: {hours}; {'; '.join(map(_where, values['environments']))}.\n"
+    )
     return "\n".join(lines)
 
 
@@ -149,6 +158,7 @@ def _runs(runs: dict[str, dict[str, Any]]) -> list[str]:
     for members in ordered:
         members.sort(key=lambda member: member[1]["config"]["seed"])
     rows = [_run_row([values for _, values in members]) for members in ordered]
+    rows += _fold_rows([values for members in ordered for _, values in members])
     parts = [f"{_table(rows)}\n"]
     for members in ordered:
         stem, values = members[0]
@@ -190,6 +200,27 @@ def _run_row(members: Sequence[dict[str, Any]]) -> Row:
     return row
 
 
+def _fold_rows(runs: Sequence[dict[str, Any]]) -> list[Row]:
+    """The mean over all values of the setting of `FOLDS`, of runs that differ in nothing else."""
+    name = FOLDS.get(runs[0]["config"]["task"], "")
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for values in runs:
+        config = values["config"]
+        if config["options"].get(name) is not None:
+            options = {**config["options"], name: None}
+            groups.setdefault(digest({**config, "options": options}), []).append(values)
+    rows = []
+    for members in groups.values():
+        if len(members) > 1:
+            row = _run_row(members)
+            row.pop(INTERVAL, None)
+            others = _changed(members[0], name)
+            row["settings"] = f"mean of {len(members)} {name}s" + (f", {others}" if others else "")
+            row["seeds"] = 1
+            rows.append(row)
+    return rows
+
+
 def _interval(members: Sequence[dict[str, Any]]) -> str | None:
     """The 95 % interval of the last epoch's mean accuracy, with the samples of one seed: seeds that
     share them tell nothing more of them. None where the score is no share, or their number is not
@@ -206,9 +237,10 @@ def _interval(members: Sequence[dict[str, Any]]) -> str | None:
 _SHOWN = ("model", "recurrent", "hidden")
 
 
-def _changed(values: dict[str, Any]) -> str:
+def _changed(values: dict[str, Any], *left_out: str) -> str:
     """The settings of a run that are not its task's, but for those with columns of their own."""
-    return ", ".join(f"{k} {v}" for k, v in values["changed"].items() if k not in _SHOWN)
+    unseen = (*_SHOWN, *left_out)
+    return ", ".join(f"{k} {v}" for k, v in values["changed"].items() if k not in unseen)
 
 
 def _order(values: dict[str, Any]) -> tuple[str, str, int]:
@@ -229,9 +261,10 @@ def _by_epoch(values: dict[str, Any]) -> list[Row]:
 
 
 def _named(values: dict[str, Any]) -> str:
-    config = values["config"]
-    kind = form(config["recurrent"])
-    return f"{config['model']}, {kind}, {'-'.join(map(str, config['hidden']))} hidden neurons"
+    config, changed = values["config"], _changed(values)
+    layers = "-".join(map(str, config["hidden"]))
+    name = f"{config['model']}, {form(config['recurrent'])}, {layers} hidden neurons"
+    return f"{name}, {changed}" if changed else name
 
 
 def _trained(values: dict[str, Any]) -> str:
@@ -263,11 +296,11 @@ def _where(environment: dict[str, Any]) -> str:
     return f"{cpu}, {environment['cores']} cores{gpu}{on}; {versions}; {date}"
 
 
-def _table(rows: Iterable[Row]) -> str:
-    """A Markdown table; a mean and its deviation share a column. `rate`, per step, is left out
-    beside `rate_hz`, the same figure."""
+def _table(rows: Iterable[Row], about: Row | None = None) -> str:
+    """A Markdown table; a mean and its deviation share a column. What `about` says of all rows is
+    left out, and `rate`, per step, beside `rate_hz`, the same figure."""
     rows = list(rows)
-    names = [name for name in columns(rows) if name != "part"]
+    names = [name for name in columns(rows) if name not in (about or {})]
     if "rate_hz" in names:
         names = [name for name in names if name != "rate"]
     lines = ["| " + " | ".join(map(in_words, names)) + " |", "|" + "---|" * len(names)]

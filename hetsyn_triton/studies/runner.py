@@ -18,7 +18,6 @@ from hetsyn_triton.training.folder import check_writable
 from . import folder as files
 from .base import Cell, Place, Row, Study
 from .catalogue import study_class
-from .machine import provenance
 from .settings import StudySettings, cores, make_settings
 from .workers import work_through
 
@@ -72,7 +71,7 @@ def run_study(
         seeds: how many, from 0 on; None: a few, or with `full` the paper's number. More than the
             study in the folder has: those that are missing are done. Not for a study without a
             task.
-        full: the paper's size instead of one that ends in minutes.
+        full: the paper's size instead of a small one.
         out: the study folder; None: runs/study-NAME-TASK.
         jobs: cells side by side, each in a process of its own and with as many threads as are left;
             None: the number of cores; 1: in this process.
@@ -127,7 +126,9 @@ class _Work:
         began = time.monotonic()
         study = study_class(self.settings.study)(self.settings)
         place = Place(self.path / files.RUNS, self.threads)
-        files.write_cell(self.path, study.run(cell, place), time.monotonic() - began)
+        finished = study.run(cell, place)
+        seconds = time.monotonic() - began + sum(place.seconds_before)
+        files.write_cell(self.path, finished, seconds)
 
 
 def _read_data(settings: StudySettings) -> None:
@@ -170,6 +171,7 @@ def _write(
     done = [finished for finished in found if finished is not None]
     rows = [row for finished in done for row in finished.rows]
     settings = study.settings
+    seconds, environments = files.read_work(path, cells)
     table = [{**line, "size": settings.size} for line in study.table(done)] if done else []
     files.write_csv(path / files.ROWS_CSV, rows)
     files.write_csv(path / files.TABLE_CSV, table)
@@ -181,8 +183,8 @@ def _write(
             "command": command(settings),
             "cells": len(cells),
             "failures": failures,
-            "seconds": round(files.read_seconds(path, cells), 1),
-            "environment": provenance(),
+            "seconds": round(seconds, 1),
+            "environments": environments,
             "table": table,
             "rows": rows,
         },

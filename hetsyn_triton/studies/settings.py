@@ -17,6 +17,10 @@ SMALL_TRAINING: dict[str, dict[str, Any]] = {
     "digits": {"epochs": 10},
     "pattern-generation": {"epochs": 6},
     "delayed-match": {"epochs": 8},
+    "shd": {"epochs": 5},
+    "fsdd": {"epochs": 10},
+    "tidigits": {"epochs": 10},
+    "ti46": {"epochs": 5},
 }
 """How much shorter a task is trained where the full size is not asked for. A task that is missing
 is trained as long as by `hetsyn train`."""

@@ -59,7 +59,10 @@ def register(task: type[Task]) -> type[Task]:
     """Make a task of one's own known by its name. Usable as a class decorator."""
     known = TASKS.get(task.name)
     if known is not None and known is not task:
-        raise ValueError(f"task: the name {task.name!r} is taken by {known.__name__}")
+        raise ValueError(
+            f"task: expected a name of its own, got {task.name!r}, which is that of "
+            f"{known.__name__}"
+        )
     TASKS[task.name] = task
     return task
 

@@ -13,9 +13,7 @@ from torch import Tensor
 
 from .errors import DataError
 from .events import Events
-
-CHANNELS = 700
-CLASSES = 20
+from .shd import CHANNELS, CLASSES
 
 
 class Recordings(NamedTuple):
@@ -73,8 +71,13 @@ def read_shd(folder: Path, train: bool, path: Path, end_us: int) -> Recordings:
 def _check(path: Path, number: int, events: np.ndarray, label: int) -> None:
     if not 0 <= label < CLASSES:
         raise DataError(f"{path}: sample {number} has label {label}, expected 0 to {CLASSES - 1}")
-    for name, what, most in (("x", "channel", CHANNELS - 1), ("t", "time", np.inf)):
+    last = CHANNELS - 1
+    for name, what, most, allowed in (
+        ("x", "channel", last, f"0 to {last}"), ("t", "time", np.inf, "at least 0"),
+    ):  # fmt: skip
         values = events[name]
         if len(values) and (values.min() < 0 or values.max() > most):
             odd = values.min() if values.min() < 0 else values.max()
-            raise DataError(f"{path}: sample {number} has an event with {what} {odd}")
+            raise DataError(
+                f"{path}: sample {number} has an event with {what} {odd}, expected {allowed}"
+            )

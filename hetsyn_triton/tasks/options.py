@@ -1,7 +1,7 @@
 """A task's own settings: each with its default and what it may hold."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 
@@ -24,6 +24,13 @@ def number(default: float, low: float, high: float) -> Option:
     """A number from `low` to `high`, both included."""
     return Option(
         default, lambda v: is_real(v) and low <= v <= high, f"a number from {low:g} to {high:g}"
+    )
+
+
+def choice(default: str, allowed: Collection[str]) -> Option:
+    """One of the words `allowed`."""
+    return Option(
+        default, lambda v: isinstance(v, str) and v in allowed, f"one of {', '.join(allowed)}"
     )
 
 

@@ -61,7 +61,10 @@ class PixelByPixel(Classification):
         splits = {part: self._read(folder, part) for part in PARTS}
         sizes = [tuple(splits[part].values.shape[1:]) for part in PARTS]
         if sizes[0] != sizes[1]:
-            raise DataError(f"{folder}: training images are {sizes[0]}, test images {sizes[1]}")
+            raise DataError(
+                f"{folder}: expected test images of the training images' size, "
+                f"{sizes[0][0]} x {sizes[0][1]}, got {sizes[1][0]} x {sizes[1][1]}"
+            )
         held_out = self.option["validation"]
         train = splits["train"]
         if held_out >= len(train.labels):
@@ -82,7 +85,8 @@ class PixelByPixel(Classification):
         images, labels = read_idx(paths[0], 3), read_idx(paths[1], 1)
         if len(images) != len(labels):
             raise DataError(
-                f"{paths[0]} holds {len(images)} images, {paths[1]} holds {len(labels)} labels"
+                f"{paths[1]}: expected a label for each of {len(images)} images in {paths[0]}, "
+                f"got {len(labels)}"
             )
         last = self.out_features - 1
         if len(labels) == 0 or int(labels.max()) > last:

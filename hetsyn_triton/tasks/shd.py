@@ -18,7 +18,7 @@ from .digits import VALIDATION, stratified_split
 from .errors import DataError
 from .events import BINNINGS, Events, bin_events, joined
 from .folders import data_folder
-from .options import Option
+from .options import Option, choice
 
 CHANNELS = 700
 CLASSES = 20
@@ -72,7 +72,7 @@ class SpikingHeidelbergDigits(Classification):
         "adaptation": 0.05,
     }
     options: ClassVar[Mapping[str, Option]] = {
-        "binning": Option("plain", lambda v: v in BINNINGS, f"one of {', '.join(BINNINGS)}"),
+        "binning": choice("plain", BINNINGS),
         "validation": Option(
             0.0,
             lambda v: v == "speakers" or VALIDATION.allows(v),

@@ -180,7 +180,8 @@ def evaluate(run: Run | str | Path, split: str = "test") -> dict[str, float]:
     with on_threads(run.config.threads):
         values = measure_split(run.task, run.network, split, run.config.device)
     if not values:
-        raise ConfigError(f"split: {run.task.name} holds out no {split} samples in this run")
+        there = ", ".join(name for name in SPLITS if _has(run.task, name))
+        raise ConfigError(f"split: expected one that the run has, {there}, got {split!r}")
     return values
 
 
@@ -270,6 +271,10 @@ def _where(trainer: Trainer) -> dict[str, Any]:
         return {"environment": environment(), "sessions": []}
     last = {name: value for name, value in trainer.sessions[-1].items() if name != "step"}
     return {"environment": last, "sessions": trainer.sessions}
+
+
+def _has(task: Task, split: str) -> bool:
+    return next(iter(task.batches(split)), None) is not None
 
 
 def _read_config(folder: Path, **moved: str | int | None) -> TrainConfig:

@@ -104,7 +104,7 @@ def test_stacking_keeps_names_and_what_learns() -> None:
 def test_what_cannot_be_trained_together() -> None:
     with pytest.raises(ConfigError, match="at least one network"):
         Replicas([])
-    with pytest.raises(ConfigError, match="differ in the seed alone"):
+    with pytest.raises(ConfigError, match=r"the seed alone, got networks of different lr$"):
         Replicas([default_config("echo"), default_config("echo", seed=1, lr=0.5)])
     with pytest.raises(ConfigError, match="clip: expected none"):
         Replicas(configs(clip=1.0))
@@ -261,6 +261,8 @@ def test_going_on_from_a_checkpoint_is_never_having_stopped(
         for name, value in again.weights(replica).items():
             assert torch.equal(value, wanted[name]), name
     assert again.measure_split("test") == whole.measure_split("test")
+    assert (again.seconds_before > 0) == (stop > 0)  # of the process that stopped
+    assert read_values(path, FORMAT, torch.device("cpu"))["seconds"] > again.seconds_before
     assert [path.name for path in tmp_path.iterdir()] == ["networks.pt"]
 
 
@@ -310,6 +312,7 @@ def test_a_damaged_checkpoint_is_kept_aside(
         {**values, "configs": values["configs"][:2]},
         {**values, "diverged": {3: "at step 1"}},
         {**values, "threads": 0},
+        {**values, "seconds": -1.0},
         {name: value for name, value in values.items() if name != "model"},
     ):
         if isinstance(damage, bytes):

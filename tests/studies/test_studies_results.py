@@ -13,7 +13,7 @@ from hetsyn_triton.studies import run_study
 from hetsyn_triton.studies.results import collect, train_command
 from hetsyn_triton.studies.results_page import NOT_MEASURED, page, write
 from hetsyn_triton.studies.statistics import wilson_interval
-from hetsyn_triton.training import RunFolderError, default_config, train
+from hetsyn_triton.training import ConfigError, RunFolderError, default_config, train
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,8 +25,8 @@ def test_the_page_is_what_is_stored() -> None:
     for path in stored.glob("*.json"):
         values = json.loads(path.read_text(encoding="utf-8"))
         assert values["kind"] in ("run", "study")
-        for name in ("date", "cpu", "torch"):
-            assert values["environment"][name]
+        for environment in values.get("environments") or [values["environment"]]:
+            assert all(environment[name] for name in ("date", "cpu", "torch"))
         assert values["command"].startswith("hetsyn ")
     for picture in stored.glob("*.png"):
         assert picture.with_suffix(".json").exists()
@@ -217,8 +217,59 @@ def test_a_copy_of_before_says_when_its_machine_was_noted(tmp_path: Path) -> Non
 
 def test_a_remark_without_a_place_is_told(tmp_path: Path) -> None:
     (tmp_path / "remarks.md").write_text("## dance\n\nTo nothing.\n")
-    with pytest.raises(ValueError, match=r"remarks.md: expected sections .*, got dance"):
+    with pytest.raises(ConfigError, match=r"remarks.md: expected sections .*, got dance"):
         page(tmp_path)
+
+
+def test_what_the_command_cannot_write_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In one line, and nothing is written."""
+    stored = tmp_path / "docs/results"
+    for prepare, told in (
+        (lambda: None, "docs: expected a folder with results/ in it, which results are copied"),
+        (lambda: stored.mkdir(parents=True), None),
+        (lambda: (stored / "run-x.json").write_text("{"), "run-x.json is damaged: "),
+        (lambda: (stored / "run-x.json").unlink(), None),
+        (lambda: (stored / "remarks.md").write_text("## dance\n\nNo.\n"), ", got dance\n"),
+    ):
+        prepare()
+        (tmp_path / "docs/results.md").unlink(missing_ok=True)
+        code, shown = command(["results", "--docs", str(tmp_path / "docs")]), capsys.readouterr()
+        assert code == (0 if told is None else 2)
+        assert (told or "") in shown.err
+        assert shown.err.count("\n") == (told is not None)
+        assert (tmp_path / "docs/results.md").exists() == (told is None)
+
+
+def test_speakers_left_out_in_turn_have_a_mean(tmp_path: Path) -> None:
+    """Of runs that differ in nothing else."""
+    source = next((ROOT / "docs/results").glob("run-fsdd-*.json"))
+    values = json.loads(source.read_text(encoding="utf-8"))
+
+    def stored(speaker: str | None, accuracy: float, **options: Any) -> None:
+        changed = {name: v for name, v in {"speaker": speaker, **options}.items() if v is not None}
+        config = {**values["config"]}
+        config["options"] = {**config["options"], "speaker": speaker, **options}
+        selection = {"last": {"epoch": 1, "test": {"accuracy": accuracy}}}
+        selection |= {"validation": None, "test": None}
+        copy = {**values, "config": config, "changed": changed, "selection": selection}
+        number = len(list(tmp_path.iterdir()))
+        (tmp_path / f"run-{number}.json").write_text(json.dumps(copy))
+
+    stored(None, 1.0)
+    stored("a", 0.5)
+    assert "| mean of" not in page(tmp_path)
+    stored("b", 0.75)
+    stored("c", 0.1, hop_ms=5)
+    (line,) = [line for line in page(tmp_path).splitlines() if "| mean of" in line]
+    assert "| mean of 2 speakers | " in line
+    assert " | 1 | 62.50 ± 17.68 % | - | - | " in line
+    stored("d", 0.3, hop_ms=5)
+    lines = [line for line in page(tmp_path).splitlines() if "| mean of" in line]
+    assert [("hop_ms 5" in line, "| 20.00 ± 14.14 % |" in line) for line in lines] == [
+        (False, False), (True, True)
+    ]  # fmt: skip
 
 
 def test_links_of_remarks_lead_somewhere_from_file_and_page(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import shlex
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from rich.console import Console
 
 from hetsyn_triton.cli.commands import run as command
 from hetsyn_triton.cli.study_table import show
-from hetsyn_triton.studies import STUDIES, StudyResult, replicas, run_study
+from hetsyn_triton.studies import STUDIES, StudyResult, networks, replicas, run_study
 from hetsyn_triton.studies.base import Cell, Finished, Place, Study
 from hetsyn_triton.studies.limited_neurons import LimitedNeurons
 from hetsyn_triton.studies.replicas import Replicas
@@ -73,7 +74,7 @@ def test_a_study_from_end_to_end(name: str, tmp_path: Path) -> None:
     assert (" --seeds " in stored["command"]) == (name != "cost")
     assert all(line["size"] == "small" for line in result.table)
     for part in ("date", "cpu", "torch", "python", "threads"):
-        assert stored["environment"][part]
+        assert [environment[part] for environment in stored["environments"]]
     for file, lines in (("table.csv", result.table), ("rows.csv", result.rows)):
         with open(tmp_path / "study" / file, newline="") as opened:
             read = list(csv.DictReader(opened))
@@ -131,8 +132,38 @@ def test_a_second_start_does_what_is_missing(tmp_path: Path) -> None:
 
 def without_time(folder: Path, cell: str) -> Any:
     values = json.loads((folder / "cells" / f"{cell}.json").read_text())
-    del values["seconds"]
+    del values["seconds"], values["environment"]
     return values
+
+
+@pytest.mark.usefixtures("echo")
+def test_machine_and_date_are_those_of_the_cells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A later start names its machine only where it did a cell; time is the cells', with what a
+    process that was cut off had trained."""
+    changes: dict[str, Any] = {"models": ["hetsyn"], "forms": ["recurrent"]}
+    on = partial(monkeypatch.setattr, "hetsyn_triton.training.machine.cpu_name")
+
+    def again(seeds: int) -> Any:
+        toy("variants", tmp_path, seeds=seeds, **changes)
+        stored = json.loads((tmp_path / "table.json").read_text())
+        return [e["cpu"] for e in stored["environments"]], stored["seconds"]
+
+    on(lambda: "one")
+    cpus, seconds = again(1)
+    assert cpus == ["one"]
+    on(lambda: "two")
+    assert again(1) == (["one"], seconds)
+    assert again(2)[0] == ["one", "two"]
+    cell, trained = tmp_path / "cells/hetsyn-recurrent-s0.json", tmp_path / "runs"
+    history = load_run(trained / "hetsyn-recurrent-s0").history
+    took = sum(record["seconds"] for record in history)
+    assert networks._seconds_trained(trained / "hetsyn-recurrent-s0") == took > 0
+    monkeypatch.setattr(networks, "_seconds_trained", lambda folder: 1000.5)
+    cell.unlink()
+    again(2)
+    assert 1000.5 <= json.loads(cell.read_text())["seconds"] < 1100
 
 
 @pytest.mark.usefixtures("echo")
@@ -409,9 +440,13 @@ def test_another_folder_is_refused(tmp_path: Path) -> None:
         (lambda content: b"[]", "is damaged: expected an object"),
         (lambda content: content.replace(b'"rows"', b'"rods"'), "is damaged: expected rows"),
         (lambda content: content.replace(b'"seconds"', b'"minutes"'), "is damaged: expected rows"),
+        (
+            lambda content: content.replace(b'"environment"', b'"where"'),
+            "is damaged: expected rows",
+        ),
         (lambda content: content.replace(b"homneu", b"hetneu"), "is of another cell: expected"),
     ],
-    ids=["half", "no text", "no object", "no rows", "no seconds", "another cell"],
+    ids=["half", "no text", "no object", "no rows", "no seconds", "no machine", "another cell"],
 )
 def test_a_damaged_cell_is_kept_aside_and_done_anew(
     tmp_path: Path,
@@ -500,11 +535,11 @@ def test_a_missing_data_set_is_one_error_and_leaves_no_folder(
         run_study("variants", task="smnist", jobs=min(jobs, cores()), out=tmp_path / "s", **there)
     assert not list(tmp_path.iterdir())
     words = ["study", "variants", "--task", "smnist", "--out", str(tmp_path / "s")]
-    assert command([*words, "--set", f"data_dir={tmp_path / 'none'}"]) == 2
+    assert command([*words, "--data-dir", str(tmp_path / "none")]) == 2
     said = capsys.readouterr()
     assert said.out == ""
     assert len(said.err.splitlines()) == 1
-    assert "--set data_dir=DIR" in said.err
+    assert "--data-dir" in said.err
     assert not list(tmp_path.iterdir())
 
 
@@ -554,6 +589,14 @@ def test_the_full_size_is_the_papers() -> None:
     assert noise.options["deletion"] == [0, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64]
     assert noise.seeds == 50  # the paper's runs of delayed match-to-sample
     assert make_settings(STUDIES["noise"], full=True, task="digits").seeds == 10
+    timescales = make_settings(STUDIES["timescales"], full=True)
+    assert timescales.options["factors"] == [-0.5, -0.25, 0, 0.25, 0.5]
+    assert timescales.options["delays"] == [200, 400, 800, 1600, 2500]
+    assert timescales.options["homneu_tau"] == [100, 200, 400, 800, 1600]
+    assert timescales.seeds == 50
+    cost = make_settings(STUDIES["cost"], full=True).options
+    assert cost["sizes"] == [32, 64, 128, 256, 512]
+    assert (cost["inputs"], cost["steps"], cost["samples"]) == (700, 250, 32)
 
 
 @pytest.mark.parametrize(

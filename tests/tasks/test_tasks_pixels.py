@@ -103,7 +103,7 @@ def test_what_does_not_fit_is_named(images: Write, tmp_path: Path) -> None:
     (folder / "qmnist-test-images-idx3-ubyte").unlink()
     (folder / "t10k-images-idx3-ubyte").write_bytes(idx_bytes(torch.zeros(20, 5, 6)))
     assert message(folder, classes=12).endswith(
-        "more: training images are (5, 5), test images (5, 6)"
+        "more: expected test images of the training images' size, 5 x 5, got 5 x 6"
     )
 
 

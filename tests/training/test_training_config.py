@@ -31,8 +31,13 @@ def test_json_round_trip(task: str, tmp_path: Path) -> None:
 def test_protocol_defaults() -> None:
     smnist = default_config("smnist")
     assert (smnist.hidden, smnist.epochs, smnist.batch_size) == ((64, 64), 150, 256)
-    assert (smnist.lr, smnist.decay_lr, smnist.weight_decay) == (1e-3, 2e-3, 0.0)
-    assert (smnist.warmup, smnist.schedule, smnist.surrogate) == (0.05, "cosine", "multi-gaussian")
+    assert (smnist.optimizer, smnist.lr, smnist.decay_lr) == ("adamw", 1e-3, 2e-3)
+    assert (smnist.weight_decay, smnist.decay_weight_decay, smnist.dropout) == (0.0, None, 0.0)
+    assert (smnist.schedule, smnist.schedule_unit, smnist.warmup) == ("cosine", "batch", 0.05)
+    assert (smnist.horizon, smnist.clip, smnist.recurrent) == (None, None, True)
+    assert (smnist.readout, smnist.surrogate) == ("spike-count", "multi-gaussian")
+    assert (smnist.dt, smnist.tau, smnist.tau_reset) == (1.0, "uniform(5,20)", 20.0)
+    assert (smnist.threshold, smnist.options["validation"]) == (1.0, 0)
     pattern = default_config("pattern-generation")
     assert (pattern.hidden, pattern.batch_size, pattern.lr) == ((100,), 1, 1e-3)
     assert pattern.epochs * pattern.options["iterations"] == 1000

@@ -70,6 +70,7 @@ def test_dropout_differs_between_ranks_and_repeats(both: Path) -> None:
 
 
 def test_a_run_is_that_of_one_process(both: Path, tmp_path: Path) -> None:
+    """With the whole batch's gradient clipped, not each process's part of it."""
     alone = train(PLAIN.config(), tmp_path / "alone", pictures=False)
     run = load_run(both / "plain")
     assert run.config == alone.config

@@ -14,7 +14,7 @@ from ..digits import VALIDATION, stratified_split
 from ..errors import DataError
 from ..events import Events, bin_events
 from ..folders import data_folder
-from ..options import Option, integer, number
+from ..options import Option, choice, integer, number
 from ..shd import SpikingHeidelbergDigits
 from .cache import encoded
 from .crossings import CHANNELS, NORMALISATIONS, SCALES, CrossingEncoder
@@ -39,15 +39,11 @@ def encoder_options(**changes: Any) -> dict[str, Option]:
     return {
         "hop_ms": number(default.hop_ms, 1, 1000),
         "steps": integer(default.steps, FIRST_STEP + 1, 100_000),
-        "normalisation": _one_of(default.normalisation, NORMALISATIONS),
-        "scale": _one_of(default.scale, SCALES),
+        "normalisation": choice(default.normalisation, NORMALISATIONS),
+        "scale": choice(default.scale, SCALES),
         "range_db": number(default.range_db, 1, 1000),
         "validation": VALIDATION._replace(default=0.0),  # the published splits hold nothing out
     }
-
-
-def _one_of(default: str, allowed: tuple[str, ...]) -> Option:
-    return Option(default, lambda v: v in allowed, f"one of {', '.join(allowed)}")
 
 
 class SpokenWords(Classification):
