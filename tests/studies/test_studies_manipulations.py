@@ -224,6 +224,7 @@ def test_small_networks_are_of_the_asked_size(monkeypatch: pytest.MonkeyPatch) -
             made.extend(configs)
             self.tasks = [build_task(configs[0])]
             self.diverged: dict[int, str] = {}
+            self.seconds_before = 0.0
             self.count = len(configs)
 
         def fit(self, checkpoint: Path) -> None:

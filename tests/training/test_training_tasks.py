@@ -153,7 +153,7 @@ def test_batches_depend_on_seed_epoch_and_number_alone(name: str, mnist_dir: Pat
 
 def test_own_task(louder: Callable[..., TrainConfig]) -> None:
     assert_falls(losses(louder(epochs=12), 60))
-    with pytest.raises(ValueError, match="'digits' is taken"):
+    with pytest.raises(ValueError, match="a name of its own, got 'digits'"):
         register(type("Other", (Digits,), {}))
 
 
