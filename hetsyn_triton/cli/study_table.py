@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hetsyn_triton.studies.base import Row, Study
-from hetsyn_triton.studies.tables import blocks, cell, columns, common
+from hetsyn_triton.studies.tables import blocks, cell, columns, common, heading
 from hetsyn_triton.studies.words import in_words
 
 LINES = 40  # of a block; the file has them all
@@ -52,7 +52,6 @@ def show(console: Console, study: Study, rows: Sequence[Row], file: str) -> None
 def _block(console: Console, study: Study, values: Row, rows: list[Row]) -> Block:
     same = {**values, **common(rows)}
     names = [name for name in columns(rows) if name not in same]
-    heading = ", ".join(f"{in_words(n)}: {cell(same, n)}" for n in same if same[n] is not None)
     left_out: list[str] = []
     table = _table(names, rows)
     for name in _dispensable(study, names):
@@ -61,7 +60,7 @@ def _block(console: Console, study: Study, values: Row, rows: list[Row]) -> Bloc
         names.remove(name)
         left_out.append(name)
         table = _table(names, rows)
-    return Block(heading, table, left_out, max(0, len(rows) - LINES))
+    return Block(heading(same), table, left_out, max(0, len(rows) - LINES))
 
 
 def _dispensable(study: Study, names: Sequence[str]) -> list[str]:

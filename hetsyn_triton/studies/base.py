@@ -29,11 +29,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Finished:
-    """A cell that is done: its rows, and what else the picture needs (JSON)."""
+    """A cell that is done: its rows, and what else the picture needs (JSON). The runner adds the
+    `seconds` it took, and machine, versions and date."""
 
     cell: Cell
     rows: list[Row]
     extra: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    environment: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from hetsyn_triton.files import partials, write_atomically, write_json
 from hetsyn_triton.training import RunFolderError
 
 from .base import Cell, Finished, Row
-from .machine import provenance
 from .settings import StudySettings
 
 logger = logging.getLogger("hetsyn_triton")
@@ -109,14 +108,14 @@ def prepare(folder: Path, settings: StudySettings) -> None:
     write_json(folder / STUDY, {**settings.to_json(), **history})
 
 
-def write_cell(folder: Path, finished: Finished, seconds: float) -> None:
-    """Keep a finished cell, the seconds it took, and the machine and date it is of: now, here."""
+def write_cell(folder: Path, finished: Finished) -> None:
+    """Keep a finished cell."""
     values = {
         "cell": finished.cell.values,
         "rows": finished.rows,
         "extra": finished.extra,
-        "seconds": round(seconds, 1),
-        "environment": provenance(),
+        "seconds": round(finished.seconds, 1),
+        "environment": finished.environment,
     }
     write_json(_path(folder, finished.cell), values)
 
@@ -157,28 +156,16 @@ def read_cell(folder: Path, cell: Cell) -> Finished | None:
     if values.get("cell") != _as_json(cell.values):
         raise RunFolderError(f"{path} is of another cell: expected {cell.values}")
     rows, extra = values.get("rows"), values.get("extra")
+    seconds, environment = values.get("seconds"), values.get("environment")
     if not (
         isinstance(rows, list)
         and all(isinstance(row, dict) for row in rows)
         and isinstance(extra, dict)
-        and isinstance(values.get("seconds"), (int, float))
-        and isinstance(values.get("environment"), dict)
+        and isinstance(seconds, (int, float))
+        and isinstance(environment, dict)
     ):
         raise RunFolderError(f"{path} is damaged: expected rows, extra, seconds and environment")
-    return Finished(cell, rows, extra)
-
-
-def read_work(folder: Path, cells: Sequence[Cell]) -> tuple[float, list[dict[str, Any]]]:
-    """What the finished ones among `cells` took together, and the different machines, versions and
-    days they are of, by date."""
-    paths = [_path(folder, cell) for cell in cells]
-    done = [read_json(path) for path in paths if path.is_file()]
-    found: list[dict[str, Any]] = []
-    for environment in (values["environment"] for values in done):
-        if environment not in found:
-            found.append(environment)
-    found.sort(key=lambda environment: str(environment["date"]))
-    return float(sum(values["seconds"] for values in done)), found
+    return Finished(cell, rows, extra, seconds, environment)
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:

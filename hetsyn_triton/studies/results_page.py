@@ -15,7 +15,7 @@ from .folder import read_json
 from .networks import form
 from .results import STORED, digest
 from .statistics import mean_and_deviation, wilson_interval
-from .tables import blocks, cell, columns
+from .tables import blocks, cell, columns, heading
 from .words import in_words, is_share
 
 PAGE = "results.md"
@@ -133,15 +133,14 @@ def _study(stem: str, values: dict[str, Any]) -> str:
     task = values["settings"]["task"]
     lines = [f"{task + ': ' if task else ''}{values['size']}.{missing}\n"]
     for about, rows in blocks(values["table"], STUDIES[values["settings"]["study"]].blocks):
-        lines.append(f"{', '.join(f'{in_words(n)}: {cell(about, n)}' for n in about)}\n")
+        lines.append(f"{heading(about)}\n")
         lines.append(f"{_table(rows[:LONGEST], about)}\n")
         if len(rows) > LONGEST:
             lines.append(f"{len(rows) - LONGEST} more lines: [{stem}.csv]({STORED}/{stem}.csv).\n")
     lines.append(f"![{values['settings']['study']}]({STORED}/{stem}.png)\n")
     hours = f"{values['seconds'] / 3600:.2g} hours of cells"
-    lines.append(
-        f"`{values['command']}`: {hours}; {'; '.join(map(_where, values['environments']))}.\n"
-    )
+    where = dict.fromkeys(map(_where, values["environments"]))
+    lines.append(f"`{values['command']}`: {hours}; {'; '.join(where)}.\n")
     return "\n".join(lines)
 
 

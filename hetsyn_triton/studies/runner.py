@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from hetsyn_triton.training.claim import claim_run_folder
 from hetsyn_triton.training.folder import check_writable
 
 from . import folder as files
-from .base import Cell, Place, Row, Study
+from .base import Cell, Finished, Place, Row, Study
 from .catalogue import study_class
+from .machine import provenance
 from .settings import StudySettings, cores, make_settings
 from .workers import work_through
 
@@ -103,7 +104,7 @@ def run_study(
         assert len({cell.name for cell in cells}) == len(cells), "cells share a file"
         missing = files.missing_cells(path, cells)
         reporter.started(study, path, len(cells) - len(missing), len(cells), jobs)
-        work = _Work(settings, path, max(1, cores() // jobs))
+        work = _Work(settings, path, max(1, cores() // jobs), provenance())
         failures = {}
         for cell, error in work_through(missing, work, jobs, reporter.begun):
             if error is not None:
@@ -121,6 +122,7 @@ class _Work:
     settings: StudySettings
     path: Path
     threads: int
+    environment: dict[str, Any]
 
     def __call__(self, cell: Cell) -> None:
         began = time.monotonic()
@@ -128,7 +130,8 @@ class _Work:
         place = Place(self.path / files.RUNS, self.threads)
         finished = study.run(cell, place)
         seconds = time.monotonic() - began + sum(place.seconds_before)
-        files.write_cell(self.path, finished, seconds)
+        finished = replace(finished, seconds=seconds, environment=self.environment)
+        files.write_cell(self.path, finished)
 
 
 def _read_data(settings: StudySettings) -> None:
@@ -171,7 +174,6 @@ def _write(
     done = [finished for finished in found if finished is not None]
     rows = [row for finished in done for row in finished.rows]
     settings = study.settings
-    seconds, environments = files.read_work(path, cells)
     table = [{**line, "size": settings.size} for line in study.table(done)] if done else []
     files.write_csv(path / files.ROWS_CSV, rows)
     files.write_csv(path / files.TABLE_CSV, table)
@@ -183,8 +185,8 @@ def _write(
             "command": command(settings),
             "cells": len(cells),
             "failures": failures,
-            "seconds": round(seconds, 1),
-            "environments": environments,
+            "seconds": round(sum(finished.seconds for finished in done), 1),
+            "environments": _environments(done),
             "table": table,
             "rows": rows,
         },
@@ -195,6 +197,15 @@ def _write(
         figure = study.draw(table, done)
         save(figure, caption(study, len(failures), len(cells)), path / files.PICTURE)
     return StudyResult(path, settings, rows, table, failures)
+
+
+def _environments(done: Sequence[Finished]) -> list[dict[str, Any]]:
+    """The different machines, versions and days that cells are of, by date."""
+    found: list[dict[str, Any]] = []
+    for finished in done:
+        if finished.environment not in found:
+            found.append(finished.environment)
+    return sorted(found, key=lambda environment: str(environment.get("date")))
 
 
 def command(settings: StudySettings) -> str:

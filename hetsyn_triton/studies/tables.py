@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from .base import Row
-from .words import is_share
+from .words import in_words, is_share
 
 DEVIATION = "_deviation"  # ends the name of what stands beside a mean
 
@@ -33,6 +33,12 @@ def common(rows: Sequence[Row]) -> Row:
         if all(row.get(name) == rows[0].get(name) for row in rows)
         and not any(f"{name}{DEVIATION}" in row for row in rows)
     }
+
+
+def heading(values: Row) -> str:
+    """What all rows of a block have in common, in one line."""
+    known = (name for name in values if values[name] is not None)
+    return ", ".join(f"{in_words(name)}: {cell(values, name)}" for name in known)
 
 
 def cell(row: Row, name: str) -> str:

@@ -14,7 +14,7 @@ from hetsyn_triton.modules.decay import PARAMETRIZATIONS
 from hetsyn_triton.ops.backends import BACKENDS
 from hetsyn_triton.surrogates import SURROGATES
 from hetsyn_triton.tasks import TASKS, task_class
-from hetsyn_triton.tasks.options import is_real
+from hetsyn_triton.tasks.options import choice, is_real
 from hetsyn_triton.tasks.readouts import READOUTS
 from hetsyn_triton.validation import did_you_mean
 
@@ -254,9 +254,9 @@ def _rules() -> dict[str, _Rule]:
     }
 
 
-def _one_of(names: Any) -> _Rule:
-    allowed = list(names)
-    return (lambda v: isinstance(v, str) and v in allowed, "one of " + ", ".join(allowed))
+def _one_of(names: Iterable[str]) -> _Rule:
+    rule = choice("", list(names))
+    return rule.allows, rule.expected
 
 
 def _or_none(rule: _Rule) -> _Rule:

@@ -180,8 +180,10 @@ def evaluate(run: Run | str | Path, split: str = "test") -> dict[str, float]:
     with on_threads(run.config.threads):
         values = measure_split(run.task, run.network, split, run.config.device)
     if not values:
-        there = ", ".join(name for name in SPLITS if _has(run.task, name))
-        raise ConfigError(f"split: expected one that the run has, {there}, got {split!r}")
+        there = [name for name in SPLITS if next(run.task.batches(name), None) is not None]
+        raise ConfigError(
+            f"split: expected one that the run has, {', '.join(there)}, got {split!r}"
+        )
     return values
 
 
@@ -271,10 +273,6 @@ def _where(trainer: Trainer) -> dict[str, Any]:
         return {"environment": environment(), "sessions": []}
     last = {name: value for name, value in trainer.sessions[-1].items() if name != "step"}
     return {"environment": last, "sessions": trainer.sessions}
-
-
-def _has(task: Task, split: str) -> bool:
-    return next(iter(task.batches(split)), None) is not None
 
 
 def _read_config(folder: Path, **moved: str | int | None) -> TrainConfig:

@@ -74,7 +74,8 @@ def test_a_study_from_end_to_end(name: str, tmp_path: Path) -> None:
     assert (" --seeds " in stored["command"]) == (name != "cost")
     assert all(line["size"] == "small" for line in result.table)
     for part in ("date", "cpu", "torch", "python", "threads"):
-        assert [environment[part] for environment in stored["environments"]]
+        (environment,) = stored["environments"]
+        assert environment[part]
     for file, lines in (("table.csv", result.table), ("rows.csv", result.rows)):
         with open(tmp_path / "study" / file, newline="") as opened:
             read = list(csv.DictReader(opened))
