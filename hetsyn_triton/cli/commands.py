@@ -164,7 +164,9 @@ def encode_command(**given: Any) -> Callable[[], int]:
 @click.option("--seeds", type=int, help="How many seeds, from 0 on.")
 @click.option("--full", is_flag=True, help="The paper's size, not a small one.")
 @click.option(
-    "--jobs", type=int, help="Cells side by side, a process each; by default one for each core."
+    "--jobs",
+    type=int,
+    help="Cells side by side, a process each; by default one for each core, on a GPU one.",
 )
 @click.option(
     "--set",

@@ -30,24 +30,25 @@ class Cell:
 @dataclass(frozen=True)
 class Finished:
     """A cell that is done: its rows, and what else the picture needs (JSON). The runner adds the
-    `seconds` it took, and machine, versions and date."""
+    `seconds` it took, and machine, versions and date of each part of its work."""
 
     cell: Cell
     rows: list[Row]
     extra: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
-    environment: dict[str, Any] = field(default_factory=dict)
+    environments: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Place:
     """Where a cell works: `runs` is the folder for run folders and checkpoints, `threads` how many
-    it may use; `seconds_before` is added to where a part was trained before, by a process that was
-    cut off."""
+    it may use. Whoever works there adds what it takes over from processes before, as
+    `seconds_before`, and the machine, versions and date of each part, as `environments`."""
 
     runs: Path
     threads: int
     seconds_before: list[float] = field(default_factory=list)
+    environments: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Study(ABC):

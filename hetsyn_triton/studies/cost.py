@@ -12,7 +12,7 @@ from torch import Tensor
 from hetsyn_triton.modules import MODELS, SpikingNetwork, make_network
 from hetsyn_triton.optim import clamp_decays_, parameter_groups
 from hetsyn_triton.tasks.seeds import seeded_generator
-from hetsyn_triton.training.machine import cpu_name
+from hetsyn_triton.training.machine import provenance
 from hetsyn_triton.training.threads import on_threads
 
 from .base import Cell, Finished, Place, Row, Study
@@ -91,6 +91,7 @@ class Cost(Study):
             times = interleaved(
                 {m: training_step(load)[0] for m, load in loads.items()}, option["rounds"]
             )
+        place.environments.append(provenance())
         rows = []
         for model, load in loads.items():
             low, median, high = statistics.quantiles(times[model], n=4, method="inclusive")
@@ -107,7 +108,7 @@ class Cost(Study):
                     "threads": threads,
                 }
             )
-        return Finished(cell, rows, {"cpu": cpu_name(), "torch": torch.__version__})
+        return Finished(cell, rows)
 
     def table(self, done: Sequence[Finished]) -> list[Row]:
         table = []
@@ -156,11 +157,15 @@ class Cost(Study):
         for one in axes[-1]:
             one.set_xlabel("hidden neurons")
         legend(axes[0, 0])
-        option, threads = self.option, done[0].rows[0]["threads"]
-        of = "; ".join(dict.fromkeys(f"{d.extra['cpu']}, torch {d.extra['torch']}" for d in done))
+        option = self.option
+        of = dict.fromkeys(
+            f"{place['cpu']}, torch {place['torch']}, {finished.rows[0]['threads']} threads"
+            for finished in done
+            for place in finished.environments
+        )
         figure.suptitle(
             f"{option['inputs']} inputs, {option['steps']} steps, {option['samples']} samples, "
-            f"float32; {of}, {threads} threads",
+            f"float32; {'; '.join(of) or 'machine not recorded'}",
             fontsize=9,
         )
         return figure

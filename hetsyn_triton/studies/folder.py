@@ -12,6 +12,7 @@ from typing import Any
 
 from hetsyn_triton.files import partials, write_atomically, write_json
 from hetsyn_triton.training import RunFolderError
+from hetsyn_triton.training.restore import MOVABLE
 
 from .base import Cell, Finished, Row
 from .settings import StudySettings
@@ -39,7 +40,7 @@ def check_folder(folder: Path, settings: StudySettings) -> StudySettings:
     """`settings` with the numbers of seeds that the study in `folder` had before.
 
     RunFolderError unless `folder` is new, empty, or one of a study with these settings, or with
-    fewer seeds and otherwise these.
+    fewer seeds and otherwise these. Where it is computed (MOVABLE) may differ.
     """
     path = folder / STUDY
     if not path.is_file():
@@ -63,13 +64,14 @@ def check_folder(folder: Path, settings: StudySettings) -> StudySettings:
     there, here = _by_name(stored), _by_name(wanted)
     different = [
         f"{name} is {_shown(there, name)} there and {_shown(here, name)} here"
-        for name in sorted({*there, *here})
+        for name in sorted({*there, *here} - {*MOVABLE})
         if (name in there, there.get(name)) != (name in here, here.get(name))
     ]
     if different:
         raise RunFolderError(
             f"out: expected a folder of a study with the same settings, got {folder}: "
-            f"{'; '.join(different)}. A study can be given more seeds, all else stays. "
+            f"{'; '.join(different)}. A study can be given more seeds and go on elsewhere "
+            f"({', '.join(MOVABLE)}), all else stays. "
             "Name another folder with --out"
         )
     return replace(settings, seeds_before=tuple(before))
@@ -115,7 +117,7 @@ def write_cell(folder: Path, finished: Finished) -> None:
         "rows": finished.rows,
         "extra": finished.extra,
         "seconds": round(finished.seconds, 1),
-        "environment": finished.environment,
+        "environments": finished.environments,
     }
     write_json(_path(folder, finished.cell), values)
 
@@ -156,16 +158,18 @@ def read_cell(folder: Path, cell: Cell) -> Finished | None:
     if values.get("cell") != _as_json(cell.values):
         raise RunFolderError(f"{path} is of another cell: expected {cell.values}")
     rows, extra = values.get("rows"), values.get("extra")
-    seconds, environment = values.get("seconds"), values.get("environment")
+    seconds = values.get("seconds")
+    environments = values.get("environments", [{}])  # cells of before did not record them
     if not (
         isinstance(rows, list)
         and all(isinstance(row, dict) for row in rows)
         and isinstance(extra, dict)
         and isinstance(seconds, (int, float))
-        and isinstance(environment, dict)
+        and isinstance(environments, list)
+        and all(isinstance(environment, dict) for environment in environments)
     ):
-        raise RunFolderError(f"{path} is damaged: expected rows, extra, seconds and environment")
-    return Finished(cell, rows, extra, seconds, environment)
+        raise RunFolderError(f"{path} is damaged: expected rows, extra, seconds and environments")
+    return Finished(cell, rows, extra, seconds, environments)
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:

@@ -96,6 +96,7 @@ class LimitedNeurons(Study):
         replicas = Replicas(configs, configs[0].threads or place.threads)
         replicas.fit(place.runs / f"{cell.name}.pt")
         place.seconds_before.append(replicas.seconds_before)
+        place.environments.extend(replicas.environments)
         tests = replicas.measure_split("test")
         task = replicas.tasks[0]
         count = parameter_count(

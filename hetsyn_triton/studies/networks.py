@@ -25,16 +25,14 @@ from .base import Place, Row
 
 def trained(config: TrainConfig, name: str, place: Place) -> Run:
     """The run `name` of a study, complete: trained now, gone on with, or as it lies there."""
-    if config.threads is None:
-        config = replace(config, threads=place.threads)
-    folder = place.runs / name
-    if (folder / CONFIG).is_file():
-        _check_same(folder, config)
-        place.seconds_before.append(_seconds_trained(folder))
-        if (folder / SUMMARY).is_file():
-            return load_run(folder)
-        return resume(folder, pictures=False)
-    return train(config, folder, pictures=False)
+    run = _complete(config, place.runs / name, place)
+    sessions = summary(run).get("sessions", [])
+    if not sessions or sessions[0]["step"] > 0:
+        place.environments.append({})  # what was trained before sessions were recorded
+    place.environments.extend(
+        {name: value for name, value in session.items() if name != "step"} for session in sessions
+    )
+    return run
 
 
 def summary(run: Run) -> dict[str, Any]:
@@ -70,6 +68,18 @@ def curve(run: Run) -> dict[str, Any]:
 def form(recurrent: bool) -> str:
     """ "recurrent" or "feedforward"."""
     return "recurrent" if recurrent else "feedforward"
+
+
+def _complete(config: TrainConfig, folder: Path, place: Place) -> Run:
+    if not (folder / CONFIG).is_file():
+        threads = place.threads if config.threads is None else config.threads
+        return train(replace(config, threads=threads), folder, pictures=False)
+    _check_same(folder, config)
+    place.seconds_before.append(_seconds_trained(folder))
+    if (folder / SUMMARY).is_file():
+        return load_run(folder, data_dir=config.data_dir, device=config.device)
+    moved = {name: getattr(config, name) for name in MOVABLE}
+    return resume(folder, **moved, pictures=False)
 
 
 def _seconds_trained(folder: Path) -> float:

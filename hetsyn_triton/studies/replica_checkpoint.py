@@ -30,13 +30,14 @@ def save(replicas: "Replicas", path: Path, seconds: float) -> None:
         "diverged": replicas.diverged,
         "threads": replicas.threads,
         "seconds": replicas.seconds_before + seconds,
+        "environments": replicas.environments,
     }
     save_values(path, FORMAT, values)
 
 
 def restore(replicas: "Replicas", path: Path) -> None:
-    """Let `replicas` go on from the checkpoint in `path`, on as many threads as it was written
-    with, where it says so; nothing where there is none.
+    """Let `replicas` go on from the checkpoint in `path`; nothing where there is none. They go on
+    on as many threads as it was written with, unless their settings say how many.
 
     One that is damaged is set aside, which the log says, and they begin anew. CheckpointError,
     naming what differs, for that of other networks.
@@ -58,15 +59,17 @@ def restore(replicas: "Replicas", path: Path) -> None:
     except CheckpointError as error:
         raise CheckpointError(f"{error}. Name another study folder with --out") from error
     replicas.step, replicas.diverged = values["step"], values["diverged"]
-    replicas.threads = values.get("threads", replicas.threads)
+    if replicas.config.threads is None:
+        replicas.threads = values.get("threads", replicas.threads)
     replicas.seconds_before = values.get("seconds", 0.0)
+    replicas.environments = values.get("environments", [{}])
 
 
 def _check_content(path: Path, values: dict[str, Any], replicas: "Replicas") -> None:
     """CheckpointError, naming the part, unless each is of the kind that `save` writes."""
     configs, step, diverged = (values.get(name) for name in ("configs", "step", "diverged"))
     most, count, threads = replicas.steps, len(replicas), values.get("threads", 1)
-    seconds = values.get("seconds", 0.0)
+    seconds, environments = values.get("seconds", 0.0), values.get("environments", [])
     for name, right, expected in (
         (
             "configs",
@@ -86,6 +89,11 @@ def _check_content(path: Path, values: dict[str, Any], replicas: "Replicas") -> 
         ),
         ("threads", type(threads) is int and threads > 0, "a positive integer"),
         ("seconds", type(seconds) is float and seconds >= 0, "a number of at least 0"),
+        (
+            "environments",
+            isinstance(environments, list) and all(isinstance(e, dict) for e in environments),
+            "the machine of each process",
+        ),
     ):
         if not right:
             raise CheckpointError(f"{path} is damaged: {name}: expected {expected}")

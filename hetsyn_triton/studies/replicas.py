@@ -26,6 +26,7 @@ from hetsyn_triton.tasks.seeds import derived_seed
 from hetsyn_triton.training import ConfigError, NonFiniteError, TrainConfig
 from hetsyn_triton.training.build import build_network, build_optimizer, build_task
 from hetsyn_triton.training.finite import first_non_finite, optimizer_state, take_step
+from hetsyn_triton.training.machine import provenance
 from hetsyn_triton.training.measure import Means, metrics_of
 from hetsyn_triton.training.schedule import lr_scale, scale_rates
 from hetsyn_triton.training.threads import on_threads
@@ -41,7 +42,8 @@ class Replicas:
     `diverged` says of each replica that left the finite numbers where it did. It keeps its place in
     the stack, for what the others draw and round depends on R, with parameters that stay 0.
     `threads` is PyTorch's number of them to train and measure with, by default the present one; a
-    checkpoint keeps it. `seconds_before` is what the checkpoint they went on from had taken.
+    checkpoint keeps it. `seconds_before` is what the checkpoint they went on from had taken;
+    `environments` are machine, versions and date of each process that trained them.
     """
 
     def __init__(self, configs: Sequence[TrainConfig], threads: int | None = None) -> None:
@@ -59,6 +61,7 @@ class Replicas:
         self.step = 0
         self.diverged: dict[int, str] = {}
         self.seconds_before = 0.0
+        self.environments: list[dict[str, Any]] = []
         self.threads = torch.get_num_threads() if threads is None else threads
 
     def __len__(self) -> int:
@@ -80,6 +83,8 @@ class Replicas:
             restore(self, checkpoint)
         began = saved = time.monotonic()
         cuda = [self.device] if self.device.type == "cuda" else []
+        if self.step < self.steps and len(self.diverged) < len(self):
+            self.environments.append(provenance(cuda))
         with on_threads(self.threads), torch.random.fork_rng(cuda):
             for batches in self._training():
                 if len(self.diverged) == len(self):

@@ -16,7 +16,7 @@ from hetsyn_triton.training import ConfigError, RunFolderError, TrainConfig, def
 from hetsyn_triton.training.folder import CONFIG, LEARNING_CURVE, METRICS, SUMMARY
 from hetsyn_triton.training.restore import MOVABLE
 
-from .folder import PICTURE, STUDY, TABLE_CSV, read_study
+from .folder import PICTURE, STUDY, TABLE_CSV, TABLE_JSON, read_study
 
 STORED = "results"  # the folder of the copies, beside results.md
 
@@ -75,10 +75,18 @@ def train_command(config: dict[str, Any]) -> str:
 
 def _study(folder: Path) -> tuple[dict[str, Any], str]:
     values = read_study(folder)
+    if "environments" not in values:
+        raise RunFolderError(
+            f"results: expected a study's {TABLE_JSON} with environments, got that of an earlier "
+            f"version in {folder}. The study's command, given again, writes it anew"
+        )
     del values["rows"]
     settings = values["settings"]
+    changes = settings["changes"]
+    settings["changes"] = {name: v for name, v in changes.items() if name not in MOVABLE}
     size = "full" if settings["full"] else "small"
-    parts = ["study", settings["study"], settings["task"], size, digest(settings)]
+    of = _with_device(settings, changes.get("device", "cpu"))
+    parts = ["study", settings["study"], settings["task"], size, digest(of)]
     return {"kind": "study", **values}, "-".join(part for part in parts if part)
 
 
@@ -120,6 +128,11 @@ def _run(folder: Path) -> tuple[dict[str, Any], str]:
         },
         "sessions": summary.get("sessions", []),
     }
-    of = kept if config["device"] == "cpu" else {**kept, "device": config["device"]}
+    of = _with_device(kept, config["device"])
     parts = ["run", config["task"], config["model"], f"s{config['seed']}", digest(of)]
     return values, "-".join(parts)
+
+
+def _with_device(settings: dict[str, Any], device: str) -> dict[str, Any]:
+    """What tells results apart: `settings`, and the device, for other results come of a GPU."""
+    return settings if device == "cpu" else {**settings, "device": device}

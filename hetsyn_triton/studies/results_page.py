@@ -33,6 +33,15 @@ PARTS = ("validation", "test")  # what may be measured after an epoch
 EPOCHS = (1, 2, 3, 5, 10, 15, 20, 30, 40, 50, 75, 100, 150)
 INTERVAL = "95 % interval"
 FOLDS = {"fsdd": "speaker"}  # the setting whose values are left out of training in turn
+COPIED = {
+    "run": (
+        "config", "changed", "command", "score", "parameters", "selection", "curve", "environment",
+    ),
+    "study": (
+        "settings", "size", "command", "cells", "failures", "seconds", "environments", "table",
+    ),
+}  # fmt: skip
+"""What the page takes from each kind of copy."""
 LONGEST = 40  # lines of a table on the page; the stored file has them all
 HEAD = """# Results
 
@@ -54,8 +63,8 @@ Hours are wall-clock times on machines that other work shared: runs of equal cos
 
 
 def write(docs: Path) -> Path:
-    """Write docs/results.md; RunFolderError where nothing is stored, or a file of it is damaged,
-    ConfigError for remarks on what the page has not."""
+    """Write docs/results.md; RunFolderError where nothing is stored, or a file of it is not one
+    that `collect` writes, ConfigError for remarks on what the page has not."""
     if not (docs / STORED).is_dir():
         raise RunFolderError(
             f"docs: expected a folder with {STORED}/ in it, which results are copied into first, "
@@ -69,7 +78,7 @@ def write(docs: Path) -> Path:
 def page(stored: Path) -> str:
     """The page made of the files in `stored`."""
     paths = sorted(stored.glob("*.json"))
-    files = {path.stem: read_json(path) for path in paths}
+    files = {path.stem: _read_copy(path) for path in paths}
     remarks = read_remarks(stored / REMARKS)
     runs = {stem: values for stem, values in files.items() if values["kind"] == "run"}
     studies = {stem: values for stem, values in files.items() if values["kind"] == "study"}
@@ -103,12 +112,33 @@ def page(stored: Path) -> str:
     return "\n".join(parts)
 
 
+def _read_copy(path: Path) -> dict[str, Any]:
+    """A file that `collect` wrote; RunFolderError for another."""
+    values = read_json(path)
+    kind, settings = values.get("kind"), values.get("settings")
+    lacks = [name for name in COPIED.get(str(kind), ()) if name not in values]
+    if kind not in COPIED or lacks:
+        wanted = f"a copy of a {kind}" if lacks else f"one of {', '.join(COPIED)} as kind"
+        got = f"none of its {', '.join(lacks)}" if lacks else repr(kind)
+        raise RunFolderError(f"{path} is damaged: expected {wanted}, got {got}")
+    if kind == "study" and (not isinstance(settings, dict) or settings.get("study") not in STUDIES):
+        raise RunFolderError(
+            f"{path} is damaged: expected settings of a study, one of {', '.join(STUDIES)}, "
+            f"got {settings!r}"
+        )
+    return values
+
+
 def read_remarks(path: Path) -> dict[str, list[str]]:
     """Remarks by the section they belong to, `## SECTION` in the file; each as one block. Their
     links are as seen from the file, a folder below the page."""
     if not path.is_file():
         return {}
-    parts = re.split(r"^## (\S+)\n", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"{path} is damaged: {error}") from error
+    parts = re.split(r"^## (\S+)\n", text, flags=re.MULTILINE)
     pairs = zip(parts[1::2], parts[2::2], strict=True)
     return {name: [f"{_seen_from_page(text.strip())}\n"] for name, text in pairs if text.strip()}
 
@@ -207,7 +237,8 @@ def _fold_rows(runs: Sequence[dict[str, Any]]) -> list[Row]:
         config = values["config"]
         if config["options"].get(name) is not None:
             options = {**config["options"], name: None}
-            groups.setdefault(digest({**config, "options": options}), []).append(values)
+            same = {**config, "options": options, "device": values["environment"]["device"]}
+            groups.setdefault(digest(same), []).append(values)
     rows = []
     for members in groups.values():
         if len(members) > 1:
@@ -280,7 +311,9 @@ def _trained(values: dict[str, Any]) -> str:
 
 
 def _where(environment: dict[str, Any]) -> str:
-    """The machine, the versions and the date of a figure."""
+    """The machine, the versions and the date of a figure. A GPU is named where it was used."""
+    if not environment:
+        return f"machine and date {NOT_RECORDED}"
     gpu = f" and {environment['gpu']}" if "gpu" in environment else ""
     compiler = ("triton",) if gpu else ()
     versions = ", ".join(
@@ -288,7 +321,7 @@ def _where(environment: dict[str, Any]) -> str:
         for name in ("hetsyn-triton", "torch", *compiler, "numba", "python")
         if name in environment
     )
-    device = environment.get("device", "cpu")
+    device = environment.get("device", "cuda" if gpu else "cpu")
     on = "" if device == "cpu" else f", on {device}"
     cpu = environment["cpu"] or f"CPU {NOT_RECORDED}"
     date = environment["date"] or f"date {NOT_RECORDED}"

@@ -14,11 +14,11 @@ from hetsyn_triton.training import ConfigError
 from hetsyn_triton.training.build import build_task
 from hetsyn_triton.training.claim import claim_run_folder
 from hetsyn_triton.training.folder import check_writable
+from hetsyn_triton.training.restore import MOVABLE
 
 from . import folder as files
 from .base import Cell, Finished, Place, Row, Study
 from .catalogue import study_class
-from .machine import provenance
 from .settings import StudySettings, cores, make_settings
 from .workers import work_through
 
@@ -75,7 +75,7 @@ def run_study(
         full: the paper's size instead of a small one.
         out: the study folder; None: runs/study-NAME-TASK.
         jobs: cells side by side, each in a process of its own and with as many threads as are left;
-            None: the number of cores; 1: in this process.
+            None: one for each core that its threads leave, one alone on a GPU; 1: in this process.
         changes: the study's own options, the task's, and fields of TrainConfig.
 
     Cells that fail are in the result's `failures` and are done again by the next call. A file of a
@@ -104,7 +104,7 @@ def run_study(
         assert len({cell.name for cell in cells}) == len(cells), "cells share a file"
         missing = files.missing_cells(path, cells)
         reporter.started(study, path, len(cells) - len(missing), len(cells), jobs)
-        work = _Work(settings, path, max(1, cores() // jobs), provenance())
+        work = _Work(settings, path, max(1, cores() // jobs))
         failures = {}
         for cell, error in work_through(missing, work, jobs, reporter.begun):
             if error is not None:
@@ -122,7 +122,6 @@ class _Work:
     settings: StudySettings
     path: Path
     threads: int
-    environment: dict[str, Any]
 
     def __call__(self, cell: Cell) -> None:
         began = time.monotonic()
@@ -130,7 +129,7 @@ class _Work:
         place = Place(self.path / files.RUNS, self.threads)
         finished = study.run(cell, place)
         seconds = time.monotonic() - began + sum(place.seconds_before)
-        finished = replace(finished, seconds=seconds, environment=self.environment)
+        finished = replace(finished, seconds=seconds, environments=place.environments)
         files.write_cell(self.path, finished)
 
 
@@ -200,12 +199,12 @@ def _write(
 
 
 def _environments(done: Sequence[Finished]) -> list[dict[str, Any]]:
-    """The different machines, versions and days that cells are of, by date."""
+    """The different machines, versions and days that cells are of, by date; one that was not
+    recorded is empty, and first."""
     found: list[dict[str, Any]] = []
     for finished in done:
-        if finished.environment not in found:
-            found.append(finished.environment)
-    return sorted(found, key=lambda environment: str(environment.get("date")))
+        found += [one for one in finished.environments if one not in found]
+    return sorted(found, key=lambda environment: environment.get("date", ""))
 
 
 def command(settings: StudySettings) -> str:
@@ -219,7 +218,8 @@ def command(settings: StudySettings) -> str:
         words += ["--task", settings.task]
         words += ["--seeds", str(settings.seeds)]
     words += ["--full"] if settings.full else []
-    given = {**settings.changes, **settings.task_options}
+    changes = {name: v for name, v in settings.changes.items() if name not in MOVABLE}
+    given = {**changes, **settings.task_options}
     given |= {
         name: value
         for name, value in settings.options.items()

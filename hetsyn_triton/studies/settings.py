@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hetsyn_triton.tasks import task_class
 from hetsyn_triton.training import ConfigError, TrainConfig, default_config
 from hetsyn_triton.training.config import FIELDS
+from hetsyn_triton.training.restore import MOVABLE
 from hetsyn_triton.validation import did_you_mean
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ class StudySettings:
         if self.task is None:
             runs, changed = "one network of each kind", self.options
         else:
-            changed = {**self.changes, **self.task_options}
+            changed = {n: v for n, v in self.changes.items() if n not in MOVABLE}
+            changed |= self.task_options
         said = [f"{name} {_in_words(value)}" for name, value in changed.items()]
         words = ", ".join([runs, *said])
         if self.full:
@@ -85,8 +87,6 @@ class StudySettings:
 
     def _full_in_words(self, runs: str, words: str) -> str:
         """ "full size" with `words`, or with all in which the study is not the paper's."""
-        from hetsyn_triton.training.restore import MOVABLE
-
         from .catalogue import study_class
 
         study = study_class(self.study)

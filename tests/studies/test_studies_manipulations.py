@@ -225,6 +225,7 @@ def test_small_networks_are_of_the_asked_size(monkeypatch: pytest.MonkeyPatch) -
             self.tasks = [build_task(configs[0])]
             self.diverged: dict[int, str] = {}
             self.seconds_before = 0.0
+            self.environments: list[dict[str, Any]] = []
             self.count = len(configs)
 
         def fit(self, checkpoint: Path) -> None:

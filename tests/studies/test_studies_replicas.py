@@ -269,7 +269,8 @@ def test_going_on_from_a_checkpoint_is_never_having_stopped(
 def test_the_threads_are_those_of_the_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In training and in what is measured after it; those of the process are left as they are."""
+    """In training and in what is measured after it, unless the settings ask for others; those of
+    the process are left as they are."""
     path, used, before = tmp_path / "networks.pt", [], torch.get_num_threads()
     measured = Replicas._measured
 
@@ -282,12 +283,12 @@ def test_the_threads_are_those_of_the_checkpoint(
     first.fit(path)
     assert used == [3] * first.step
     used.clear()
-    for written, threads in (({}, 3), ({"threads": None}, 2)):
+    for asked, of_before, threads in ((None, False, 3), (2, False, 2), (None, True, 2)):
         values = read_values(path, FORMAT, torch.device("cpu"))
-        if written:  # a checkpoint of before
+        if of_before:
             del values["threads"]
         save_values(path, FORMAT, values)
-        again = Replicas(configs(epochs=1), threads=2)
+        again = Replicas(configs(epochs=1, threads=asked), threads=2)
         again.fit(path)
         again.measure_split("test")
         assert set(used) == {threads}

@@ -18,6 +18,11 @@ from hetsyn_triton.training import ConfigError, RunFolderError, default_config, 
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def a_stored_run(task: str) -> tuple[Path, dict[str, Any]]:
+    source = min((ROOT / "docs/results").glob(f"run-{task}-*.json"))
+    return source, json.loads(source.read_text(encoding="utf-8"))
+
+
 def test_the_page_is_what_is_stored() -> None:
     """`hetsyn results` writes it anew; here nothing but the files in docs/results/ is read."""
     stored = ROOT / "docs/results"
@@ -75,6 +80,12 @@ def test_folders_become_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[s
             assert f"results/{path.name}" in section
     again = write(docs).read_text(encoding="utf-8")
     assert again == text
+    for seed in range(2):
+        summary = json.loads((tmp_path / f"run-{seed}/summary.json").read_text())
+        (copy,) = (docs / "results").glob(f"run-echo-hetsyn-s{seed}-*.json")
+        stored = json.loads(copy.read_text())
+        for name in ("last_epoch", "time_constant_quartiles"):
+            assert stored[name] == summary[name]
     capsys.readouterr()
     assert command(["results", folders[0], "--docs", str(docs)]) == 0  # in place of its copy
     assert (docs / "results.md").read_text(encoding="utf-8") == text
@@ -82,9 +93,8 @@ def test_folders_become_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_a_selection_that_is_not_there_is_marked(tmp_path: Path) -> None:
     """Of a task whose runs all lack it, as well."""
-    source = next((ROOT / "docs/results").glob("run-fsdd-*.json"))
-    values = json.loads(source.read_text(encoding="utf-8"))
-    assert values["selection"]["validation"] is None
+    source, values = a_stored_run("fsdd")
+    values["selection"]["validation"] = None
 
     def shown() -> list[tuple[str, str]]:
         (tmp_path / source.name).write_text(json.dumps(values))
@@ -109,8 +119,7 @@ def test_a_selection_that_is_not_there_is_marked(tmp_path: Path) -> None:
 
 def test_an_interval_needs_the_number_of_test_samples(tmp_path: Path) -> None:
     """The same one for all seeds, and a score that is a share."""
-    source = next((ROOT / "docs/results").glob("run-fsdd-*.json"))
-    values = json.loads(source.read_text(encoding="utf-8"))
+    _, values = a_stored_run("fsdd")
     values["selection"]["last"]["test"]["accuracy"] = 0.5
 
     def shown(*samples: int | None, score: str = "accuracy") -> bool:
@@ -138,6 +147,14 @@ def test_what_is_no_result_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run/summary.json").unlink()
     with pytest.raises(RunFolderError, match="expected a complete run"):
         collect(tmp_path / "run", tmp_path / "docs")
+    run_study("cost", jobs=1, out=tmp_path / "cost", models=["homneu"], forms=["recurrent"],
+              sizes=[2], inputs=2, steps=2, samples=1, rounds=3)  # fmt: skip
+    table = tmp_path / "cost/table.json"
+    stored = json.loads(table.read_text())
+    del stored["environments"]
+    table.write_text(json.dumps(stored))
+    with pytest.raises(RunFolderError, match=r"got that of an earlier version in .*given again"):
+        collect(tmp_path / "cost", tmp_path / "docs")
     assert not (tmp_path / "docs").exists()
 
 
@@ -205,8 +222,7 @@ def test_seeds_of_several_machines_name_them_all(
 
 def test_a_copy_of_before_says_when_its_machine_was_noted(tmp_path: Path) -> None:
     """Runs collected before they named their machine themselves."""
-    source = next((ROOT / "docs/results").glob("run-delayed-match-*.json"))
-    values = json.loads(source.read_text(encoding="utf-8"))
+    source, values = a_stored_run("delayed-match")
     (tmp_path / source.name).write_text(json.dumps({**values, "sessions": []}))
     noted = "(machine noted when the run was collected)"
     assert noted not in page(tmp_path)
@@ -226,11 +242,22 @@ def test_what_the_command_cannot_write_is_told(
 ) -> None:
     """In one line, and nothing is written."""
     stored = tmp_path / "docs/results"
+    study = json.loads(min((ROOT / "docs/results").glob("study-*.json")).read_text())
     for prepare, told in (
         (lambda: None, "docs: expected a folder with results/ in it, which results are copied"),
         (lambda: stored.mkdir(parents=True), None),
         (lambda: (stored / "run-x.json").write_text("{"), "run-x.json is damaged: "),
+        (lambda: (stored / "run-x.json").write_text("{}"), "one of run, study as kind, got None"),
+        (
+            lambda: (stored / "run-x.json").write_text('{"kind": "run", "config": {}}'),
+            "expected a copy of a run, got none of its changed, command, ",
+        ),
+        (
+            lambda: (stored / "run-x.json").write_text(json.dumps({**study, "settings": {}})),
+            "expected settings of a study, one of variants, ",
+        ),
         (lambda: (stored / "run-x.json").unlink(), None),
+        (lambda: (stored / "remarks.md").write_bytes(b"\xff"), "remarks.md is damaged: "),
         (lambda: (stored / "remarks.md").write_text("## dance\n\nNo.\n"), ", got dance\n"),
     ):
         prepare()
@@ -244,27 +271,30 @@ def test_what_the_command_cannot_write_is_told(
 
 def test_speakers_left_out_in_turn_have_a_mean(tmp_path: Path) -> None:
     """Of runs that differ in nothing else."""
-    source = next((ROOT / "docs/results").glob("run-fsdd-*.json"))
-    values = json.loads(source.read_text(encoding="utf-8"))
+    _, values = a_stored_run("fsdd")
+    assert values["test_samples"]  # of one run there is an interval, of the mean there is none
 
-    def stored(speaker: str | None, accuracy: float, **options: Any) -> None:
+    def stored(speaker: str | None, accuracy: float, device: str = "cpu", **options: Any) -> None:
         changed = {name: v for name, v in {"speaker": speaker, **options}.items() if v is not None}
         config = {**values["config"]}
         config["options"] = {**config["options"], "speaker": speaker, **options}
         selection = {"last": {"epoch": 1, "test": {"accuracy": accuracy}}}
         selection |= {"validation": None, "test": None}
         copy = {**values, "config": config, "changed": changed, "selection": selection}
+        copy["environment"] = {**values["environment"], "device": device}
         number = len(list(tmp_path.iterdir()))
         (tmp_path / f"run-{number}.json").write_text(json.dumps(copy))
 
     stored(None, 1.0)
     stored("a", 0.5)
     assert "| mean of" not in page(tmp_path)
+    stored("b", 0.75, device="cuda")
+    assert "| mean of" not in page(tmp_path)
     stored("b", 0.75)
     stored("c", 0.1, hop_ms=5)
     (line,) = [line for line in page(tmp_path).splitlines() if "| mean of" in line]
     assert "| mean of 2 speakers | " in line
-    assert " | 1 | 62.50 ± 17.68 % | - | - | " in line
+    assert " | 1 | 62.50 ± 17.68 % | - | - | - | " in line
     stored("d", 0.3, hop_ms=5)
     lines = [line for line in page(tmp_path).splitlines() if "| mean of" in line]
     assert [("hop_ms 5" in line, "| 20.00 ± 14.14 % |" in line) for line in lines] == [
@@ -289,3 +319,52 @@ def test_the_command_of_a_run_makes_it_again() -> None:
     assert words[:5] == ["hetsyn", "train", "digits", "--seed", "3"]
     more = tuple(word for word in words[5:] if word != "--set")
     assert configured("digits", {"seed": 3}, more)[0] == config
+
+
+def test_a_long_table_is_cut_on_the_page(tmp_path: Path) -> None:
+    """And says where the rest is."""
+    source = min((ROOT / "docs/results").glob("study-cost-*.json"))
+    study = json.loads(source.read_text())
+    line = {name: study["table"][0][name] for name in ("form", "neurons", "model", "parameters")}
+    for count, told in ((40, ""), (42, "2 more lines: [study-x.csv](results/study-x.csv).")):
+        table = [{**line, "neurons": 1000 + n} for n in range(count)]
+        (tmp_path / "study-x.json").write_text(json.dumps({**study, "table": table}))
+        text = page(tmp_path)
+        assert text.count("\n| 10") == 40
+        assert ("more lines" in text) == bool(told)
+        assert told in text
+
+
+@pytest.mark.usefixtures("echo")
+def test_where_a_study_was_computed_is_not_what_it_is(tmp_path: Path) -> None:
+    """Its copy takes the place of that with other threads, names no path, and is another where it
+    was computed on another device."""
+    docs, copies = tmp_path / "docs", []
+    for threads in (1, 2):
+        out = tmp_path / f"{threads}"
+        run_study("variants", task="echo", seeds=1, jobs=1, models=["homneu"],
+                  forms=["recurrent"], threads=threads, epochs=1, out=out)  # fmt: skip
+        copies.append(collect(out, docs))
+        stored = json.loads(copies[-1].read_text())
+        assert stored["settings"]["changes"] == {"epochs": 1}
+        assert "threads" not in stored["command"] + stored["size"]
+    assert copies[0] == copies[1]
+    table = json.loads((out / "table.json").read_text())
+    table["settings"]["changes"]["device"] = "cuda"
+    (out / "table.json").write_text(json.dumps(table))
+    assert collect(out, docs) != copies[0]
+
+
+def test_a_gpu_is_named_where_it_was_used(tmp_path: Path) -> None:
+    source = min((ROOT / "docs/results").glob("study-cost-*.json"))
+    study = json.loads(source.read_text())
+    (place,) = study["environments"]
+
+    def shown(*places: dict[str, Any]) -> str:
+        (tmp_path / "study-x.json").write_text(json.dumps({**study, "environments": places}))
+        (line,) = [one for one in page(tmp_path).splitlines() if "hours of cells" in one]
+        return line
+
+    assert "cuda" not in shown(place)
+    assert " cores and Big 9, on cuda; " in shown({**place, "gpu": "Big 9"})
+    assert ": 0.022 hours of cells; machine and date not recorded; " in shown({}, place)

@@ -11,10 +11,12 @@ import signal
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from matplotlib import image
 from rich.console import Console
 
@@ -22,7 +24,9 @@ from hetsyn_triton.cli.commands import run as command
 from hetsyn_triton.cli.study_table import show
 from hetsyn_triton.studies import STUDIES, StudyResult, networks, replicas, run_study
 from hetsyn_triton.studies.base import Cell, Finished, Place, Study
+from hetsyn_triton.studies.folder import read_cell
 from hetsyn_triton.studies.limited_neurons import LimitedNeurons
+from hetsyn_triton.studies.replica_checkpoint import FORMAT
 from hetsyn_triton.studies.replicas import Replicas
 from hetsyn_triton.studies.runner import StudyReporter
 from hetsyn_triton.studies.settings import SMALL_TRAINING, cores, make_settings
@@ -31,6 +35,10 @@ from hetsyn_triton.studies.variants import Variants
 from hetsyn_triton.studies.workers import work_through
 from hetsyn_triton.tasks import TASKS, DataError
 from hetsyn_triton.training import ConfigError, RunFolderError, load_run
+from hetsyn_triton.training.checkpoint import read_values, save_values
+from hetsyn_triton.training.machine import cpu_name
+from hetsyn_triton.training.trainer import Trainer
+from idx_files import idx_bytes
 
 TOYS: dict[str, dict[str, Any]] = {
     "variants": {},
@@ -141,8 +149,8 @@ def without_time(folder: Path, cell: str) -> Any:
 def test_machine_and_date_are_those_of_the_cells(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A later start names its machine only where it did a cell; time is the cells', with what a
-    process that was cut off had trained."""
+    """The machines that trained its networks, by date, whichever wrote its file; time is that of
+    the cells, with what a process that was cut off had trained."""
     changes: dict[str, Any] = {"models": ["hetsyn"], "forms": ["recurrent"]}
     on = partial(monkeypatch.setattr, "hetsyn_triton.training.machine.cpu_name")
 
@@ -162,9 +170,45 @@ def test_machine_and_date_are_those_of_the_cells(
     took = sum(record["seconds"] for record in history)
     assert networks._seconds_trained(trained / "hetsyn-recurrent-s0") == took > 0
     monkeypatch.setattr(networks, "_seconds_trained", lambda folder: 1000.5)
+    on(lambda: "three")
     cell.unlink()
-    again(2)
+    assert again(2)[0] == ["one", "two"]  # the third only read the run
     assert 1000.5 <= json.loads(cell.read_text())["seconds"] < 1100
+    stored = json.loads(cell.read_text())
+    stored["environments"][0]["date"] = "9999-01-01"
+    cell.write_text(json.dumps(stored))
+    assert again(2)[0] == ["two", "one"]
+
+
+@pytest.mark.usefixtures("echo")
+def test_what_was_done_before_machines_were_recorded_stays(tmp_path: Path) -> None:
+    """A cell without them is whole; of a run that began without them the rest is known."""
+    changes: dict[str, Any] = {"models": ["hetsyn"], "forms": ["recurrent"], "seeds": 1}
+    toy("variants", tmp_path, **changes)
+    cell = tmp_path / "cells/hetsyn-recurrent-s0.json"
+    stored = json.loads(cell.read_text())
+    (known,) = stored.pop("environments")
+    cell.write_text(json.dumps(stored))
+
+    def environments() -> Any:
+        again = Counted()
+        toy("variants", tmp_path, **changes, reporter=again)
+        assert len(again.cells) == (not kept)
+        return json.loads((tmp_path / "table.json").read_text())["environments"]
+
+    kept = True
+    assert environments() == [{}]
+    path, kept = tmp_path / "runs/hetsyn-recurrent-s0/summary.json", False
+    summary = json.loads(path.read_text())
+    for sessions, wanted in (
+        ([], [{}]),
+        ([{**known, "step": 3}], [{}, known]),
+        ([{**known, "step": 0}, {**known, "cpu": "other", "step": 3}],
+         [known, {**known, "cpu": "other"}]),
+    ):  # fmt: skip
+        path.write_text(json.dumps({**summary, "sessions": sessions}))
+        cell.unlink()
+        assert environments() == wanted
 
 
 @pytest.mark.usefixtures("echo")
@@ -226,8 +270,6 @@ def test_a_cell_goes_on_with_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     changes: dict[str, Any] = {"models": ["hetsyn"], "forms": ["recurrent"]}
     changes |= {"seeds": 1, "epochs": 3}
     whole = toy("variants", tmp_path / "whole", **changes)
-    from hetsyn_triton.training.trainer import Trainer
-
     epoch = Trainer._epoch
 
     def stop_after_one(self: Trainer, *arguments: Any) -> Any:
@@ -266,13 +308,24 @@ def test_networks_that_train_together_go_on(
     with pytest.raises(KeyboardInterrupt):
         toy("limited-neurons", cut, **changes)
     (cut / "runs" / ".half.pt.0.hetsyn-partial").write_text("{")
+    monkeypatch.setattr("hetsyn_triton.training.machine.cpu_name", lambda: "another")
     steps, stop = [], 6
     result = toy("limited-neurons", cut, **changes)
     assert steps == [("hetsyn", 4), ("hetsyn", 5), *(("homneu", n) for n in range(6))]
     assert (result.rows, result.table) == (whole.rows, whole.table)
-    (cut / "cells" / "hetsyn-recurrent-3-s0-1.json").unlink()
+    cell, of_homneu = (cut / f"cells/{m}-recurrent-3-s0-1.json" for m in ("hetsyn", "homneu"))
+    cpus = [[e["cpu"] for e in json.loads(path.read_text())["environments"]]
+            for path in (cell, of_homneu)]  # fmt: skip
+    assert cpus == [[cpu_name(), "another"], ["another"]]
+    cell.unlink()
+    checkpoint = cut / "runs" / "hetsyn-recurrent-3-s0-1.pt"
+    values = read_values(checkpoint, FORMAT, torch.device("cpu"))
+    save_values(checkpoint, FORMAT, {**values, "seconds": 1000.5})
     assert toy("limited-neurons", cut, **changes).rows == whole.rows
     assert len(steps) == 8
+    again = json.loads(cell.read_text())
+    assert [e["cpu"] for e in again["environments"]] == cpus[0]
+    assert 1000.5 <= again["seconds"] < 1100
     names = [f"{model}-recurrent-3-s0-1.pt" for model in ("hetsyn", "homneu")]
     assert sorted(path.name for path in (cut / "runs").iterdir()) == names
 
@@ -414,6 +467,48 @@ def test_labels_count_the_seeds_there_are(
 
 
 @pytest.mark.usefixtures("echo")
+def test_a_study_goes_on_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With other threads, and where its data has been moved: a run in the middle too."""
+    changes: dict[str, Any] = {"models": ["hetsyn"], "forms": ["recurrent"], "epochs": 2}
+    whole = toy("variants", tmp_path / "whole", **changes)
+    epoch = Trainer._epoch
+
+    def stop_after_one(self: Trainer, *arguments: Any) -> Any:
+        if self.epoch == 1:
+            raise KeyboardInterrupt
+        return epoch(self, *arguments)
+
+    monkeypatch.setattr(Trainer, "_epoch", stop_after_one)
+    out = tmp_path / "study"
+    with pytest.raises(KeyboardInterrupt):
+        toy("variants", out, **changes, seeds=1, threads=1)
+    monkeypatch.setattr(Trainer, "_epoch", epoch)
+    assert toy("variants", out, **changes, threads=2).table == whole.table
+    assert json.loads((out / "study.json").read_text())["changes"]["threads"] == 2
+    for seed, used in ((0, [1, 2]), (1, [2])):
+        summary = json.loads((out / f"runs/hetsyn-recurrent-s{seed}/summary.json").read_text())
+        assert [session["threads"] for session in summary["sessions"]] == used
+
+
+def test_a_study_finds_its_data_where_it_is_now(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"task": "idx", "models": ["homneu"], "classes": 10}
+    changes |= {"epochs": 1, "hidden": (3,), "jobs": 1, "out": tmp_path / "study"}
+    here = tmp_path / "here"
+    here.mkdir()
+    for part in ("train", "t10k"):
+        labels = torch.arange(20) % 10
+        (here / f"{part}-labels-idx1-ubyte").write_bytes(idx_bytes(labels))
+        images = 20 * labels.view(20, 1, 1).expand(20, 3, 4)
+        (here / f"{part}-images-idx3-ubyte").write_bytes(idx_bytes(images))
+    first = run_study("noise", data_dir=str(here), seeds=1, **changes)
+    there = here.rename(tmp_path / "there")
+    again = run_study("noise", data_dir=str(there), seeds=2, **changes)
+    assert [row for row in again.rows if row["seed"] == 0] == first.rows
+    (tmp_path / "study/cells/homneu-s0.json").unlink()  # its run is only read
+    assert run_study("noise", data_dir=str(there), seeds=2, **changes).rows == again.rows
+
+
+@pytest.mark.usefixtures("echo")
 def test_another_folder_is_refused(tmp_path: Path) -> None:
     changes: dict[str, Any] = {"models": ["homneu"], "forms": ["recurrent"], "seeds": 1}
     toy("variants", tmp_path / "study", **changes)
@@ -442,7 +537,7 @@ def test_another_folder_is_refused(tmp_path: Path) -> None:
         (lambda content: content.replace(b'"rows"', b'"rods"'), "is damaged: expected rows"),
         (lambda content: content.replace(b'"seconds"', b'"minutes"'), "is damaged: expected rows"),
         (
-            lambda content: content.replace(b'"environment"', b'"where"'),
+            lambda content: content.replace(b'"environments": [', b'"environments": [3, '),
             "is damaged: expected rows",
         ),
         (lambda content: content.replace(b"homneu", b"hetneu"), "is of another cell: expected"),
@@ -578,6 +673,26 @@ def test_a_study_without_a_finished_cell_names_no_picture(
     assert "The four models" not in said  # the table's title
 
 
+def test_small_studies_train_for_a_shorter_time() -> None:
+    """But for the tasks of which the documentation says that they do not."""
+    long = {"smnist", "psmnist", "idx"}
+    for task in TASKS:
+        small = make_settings(Variants, task=task).config().epochs
+        usual = make_settings(Variants, task=task, full=True).config().epochs
+        assert small < usual if task not in long else small == usual, task
+
+
+def test_the_picture_of_cost_names_the_machines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hetsyn_triton.training.machine.cpu_name", lambda: "Pico 3")
+    result = toy("cost", tmp_path)
+    study = STUDIES["cost"](result.settings)
+    done = [read_cell(tmp_path, cell) for cell in study.cells()]
+    title = study.draw(result.table, [finished for finished in done if finished]).get_suptitle()
+    assert title.endswith(f"float32; Pico 3, torch {version('torch')}, 1 threads")
+
+
 def test_the_full_size_is_the_papers() -> None:
     neurons = make_settings(STUDIES["limited-neurons"], full=True)
     assert neurons.options["sizes"] == [5, 10, 20, 50, 100]
@@ -607,7 +722,7 @@ def test_the_full_size_is_the_papers() -> None:
         ("variants", {"seeds": 3}, "full size but 3 of 10 seeds"),
         ("variants", {"seeds": 1, "task": "delayed-match"}, "full size but 1 of 50 seeds"),
         ("variants", {"changes": {"epochs": 2}}, "full size but epochs 2: 10 seeds"),
-        ("variants", {"changes": {"threads": 1}}, "full size: 10 seeds, threads 1"),
+        ("variants", {"changes": {"threads": 1}}, "full size: 10 seeds"),
         (
             "limited-neurons",
             {"seeds": 2, "changes": {"sizes": [5, 10], "delay": 100}},

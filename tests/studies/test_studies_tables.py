@@ -10,6 +10,7 @@ from hetsyn_triton.cli import study_table
 from hetsyn_triton.studies import STUDIES
 from hetsyn_triton.studies.results_page import _table as on_the_page
 from hetsyn_triton.studies.settings import make_settings
+from hetsyn_triton.studies.tables import heading
 
 ROWS: list[dict[str, Any]] = [
     {
@@ -85,6 +86,10 @@ def test_a_block_for_each_form_with_what_its_lines_share_in_the_heading() -> Non
     assert "table.csv" not in text
     single = on_the_terminal("cost", rows[:1], 300)  # a line shares nothing
     assert "form: recurrent\n" in "\n".join(map(str.rstrip, single.splitlines())) + "\n"
+
+
+def test_what_a_block_has_not_is_not_in_its_heading() -> None:
+    assert heading({"change": "warp", "delay": None, "tau": 400.0}) == "change: warp, tau: 400"
 
 
 def test_means_are_never_in_the_heading() -> None:

@@ -236,10 +236,14 @@ def test_nothing_is_left_of_a_run_that_cannot_start(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_evaluate_names_the_splits(louder: Louder, tmp_path: Path) -> None:
+def test_evaluate_names_the_splits(louder: Louder, mnist_dir: Path, tmp_path: Path) -> None:
     run = train(louder(epochs=1), tmp_path / "run", pictures=False)
     with pytest.raises(ConfigError, match=r"split: expected one of train, .*got 'exam'"):
         evaluate(run, "exam")
+    config = default_config("smnist", data_dir=str(mnist_dir), hidden=(2,), epochs=1)
+    run = train(config, tmp_path / "all", pictures=False)
+    with pytest.raises(ConfigError, match=r"that the run has, train, test, got 'validation'"):
+        evaluate(run, "validation")
 
 
 @pytest.mark.parametrize("clip", [None, 1.0])
