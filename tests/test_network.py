@@ -277,6 +277,11 @@ def test_mixed_layers() -> None:
             "layers: expected spiking layers, got HetSynReadout",
         ),
         (
+            lambda: SpikingNetwork(HetSynLIF(3, 4)),  # type: ignore[arg-type]
+            TypeError,
+            "layers: expected a list of layers, got one HetSynLIF",
+        ),
+        (
             lambda: SpikingNetwork([HetSynLIF(3, 4)], nn.Linear(4, 2)),  # type: ignore[arg-type]
             TypeError,
             "readout: expected a layer over time, got Linear",

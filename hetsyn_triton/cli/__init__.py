@@ -34,4 +34,4 @@ def _run() -> int:
         return run(sys.argv[1:])
     except MissingExtraError as error:
         print(f"hetsyn: {error}", file=sys.stderr)
-        return 1
+        return 2

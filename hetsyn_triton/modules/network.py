@@ -46,6 +46,8 @@ class SpikingNetwork(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        if isinstance(layers, nn.Module) and not isinstance(layers, (nn.ModuleList, nn.Sequential)):
+            raise TypeError(f"layers: expected a list of layers, got one {type(layers).__name__}")
         if not layers:
             raise ValueError("layers: expected at least one spiking layer, got none")
         for layer in layers:

@@ -150,7 +150,8 @@ class Cost(Study):
                         )
                         one.fill_between(sizes, low, high, color=COLOURS[model], alpha=0.16, lw=0)
                 log_scale(one, "x")
-                log_scale(one, "y")
+                if any(value > 0 for drawn in one.lines for value in drawn.get_ydata()):
+                    log_scale(one, "y")  # memory of a tiny network may be below what is seen
                 one.set_xticks(self.option["sizes"], [str(n) for n in self.option["sizes"]])
                 one.set_ylabel(label, fontsize=9)
                 one.set_title(kind, fontsize=9)

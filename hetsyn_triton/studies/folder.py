@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -201,10 +201,19 @@ def _path(folder: Path, cell: Cell) -> Path:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in `path`; RunFolderError where there is none."""
+    return _objects(path, lambda text: [text])[0]
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """The object in each line of `path`; RunFolderError where a line has none."""
+    return _objects(path, str.splitlines)
+
+
+def _objects(path: Path, parts: Callable[[str], list[str]]) -> list[dict[str, Any]]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = [json.loads(part) for part in parts(path.read_text(encoding="utf-8"))]
     except (OSError, ValueError) as error:
         raise RunFolderError(f"{path} is damaged: {error}") from error
-    if not isinstance(values, dict):
+    if not all(isinstance(value, dict) for value in values):
         raise RunFolderError(f"{path} is damaged: expected an object")
     return values

@@ -8,6 +8,7 @@ import torch
 
 from hetsyn_triton.modules import MODELS
 from hetsyn_triton.tasks import Batch, task_class
+from hetsyn_triton.training import ConfigError
 
 from .base import Cell, Finished, Place, Row, Study
 from .corruption import added, deleted
@@ -60,15 +61,24 @@ class Noise(Study):
 
     @property
     def rates(self) -> list[float]:
-        """Background rates to test at; none where the task has no background."""
+        """Background rates to test at; none where the task has no background. ConfigError, naming
+        it, for one that the task does not allow."""
         task = self.settings.task
         assert task is not None
         if RATE not in task_class(task).options:
+            if self.option["background"]:
+                raise ConfigError(
+                    f"background: expected no value, for {task} has no noise of its own, "
+                    f"got {self.option['background']}"
+                )
             return []
+        for rate in self.option["background"]:
+            self.settings.config(task_options={RATE: rate})
         return list(self.option["background"] or BACKGROUND.get(task, (0.0, 5.0, 10.0, 20.0)))
 
     def cells(self) -> list[Cell]:
-        retrained = self.rates if self.option["retrain"] else []
+        rates = self.rates  # checked, whether or not networks are trained at them
+        retrained = rates if self.option["retrain"] else []
         return [
             Cell(
                 f"{model}-s{seed}" + ("" if rate is None else f"-at-{rate:g}"),

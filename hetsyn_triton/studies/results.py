@@ -16,7 +16,7 @@ from hetsyn_triton.training import ConfigError, RunFolderError, TrainConfig, def
 from hetsyn_triton.training.folder import CONFIG, LEARNING_CURVE, METRICS, SUMMARY
 from hetsyn_triton.training.restore import MOVABLE
 
-from .folder import PICTURE, STUDY, TABLE_CSV, TABLE_JSON, read_study
+from .folder import PICTURE, STUDY, TABLE_CSV, TABLE_JSON, read_json, read_json_lines, read_study
 
 STORED = "results"  # the folder of the copies, beside results.md
 
@@ -96,11 +96,10 @@ def _run(folder: Path) -> tuple[dict[str, Any], str]:
     config = TrainConfig.load(folder / CONFIG, device="cpu").to_json()
     # Another machine's GPU need not be here; CONFIG is JSON, or it had not been read.
     config["device"] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["device"]
-    summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-    lines = (folder / METRICS).read_text(encoding="utf-8").splitlines()
+    summary = read_json(folder / SUMMARY)
     score = summary["score"] or "loss"
     seconds, curve = 0.0, []
-    for record in map(json.loads, lines):
+    for record in read_json_lines(folder / METRICS):
         seconds += record["seconds"]
         point = {"epoch": record["epoch"], "hours": round(seconds / 3600, 4)}
         for part in ("validation", "test"):

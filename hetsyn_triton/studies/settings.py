@@ -79,7 +79,7 @@ class StudySettings:
         else:
             changed = {n: v for n, v in self.changes.items() if n not in MOVABLE}
             changed |= self.task_options
-        said = [f"{name} {_in_words(value)}" for name, value in changed.items()]
+        said = [_in_words(name, value) for name, value in changed.items()]
         words = ", ".join([runs, *said])
         if self.full:
             return self._full_in_words(runs, words)
@@ -95,7 +95,7 @@ class StudySettings:
         changed = {n: v for n, v in self.options.items() if v != study.options[n].full}
         changed |= {n: v for n, v in self.changes.items() if n not in MOVABLE}
         changed |= self.task_options
-        less = [*few, *(f"{name} {_in_words(value)}" for name, value in changed.items())]
+        less = [*few, *(_in_words(name, value) for name, value in changed.items())]
         if not less:
             return f"full size: {words}"
         return f"full size but {', '.join(less)}" + ("" if few else f": {runs}")
@@ -161,8 +161,12 @@ def make_settings(
     return settings
 
 
-def _in_words(value: Any) -> str:
-    return "-".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+def _in_words(name: str, value: Any) -> str:
+    """A setting; layers as in 64-32, other lists in brackets."""
+    if not isinstance(value, (list, tuple)):
+        return f"{name} {value}"
+    items = map(str, value)
+    return f"{name} {'-'.join(items)}" if name == "hidden" else f"{name} ({', '.join(items)})"
 
 
 def cores() -> int:

@@ -53,6 +53,7 @@ class Task(ABC):
     drawn_metrics: ClassVar[tuple[str, ...]] = ()  # metrics drawn over epochs beside the loss
     defaults: ClassVar[Mapping[str, Any]] = {}
     options: ClassVar[Mapping[str, Option]] = {}
+    split_options: ClassVar[frozenset[str]] = frozenset()  # options that say which sample is where
     reads_files: ClassVar[bool] = False  # whether `data_dir` means anything to it
     in_features: int
     out_features: int

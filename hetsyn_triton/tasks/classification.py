@@ -30,6 +30,7 @@ class Classification(Task):
     """
 
     scores_classes = True
+    split_options: ClassVar[frozenset[str]] = frozenset({"validation"})
     first_step: ClassVar[int] = 0  # steps before it do not count in the class scores
     score: ClassVar[str | None] = "accuracy"
     drawn_metrics: ClassVar[tuple[str, ...]] = ("accuracy",)

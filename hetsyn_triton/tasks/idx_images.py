@@ -14,7 +14,10 @@ MOST = 100_000_000
 HELP = (
     "The task idx reads four idx files of unsigned bytes, gzipped or not, from --data-dir, named "
     "as those of MNIST are: train and test (or t10k), then images and labels, as in "
-    "train-images-idx3-ubyte or emnist-letters-test-labels-idx1-ubyte.gz"
+    "train-images-idx3-ubyte or emnist-letters-test-labels-idx1-ubyte.gz. Such are Fashion-MNIST "
+    "(https://github.com/zalandoresearch/fashion-mnist), KMNIST "
+    "(https://github.com/rois-codh/kmnist) and EMNIST "
+    "(https://www.nist.gov/itl/products-and-services/emnist-dataset)"
 )
 
 

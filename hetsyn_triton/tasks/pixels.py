@@ -28,6 +28,7 @@ class PixelByPixel(Classification):
     """
 
     reads_files = True
+    split_options: ClassVar[frozenset[str]] = frozenset({"validation", "limit"})
     in_features = 1
     home: ClassVar[str | None] = None  # the files' folder in that which HETSYN_DATA names
     help: ClassVar[str]  # where the files can be had and where they go

@@ -29,7 +29,8 @@ HELD_OUT_SPEAKERS = 2
 HELP = (
     "The Spiking Heidelberg Digits are read from the folder SHD of --data-dir, or of the folder "
     f"HETSYN_DATA names, unpacked: {', '.join(FILES.values())}. They can be had from "
-    "https://zenkelab.org/resources/spiking-heidelberg-datasets-shd/"
+    "https://zenkelab.org/resources/spiking-heidelberg-datasets-shd/, and are read by tonic: "
+    "pip install 'hetsyn-triton[data]'"
 )
 
 

@@ -138,14 +138,19 @@ class TrainConfig:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "TrainConfig":
         """The configuration `to_json` wrote. A missing or unknown field is a ConfigError."""
+        cls._check_fields(values, "configuration")
+        return cls(**values)
+
+    @classmethod
+    def _check_fields(cls, values: Mapping[str, Any], where: str) -> None:
         names = [item.name for item in fields(cls)]
         for what, odd in (
             ("unknown", [name for name in values if name not in names]),
             ("missing", [name for name in names if name not in values]),
         ):
             if odd:
-                raise ConfigError(f"configuration: {what} fields {', '.join(odd)}")
-        return cls(**values)
+                expected = ", ".join(names)
+                raise ConfigError(f"{where}: {what} fields {', '.join(odd)}; expected {expected}")
 
     @classmethod
     def load(cls, path: str | Path, **changes: Any) -> "TrainConfig":
@@ -156,6 +161,7 @@ class TrainConfig:
             raise ConfigError(f"{path} is not a readable configuration: {error}") from error
         if not isinstance(values, dict):
             raise ConfigError(f"{path} is not a configuration: expected an object")
+        cls._check_fields(values, str(path))
         return cls.from_json({**values, **changes})
 
 

@@ -11,7 +11,7 @@ from hetsyn_triton.modules import SpikingNetwork
 from hetsyn_triton.tasks import Batch, Task
 
 from .ahead import on_device
-from .errors import NonFiniteError
+from .errors import ConfigError, NonFiniteError
 from .parallel import ALONE, Ranks
 
 
@@ -81,6 +81,11 @@ def metrics_of(
     with torch.no_grad():
         quiet = [layer.detach() for layer in spikes]
         metrics = task.metrics(output.detach(), quiet, target)
+        if task.score is not None and task.score not in metrics:
+            raise ConfigError(
+                f"metrics: expected of {task.name} its score {task.score!r} among them, "
+                f"got {', '.join(metrics) or 'none'}"
+            )
         sizes = [layer.shape[-1] for layer in quiet]
         # read together: on a GPU each reading waits
         rates = torch.stack([layer.mean() for layer in quiet]).tolist() if quiet else []

@@ -14,7 +14,7 @@ from hetsyn_triton.extras import require_extra
 from hetsyn_triton.files import write_json
 from hetsyn_triton.modules import SpikingNetwork
 from hetsyn_triton.ops.kernels import seconds_compiling
-from hetsyn_triton.tasks import SPLITS, Task
+from hetsyn_triton.tasks import SPLITS, Task, task_class
 from hetsyn_triton.tasks.watching import watched
 
 from .build import build_network, build_task
@@ -144,12 +144,14 @@ def load_run(
 
     `weights` are those of the "last" checkpoint or of the best "validation" epoch. `options`
     change settings of the task's own, as for a test with other noise; ConfigError names one that is
-    unknown, not allowed, or asks for another network than the one trained.
+    unknown, not allowed, asks for another network than the one trained, or says which samples it
+    was trained on.
     """
     if weights not in WEIGHTS:
         raise ConfigError(f"weights: expected one of {', '.join(WEIGHTS)}, got {weights!r}")
     folder = Path(path)
     stored = _read_config(folder, data_dir=data_dir, device=device)
+    _check_splits(stored, options or {})
     config = replace(stored, options={**stored.options, **(options or {})})
     task = build_task(config)
     if options:
@@ -280,6 +282,17 @@ def _read_config(folder: Path, **moved: str | int | None) -> TrainConfig:
     check_run_folder(folder)
     changes = {name: value for name, value in moved.items() if value is not None}
     return TrainConfig.load(folder / CONFIG, **changes)
+
+
+def _check_splits(stored: TrainConfig, options: Mapping[str, Any]) -> None:
+    """ConfigError where `options` would call samples held out that the run was trained on."""
+    usual = {**task_class(stored.task).default_options(), **stored.options}
+    for name in sorted(task_class(stored.task).split_options & options.keys()):
+        if options[name] != usual[name]:
+            raise ConfigError(
+                f"options.{name}: expected {usual[name]!r}, with which the run was trained, for it "
+                f"says which samples are held out of training, got {options[name]!r}"
+            )
 
 
 def _check_sizes(task: Task, trained: Task) -> None:

@@ -155,6 +155,11 @@ def test_what_is_no_result_is_refused(tmp_path: Path) -> None:
     table.write_text(json.dumps(stored))
     with pytest.raises(RunFolderError, match=r"got that of an earlier version in .*given again"):
         collect(tmp_path / "cost", tmp_path / "docs")
+    for name, damaged in (("metrics.jsonl", '{"epoch": 1}\n{'), ("summary.json", "[]")):
+        train(config, tmp_path / name, pictures=False)
+        (tmp_path / name / name).write_text(damaged)
+        with pytest.raises(RunFolderError, match=f"{name} is damaged: "):
+            collect(tmp_path / name, tmp_path / "docs")
     assert not (tmp_path / "docs").exists()
 
 

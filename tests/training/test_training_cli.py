@@ -238,7 +238,7 @@ def test_without_the_train_extra(tmp_path: Path) -> None:
         "from hetsyn_triton.cli import main\nmain()"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr == (
         "hetsyn: the command hetsyn needs click, rich: pip install 'hetsyn-triton[train]'\n"
     )
@@ -257,6 +257,6 @@ def test_without_part_of_the_train_extra(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as left:
         main()
-    assert left.value.code == 1
+    assert left.value.code == 2
     assert f"needs {blocked}: pip install 'hetsyn-triton[train]'" in capsys.readouterr().err
     assert not list(tmp_path.rglob("*"))

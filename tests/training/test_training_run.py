@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from hetsyn_triton.cli.commands import run as cli
+from hetsyn_triton.tasks import task_class
 from hetsyn_triton.training import (
     ConfigError,
     NonFiniteError,
@@ -244,6 +245,16 @@ def test_evaluate_names_the_splits(louder: Louder, mnist_dir: Path, tmp_path: Pa
     run = train(config, tmp_path / "all", pictures=False)
     with pytest.raises(ConfigError, match=r"that the run has, train, test, got 'validation'"):
         evaluate(run, "validation")
+
+
+def test_a_score_that_is_not_measured_is_told(
+    louder: Louder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(task_class("louder"), "metrics", lambda *given: {"precision": 0.5})
+    with pytest.raises(
+        ConfigError, match=r"metrics: expected of louder its score 'accuracy' .*, got precision"
+    ):
+        train(louder(epochs=1), tmp_path / "run", pictures=False)
 
 
 @pytest.mark.parametrize("clip", [None, 1.0])

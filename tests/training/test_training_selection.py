@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hetsyn_triton.cli.commands import run as cli
-from hetsyn_triton.tasks import Digits, PatternGeneration
+from hetsyn_triton.tasks import TASKS, Digits, PatternGeneration, task_class
 from hetsyn_triton.training import (
     ConfigError,
     Run,
@@ -191,3 +191,20 @@ def test_other_options_at_test(tmp_path: Path, capsys: pytest.CaptureFixture[str
         given = [part for text in more for part in ("--set", text)]
         assert cli(["eval", str(path), *given]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_what_was_trained_on_is_not_held_out_afterwards(mnist_dir: Path, tmp_path: Path) -> None:
+    """Options that say which samples are where are those of the training."""
+    path, options = tmp_path / "run", {"validation": 4}
+    config = default_config(
+        "smnist", data_dir=str(mnist_dir), hidden=(2,), epochs=1, options=options
+    )
+    run = train(config, path, pictures=False)
+    for name, value in (("validation", 8), ("limit", 20)):
+        with pytest.raises(ConfigError, match=rf"options.{name}: expected [04], with which the "):
+            load_run(path, options={name: value})
+    assert evaluate(load_run(path, options={"validation": 4, "limit": 0})) == evaluate(run)
+    assert "speaker" in task_class("fsdd").split_options
+    for name in TASKS:
+        task = task_class(name)
+        assert task.split_options >= {"validation", "limit", "speaker"} & task.options.keys(), name

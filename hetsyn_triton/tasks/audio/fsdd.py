@@ -38,6 +38,7 @@ class SpokenDigits(SpokenWords):
         "weight_decay": 1e-2,
         "dropout": 0.5,
     }
+    split_options: ClassVar[frozenset[str]] = frozenset({"validation", "speaker"})
     options: ClassVar[Mapping[str, Option]] = {
         **encoder_options(steps=100),  # 1 s, in which 99 % of the recordings end
         "speaker": Option(
