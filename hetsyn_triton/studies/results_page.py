@@ -139,6 +139,9 @@ def read_remarks(path: Path) -> dict[str, list[str]]:
     except (OSError, ValueError) as error:
         raise RunFolderError(f"{path} is damaged: {error}") from error
     parts = re.split(r"^## (\S+)\n", text, flags=re.MULTILINE)
+    twice = sorted({name for name in parts[1::2] if parts[1::2].count(name) > 1})
+    if twice:
+        raise ConfigError(f"{path.name}: expected each section once, got twice {', '.join(twice)}")
     pairs = zip(parts[1::2], parts[2::2], strict=True)
     return {name: [f"{_seen_from_page(text.strip())}\n"] for name, text in pairs if text.strip()}
 

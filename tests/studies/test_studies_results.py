@@ -240,6 +240,9 @@ def test_a_remark_without_a_place_is_told(tmp_path: Path) -> None:
     (tmp_path / "remarks.md").write_text("## dance\n\nTo nothing.\n")
     with pytest.raises(ConfigError, match=r"remarks.md: expected sections .*, got dance"):
         page(tmp_path)
+    (tmp_path / "remarks.md").write_text("## noise\n\nYes.\n\n## cost\n\nA.\n\n## noise\n\nNo.\n")
+    with pytest.raises(ConfigError, match=r"expected each section once, got twice noise"):
+        page(tmp_path)
 
 
 def test_what_the_command_cannot_write_is_told(
