@@ -88,10 +88,10 @@ class Cost(Study):
         }  # fmt: skip
         memory = {m: in_a_process(measured_memory, load, threads) for m, load in loads.items()}
         with on_threads(threads):
+            place.environments.append(provenance())
             times = interleaved(
                 {m: training_step(load)[0] for m, load in loads.items()}, option["rounds"]
             )
-        place.environments.append(provenance())
         rows = []
         for model, load in loads.items():
             low, median, high = statistics.quantiles(times[model], n=4, method="inclusive")
@@ -160,9 +160,10 @@ class Cost(Study):
         legend(axes[0, 0])
         option = self.option
         of = dict.fromkeys(
-            f"{place['cpu']}, torch {place['torch']}, {finished.rows[0]['threads']} threads"
+            f"{place['cpu']}, torch {place['torch']}, {_threads(finished)}"
             for finished in done
             for place in finished.environments
+            if place
         )
         figure.suptitle(
             f"{option['inputs']} inputs, {option['steps']} steps, {option['samples']} samples, "
@@ -170,6 +171,11 @@ class Cost(Study):
             fontsize=9,
         )
         return figure
+
+
+def _threads(finished: Finished) -> str:
+    count = finished.rows[0]["threads"]
+    return f"{count} thread{'s' if count > 1 else ''}"
 
 
 def training_step(load: Load) -> tuple[Callable[[], None], Callable[[], Tensor], list[Tensor]]:

@@ -61,20 +61,27 @@ def check_folder(folder: Path, settings: StudySettings) -> StudySettings:
     if type(stored.get("seeds")) is int and stored["seeds"] < settings.seeds:
         before = [*before, stored["seeds"]]
         stored["seeds"] = settings.seeds
-    there, here = _by_name(stored), _by_name(wanted)
+    there, here = _by_name(_lasting(stored)), _by_name(_lasting(wanted))
     different = [
         f"{name} is {_shown(there, name)} there and {_shown(here, name)} here"
-        for name in sorted({*there, *here} - {*MOVABLE})
+        for name in sorted({*there, *here})
         if (name in there, there.get(name)) != (name in here, here.get(name))
     ]
     if different:
         raise RunFolderError(
             f"out: expected a folder of a study with the same settings, got {folder}: "
-            f"{'; '.join(different)}. A study can be given more seeds and go on elsewhere "
+            f"{'; '.join(different)}. A study can be given more seeds and train elsewhere "
             f"({', '.join(MOVABLE)}), all else stays. "
             "Name another folder with --out"
         )
     return replace(settings, seeds_before=tuple(before))
+
+
+def _lasting(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a study without those that say where networks are trained."""
+    changes = settings.get("changes")
+    kept = {n: v for n, v in changes.items() if n not in MOVABLE} if changes else changes
+    return {**settings, "changes": kept}
 
 
 def _by_name(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,7 +166,7 @@ def read_cell(folder: Path, cell: Cell) -> Finished | None:
         raise RunFolderError(f"{path} is of another cell: expected {cell.values}")
     rows, extra = values.get("rows"), values.get("extra")
     seconds = values.get("seconds")
-    environments = values.get("environments", [{}])  # cells of before did not record them
+    environments = values.get("environments", [values.get("environment", {})])  # of before
     if not (
         isinstance(rows, list)
         and all(isinstance(row, dict) for row in rows)

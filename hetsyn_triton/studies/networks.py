@@ -93,7 +93,8 @@ def _seconds_trained(folder: Path) -> float:
 
 
 def _check_same(folder: Path, config: TrainConfig) -> None:
-    stored, wanted = TrainConfig.load(folder / CONFIG).to_json(), config.to_json()
+    stored = TrainConfig.load(folder / CONFIG, device=config.device).to_json()  # it may be gone
+    wanted = config.to_json()
     different = [n for n in wanted if n not in MOVABLE and stored[n] != wanted[n]]
     if different:
         raise RunFolderError(

@@ -83,9 +83,9 @@ class Replicas:
             restore(self, checkpoint)
         began = saved = time.monotonic()
         cuda = [self.device] if self.device.type == "cuda" else []
-        if self.step < self.steps and len(self.diverged) < len(self):
-            self.environments.append(provenance(cuda))
         with on_threads(self.threads), torch.random.fork_rng(cuda):
+            if self.step < self.steps and len(self.diverged) < len(self):
+                self.environments.append(provenance(cuda))
             for batches in self._training():
                 if len(self.diverged) == len(self):
                     break

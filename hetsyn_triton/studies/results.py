@@ -85,12 +85,22 @@ def _study(folder: Path) -> tuple[dict[str, Any], str]:
     changes = settings["changes"]
     settings["changes"] = {name: v for name, v in changes.items() if name not in MOVABLE}
     size = "full" if settings["full"] else "small"
-    of = _with_device(settings, changes.get("device", "cpu"))
+    used_gpu = any("gpu" in environment for environment in values["environments"])
+    of = _with_device(settings, "cuda" if used_gpu else "cpu")
     parts = ["study", settings["study"], settings["task"], size, digest(of)]
     return {"kind": "study", **values}, "-".join(part for part in parts if part)
 
 
 def _run(folder: Path) -> tuple[dict[str, Any], str]:
+    try:
+        return _copied_run(folder)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise RunFolderError(
+            f"{folder} is damaged: {SUMMARY} or {METRICS}: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _copied_run(folder: Path) -> tuple[dict[str, Any], str]:
     if not (folder / SUMMARY).is_file():
         raise RunFolderError(f"results: expected a complete run, with {SUMMARY}, got {folder}")
     config = TrainConfig.load(folder / CONFIG, device="cpu").to_json()

@@ -33,15 +33,6 @@ PARTS = ("validation", "test")  # what may be measured after an epoch
 EPOCHS = (1, 2, 3, 5, 10, 15, 20, 30, 40, 50, 75, 100, 150)
 INTERVAL = "95 % interval"
 FOLDS = {"fsdd": "speaker"}  # the setting whose values are left out of training in turn
-COPIED = {
-    "run": (
-        "config", "changed", "command", "score", "parameters", "selection", "curve", "environment",
-    ),
-    "study": (
-        "settings", "size", "command", "cells", "failures", "seconds", "environments", "table",
-    ),
-}  # fmt: skip
-"""What the page takes from each kind of copy."""
 LONGEST = 40  # lines of a table on the page; the stored file has them all
 HEAD = """# Results
 
@@ -113,19 +104,17 @@ def page(stored: Path) -> str:
 
 
 def _read_copy(path: Path) -> dict[str, Any]:
-    """A file that `collect` wrote; RunFolderError for another."""
+    """A file that `collect` wrote; RunFolderError for another, which the page could not show."""
     values = read_json(path)
-    kind, settings = values.get("kind"), values.get("settings")
-    lacks = [name for name in COPIED.get(str(kind), ()) if name not in values]
-    if kind not in COPIED or lacks:
-        wanted = f"a copy of a {kind}" if lacks else f"one of {', '.join(COPIED)} as kind"
-        got = f"none of its {', '.join(lacks)}" if lacks else repr(kind)
-        raise RunFolderError(f"{path} is damaged: expected {wanted}, got {got}")
-    if kind == "study" and (not isinstance(settings, dict) or settings.get("study") not in STUDIES):
+    kind = values.get("kind")
+    if kind not in ("run", "study"):
+        raise RunFolderError(f"{path} is damaged: expected run or study as kind, got {kind!r}")
+    try:
+        _study(path.stem, values) if kind == "study" else _runs({path.stem: values})
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RunFolderError(
-            f"{path} is damaged: expected settings of a study, one of {', '.join(STUDIES)}, "
-            f"got {settings!r}"
-        )
+            f"{path} is damaged: expected a copy of a {kind}: {type(error).__name__}: {error}"
+        ) from error
     return values
 
 

@@ -204,7 +204,7 @@ def _environments(done: Sequence[Finished]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for finished in done:
         found += [one for one in finished.environments if one not in found]
-    return sorted(found, key=lambda environment: environment.get("date", ""))
+    return sorted(found, key=lambda environment: str(environment.get("date", "")))
 
 
 def command(settings: StudySettings) -> str:

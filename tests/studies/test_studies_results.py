@@ -155,11 +155,16 @@ def test_what_is_no_result_is_refused(tmp_path: Path) -> None:
     table.write_text(json.dumps(stored))
     with pytest.raises(RunFolderError, match=r"got that of an earlier version in .*given again"):
         collect(tmp_path / "cost", tmp_path / "docs")
-    for name, damaged in (("metrics.jsonl", '{"epoch": 1}\n{'), ("summary.json", "[]")):
-        train(config, tmp_path / name, pictures=False)
-        (tmp_path / name / name).write_text(damaged)
-        with pytest.raises(RunFolderError, match=f"{name} is damaged: "):
-            collect(tmp_path / name, tmp_path / "docs")
+    train(config, tmp_path / "other", pictures=False)
+    for name, damaged, told in (
+        ("metrics.jsonl", '{"epoch": 1}\n{', r"metrics.jsonl is damaged: "),
+        ("metrics.jsonl", '{"epoch": 1}', r"is damaged: .*KeyError: 'seconds'"),
+        ("summary.json", "[]", r"summary.json is damaged: "),
+        ("summary.json", "{}", r"is damaged: summary.json or .*KeyError: 'score'"),
+    ):
+        (tmp_path / "other" / name).write_text(damaged)
+        with pytest.raises(RunFolderError, match=told):
+            collect(tmp_path / "other", tmp_path / "docs")
     assert not (tmp_path / "docs").exists()
 
 
@@ -255,14 +260,21 @@ def test_what_the_command_cannot_write_is_told(
         (lambda: None, "docs: expected a folder with results/ in it, which results are copied"),
         (lambda: stored.mkdir(parents=True), None),
         (lambda: (stored / "run-x.json").write_text("{"), "run-x.json is damaged: "),
-        (lambda: (stored / "run-x.json").write_text("{}"), "one of run, study as kind, got None"),
+        (
+            lambda: (stored / "run-x.json").write_text("{}"),
+            "expected run or study as kind",
+        ),
         (
             lambda: (stored / "run-x.json").write_text('{"kind": "run", "config": {}}'),
-            "expected a copy of a run, got none of its changed, command, ",
+            "run-x.json is damaged: expected a copy of a run: KeyError: ",
         ),
         (
             lambda: (stored / "run-x.json").write_text(json.dumps({**study, "settings": {}})),
-            "expected settings of a study, one of variants, ",
+            "run-x.json is damaged: expected a copy of a study: KeyError: ",
+        ),
+        (
+            lambda: (stored / "run-x.json").write_text(json.dumps({**study, "table": "none"})),
+            "run-x.json is damaged: expected a copy of a study: ",
         ),
         (lambda: (stored / "run-x.json").unlink(), None),
         (lambda: (stored / "remarks.md").write_bytes(b"\xff"), "remarks.md is damaged: "),
@@ -358,7 +370,7 @@ def test_where_a_study_was_computed_is_not_what_it_is(tmp_path: Path) -> None:
         assert "threads" not in stored["command"] + stored["size"]
     assert copies[0] == copies[1]
     table = json.loads((out / "table.json").read_text())
-    table["settings"]["changes"]["device"] = "cuda"
+    table["environments"][0]["gpu"] = "Big 9"
     (out / "table.json").write_text(json.dumps(table))
     assert collect(out, docs) != copies[0]
 
@@ -375,4 +387,4 @@ def test_a_gpu_is_named_where_it_was_used(tmp_path: Path) -> None:
 
     assert "cuda" not in shown(place)
     assert " cores and Big 9, on cuda; " in shown({**place, "gpu": "Big 9"})
-    assert ": 0.022 hours of cells; machine and date not recorded; " in shown({}, place)
+    assert " hours of cells; machine and date not recorded; " in shown({}, place)

@@ -10,6 +10,7 @@ import shlex
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -468,7 +469,7 @@ def test_labels_count_the_seeds_there_are(
 
 @pytest.mark.usefixtures("echo")
 def test_a_study_goes_on_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With other threads, and where its data has been moved: a run in the middle too."""
+    """With other threads: a run in the middle, too, and one of a GPU that is not here."""
     changes: dict[str, Any] = {"models": ["hetsyn"], "forms": ["recurrent"], "epochs": 2}
     whole = toy("variants", tmp_path / "whole", **changes)
     epoch = Trainer._epoch
@@ -488,11 +489,19 @@ def test_a_study_goes_on_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for seed, used in ((0, [1, 2]), (1, [2])):
         summary = json.loads((out / f"runs/hetsyn-recurrent-s{seed}/summary.json").read_text())
         assert [session["threads"] for session in summary["sessions"]] == used
+    (out / "cells/hetsyn-recurrent-s0.json").unlink()
+    path = out / "runs/hetsyn-recurrent-s0/config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "device": "cuda"}))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert toy("variants", out, **changes, threads=2).table == whole.table
 
 
-def test_a_study_finds_its_data_where_it_is_now(tmp_path: Path) -> None:
+def test_a_study_finds_its_data_where_it_is_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which its complete runs and one in the middle are told."""
     changes: dict[str, Any] = {"task": "idx", "models": ["homneu"], "classes": 10}
-    changes |= {"epochs": 1, "hidden": (3,), "jobs": 1, "out": tmp_path / "study"}
+    changes |= {"epochs": 2, "hidden": (3,), "jobs": 1, "out": tmp_path / "study"}
     here = tmp_path / "here"
     here.mkdir()
     for part in ("train", "t10k"):
@@ -501,6 +510,17 @@ def test_a_study_finds_its_data_where_it_is_now(tmp_path: Path) -> None:
         images = 20 * labels.view(20, 1, 1).expand(20, 3, 4)
         (here / f"{part}-images-idx3-ubyte").write_bytes(idx_bytes(images))
     first = run_study("noise", data_dir=str(here), seeds=1, **changes)
+    epoch = Trainer._epoch
+
+    def stop_after_one(self: Trainer, *arguments: Any) -> Any:
+        if self.epoch == 1:
+            raise KeyboardInterrupt
+        return epoch(self, *arguments)
+
+    monkeypatch.setattr(Trainer, "_epoch", stop_after_one)
+    with pytest.raises(KeyboardInterrupt):
+        run_study("noise", data_dir=str(here), seeds=2, **changes)
+    monkeypatch.setattr(Trainer, "_epoch", epoch)
     there = here.rename(tmp_path / "there")
     again = run_study("noise", data_dir=str(there), seeds=2, **changes)
     assert [row for row in again.rows if row["seed"] == 0] == first.rows
@@ -695,7 +715,19 @@ def test_the_picture_of_cost_names_the_machines(
     study = STUDIES["cost"](result.settings)
     done = [read_cell(tmp_path, cell) for cell in study.cells()]
     title = study.draw(result.table, [finished for finished in done if finished]).get_suptitle()
-    assert title.endswith(f"float32; Pico 3, torch {version('torch')}, 1 threads")
+    assert title.endswith(f"float32; Pico 3, torch {version('torch')}, 1 thread")
+    (place,) = json.loads((tmp_path / "table.json").read_text())["environments"]
+    assert place["threads"] == 1
+    of_before = [replace(finished, environments=[{}]) for finished in done if finished]
+    title = study.draw(result.table, of_before).get_suptitle()
+    assert title.endswith("float32; machine not recorded")
+
+
+def test_threads_of_cost_are_what_it_measures(tmp_path: Path) -> None:
+    """Not where networks are trained: other threads are another study."""
+    toy("cost", tmp_path)
+    with pytest.raises(RunFolderError, match="threads is 1 there and 2 here"):
+        toy("cost", tmp_path, threads=2)
 
 
 def test_the_full_size_is_the_papers() -> None:
