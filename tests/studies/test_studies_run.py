@@ -523,6 +523,7 @@ def test_a_study_finds_its_data_where_it_is_now(
     monkeypatch.setattr(Trainer, "_epoch", epoch)
     there = here.rename(tmp_path / "there")
     again = run_study("noise", data_dir=str(there), seeds=2, **changes)
+    assert again.failures == {}
     assert [row for row in again.rows if row["seed"] == 0] == first.rows
     (tmp_path / "study/cells/homneu-s0.json").unlink()  # its run is only read
     assert run_study("noise", data_dir=str(there), seeds=2, **changes).rows == again.rows
