@@ -80,8 +80,9 @@ def check_folder(folder: Path, settings: StudySettings) -> StudySettings:
 def _lasting(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a study without those that say where networks are trained."""
     changes = settings.get("changes")
-    kept = {n: v for n, v in changes.items() if n not in MOVABLE} if changes else changes
-    return {**settings, "changes": kept}
+    if not isinstance(changes, dict):
+        return dict(settings)
+    return {**settings, "changes": {n: v for n, v in changes.items() if n not in MOVABLE}}
 
 
 def _by_name(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,17 +29,19 @@ def collect(folder: Path, docs: Path) -> Path:
     """
     stored = docs / STORED
     if (folder / STUDY).is_file():
-        values, stem = _study(folder)
-        pictures = {PICTURE: f"{stem}.png", TABLE_CSV: f"{stem}.csv"}
+        copied, beside = _study, {PICTURE: "png", TABLE_CSV: "csv"}
     elif (folder / CONFIG).is_file():
-        values, stem = _run(folder)
-        pictures = {LEARNING_CURVE: f"{stem}.png"}
+        copied, beside = _run, {LEARNING_CURVE: "png"}
     else:
         raise RunFolderError(f"results: expected a run or study folder, got {folder}")
+    try:
+        values, stem = copied(folder)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise RunFolderError(f"{folder} is damaged: {type(error).__name__}: {error}") from error
     stored.mkdir(parents=True, exist_ok=True)
-    for source, target in pictures.items():
+    for source, suffix in beside.items():
         if (folder / source).is_file():
-            shutil.copyfile(folder / source, stored / target)
+            shutil.copyfile(folder / source, stored / f"{stem}.{suffix}")
     write_json(stored / f"{stem}.json", values)
     return stored / f"{stem}.json"
 
@@ -92,15 +94,6 @@ def _study(folder: Path) -> tuple[dict[str, Any], str]:
 
 
 def _run(folder: Path) -> tuple[dict[str, Any], str]:
-    try:
-        return _copied_run(folder)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise RunFolderError(
-            f"{folder} is damaged: {SUMMARY} or {METRICS}: {type(error).__name__}: {error}"
-        ) from error
-
-
-def _copied_run(folder: Path) -> tuple[dict[str, Any], str]:
     if not (folder / SUMMARY).is_file():
         raise RunFolderError(f"results: expected a complete run, with {SUMMARY}, got {folder}")
     config = TrainConfig.load(folder / CONFIG, device="cpu").to_json()

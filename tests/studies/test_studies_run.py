@@ -541,6 +541,10 @@ def test_another_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "full" / "letter.txt").write_text("dear reader")
     with pytest.raises(RunFolderError, match=r"expected a new folder or that of a study"):
         toy("variants", tmp_path / "full", **changes)
+    stored = json.loads((tmp_path / "study" / "study.json").read_text())
+    (tmp_path / "study" / "study.json").write_text(json.dumps({**stored, "changes": [1]}))
+    with pytest.raises(RunFolderError, match=r"changes is \[1\] there and"):
+        toy("variants", tmp_path / "study", **changes)
     (tmp_path / "study" / "study.json").write_text("{")
     with pytest.raises(
         RunFolderError, match=r"study.json is damaged: .* another folder with --out"
