@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hetsyn_triton.tasks import task_class
+from hetsyn_triton.training import ConfigError
 
 from .options import StudyOption
 from .settings import StudySettings
@@ -96,6 +97,29 @@ class Study(ABC):
         """The task's unit of time."""
         assert self.settings.task is not None
         return task_class(self.settings.task).time_unit
+
+    def task_has(
+        self, setting: str, values: Sequence[Any], own: Sequence[str], called: str
+    ) -> bool:
+        """Whether the task has `setting`, which the study gives `values`.
+
+        ConfigError, naming it, for a value that the task does not allow; and where it has no
+        setting of the kind, `called` so, for the study's `own` options that then say nothing,
+        unless they are as at either size.
+        """
+        task = self.settings.task
+        assert task is not None
+        if setting in task_class(task).options:
+            for value in values:
+                self.settings.config(task_options={setting: value})
+            return True
+        for name in own:
+            option, value = self.options[name], self.option[name]
+            if value not in (option.small, option.full):
+                raise ConfigError(
+                    f"{name}: expected no value, for {task} has no {called}, got {value}"
+                )
+        return False
 
     @abstractmethod
     def cells(self) -> list[Cell]:

@@ -21,6 +21,7 @@ from .networks import form
 from .options import integer, integers, names
 from .statistics import chosen
 from .variants import FORMS
+from .words import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -160,7 +161,8 @@ class Cost(Study):
         legend(axes[0, 0])
         option = self.option
         of = dict.fromkeys(
-            f"{place['cpu']}, torch {place['torch']}, {_threads(finished)}"
+            f"{place['cpu']}, torch {place['torch']}, "
+            f"{counted(finished.rows[0]['threads'], 'thread')}"
             for finished in done
             for place in finished.environments
             if place
@@ -171,11 +173,6 @@ class Cost(Study):
             fontsize=9,
         )
         return figure
-
-
-def _threads(finished: Finished) -> str:
-    count = finished.rows[0]["threads"]
-    return f"{count} thread{'s' if count > 1 else ''}"
 
 
 def training_step(load: Load) -> tuple[Callable[[], None], Callable[[], Tensor], list[Tensor]]:

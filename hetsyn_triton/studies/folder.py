@@ -12,7 +12,7 @@ from typing import Any
 
 from hetsyn_triton.files import partials, write_atomically, write_json
 from hetsyn_triton.training import RunFolderError
-from hetsyn_triton.training.restore import MOVABLE
+from hetsyn_triton.training.restore import MOVABLE, lasting
 
 from .base import Cell, Finished, Row
 from .settings import StudySettings
@@ -61,7 +61,7 @@ def check_folder(folder: Path, settings: StudySettings) -> StudySettings:
     if type(stored.get("seeds")) is int and stored["seeds"] < settings.seeds:
         before = [*before, stored["seeds"]]
         stored["seeds"] = settings.seeds
-    there, here = _by_name(_lasting(stored)), _by_name(_lasting(wanted))
+    there, here = _by_name(stored), _by_name(wanted)
     different = [
         f"{name} is {_shown(there, name)} there and {_shown(here, name)} here"
         for name in sorted({*there, *here})
@@ -77,17 +77,14 @@ def check_folder(folder: Path, settings: StudySettings) -> StudySettings:
     return replace(settings, seeds_before=tuple(before))
 
 
-def _lasting(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a study without those that say where networks are trained."""
-    changes = settings.get("changes")
-    if not isinstance(changes, dict):
-        return dict(settings)
-    return {**settings, "changes": {n: v for n, v in changes.items() if n not in MOVABLE}}
-
-
 def _by_name(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with those in groups (changes, options) among the others."""
-    groups = [value for value in values.values() if isinstance(value, dict)]
+    """Settings with those in groups (changes, options) among the others, without those that say
+    where networks are trained."""
+    groups = [
+        lasting(value) if name == "changes" else value
+        for name, value in values.items()
+        if isinstance(value, dict)
+    ]
     single = {name: value for name, value in values.items() if not isinstance(value, dict)}
     return {name: value for group in (single, *groups) for name, value in group.items()}
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from hetsyn_triton.modules import MODELS
-from hetsyn_triton.tasks import Batch, task_class
-from hetsyn_triton.training import ConfigError
+from hetsyn_triton.tasks import Batch
 
 from .base import Cell, Finished, Place, Row, Study
 from .corruption import added, deleted
@@ -63,18 +62,12 @@ class Noise(Study):
     def rates(self) -> list[float]:
         """Background rates to test at; none where the task has no background. ConfigError, naming
         it, for one that the task does not allow."""
+        given = self.option["background"]
+        if not self.task_has(RATE, given, ("background",), "noise of its own"):
+            return []
         task = self.settings.task
         assert task is not None
-        if RATE not in task_class(task).options:
-            if self.option["background"]:
-                raise ConfigError(
-                    f"background: expected no value, for {task} has no noise of its own, "
-                    f"got {self.option['background']}"
-                )
-            return []
-        for rate in self.option["background"]:
-            self.settings.config(task_options={RATE: rate})
-        return list(self.option["background"] or BACKGROUND.get(task, (0.0, 5.0, 10.0, 20.0)))
+        return list(given or BACKGROUND.get(task, (0.0, 5.0, 10.0, 20.0)))
 
     def cells(self) -> list[Cell]:
         rates = self.rates  # checked, whether or not networks are trained at them

@@ -14,7 +14,7 @@ from typing import Any
 from hetsyn_triton.files import write_json
 from hetsyn_triton.training import ConfigError, RunFolderError, TrainConfig, default_config
 from hetsyn_triton.training.folder import CONFIG, LEARNING_CURVE, METRICS, SUMMARY
-from hetsyn_triton.training.restore import MOVABLE
+from hetsyn_triton.training.restore import MOVABLE, lasting
 
 from .folder import PICTURE, STUDY, TABLE_CSV, TABLE_JSON, read_json, read_json_lines, read_study
 
@@ -84,8 +84,7 @@ def _study(folder: Path) -> tuple[dict[str, Any], str]:
         )
     del values["rows"]
     settings = values["settings"]
-    changes = settings["changes"]
-    settings["changes"] = {name: v for name, v in changes.items() if name not in MOVABLE}
+    settings["changes"] = lasting(settings["changes"])
     size = "full" if settings["full"] else "small"
     used_gpu = any("gpu" in environment for environment in values["environments"])
     of = _with_device(settings, "cuda" if used_gpu else "cpu")
@@ -109,7 +108,7 @@ def _run(folder: Path) -> tuple[dict[str, Any], str]:
             if f"{part}_{score}" in record:
                 point[part] = record[f"{part}_{score}"]
         curve.append(point)
-    kept = {name: value for name, value in config.items() if name not in MOVABLE}
+    kept = lasting(config)
     values = {
         "kind": "run",
         "config": kept,

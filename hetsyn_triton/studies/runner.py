@@ -14,12 +14,13 @@ from hetsyn_triton.training import ConfigError
 from hetsyn_triton.training.build import build_task
 from hetsyn_triton.training.claim import claim_run_folder
 from hetsyn_triton.training.folder import check_writable
-from hetsyn_triton.training.restore import MOVABLE
+from hetsyn_triton.training.restore import lasting
 
 from . import folder as files
 from .base import Cell, Finished, Place, Row, Study
 from .catalogue import study_class
 from .settings import StudySettings, cores, make_settings
+from .words import counted
 from .workers import work_through
 
 
@@ -159,8 +160,8 @@ def _jobs(study: Study, jobs: int | None) -> int:
     jobs = most if jobs is None else jobs
     if type(jobs) is not int or not 1 <= jobs <= most:
         raise ConfigError(
-            f"jobs: expected an integer from 1 to {most}, {cores()} cores for {threads} "
-            f"thread{'s' if threads > 1 else ''} each, got {jobs!r}"
+            f"jobs: expected an integer from 1 to {most}, {cores()} cores for "
+            f"{counted(threads, 'thread')} each, got {jobs!r}"
         )
     return jobs
 
@@ -218,8 +219,7 @@ def command(settings: StudySettings) -> str:
         words += ["--task", settings.task]
         words += ["--seeds", str(settings.seeds)]
     words += ["--full"] if settings.full else []
-    changes = {name: v for name, v in settings.changes.items() if name not in MOVABLE}
-    given = {**changes, **settings.task_options}
+    given = {**lasting(settings.changes), **settings.task_options}
     given |= {
         name: value
         for name, value in settings.options.items()

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 from hetsyn_triton.tasks import task_class
 from hetsyn_triton.training import ConfigError, TrainConfig, default_config
 from hetsyn_triton.training.config import FIELDS
-from hetsyn_triton.training.restore import MOVABLE
+from hetsyn_triton.training.restore import lasting
 from hetsyn_triton.validation import did_you_mean
+
+from .words import counted
 
 if TYPE_CHECKING:
     from .base import Study
@@ -73,12 +75,11 @@ class StudySettings:
 
     def sizes_in_words(self) -> str:
         """How large the study is, in one line for the terminal and the picture."""
-        runs = f"{self.seeds} seed{'s' if self.seeds > 1 else ''}"
         if self.task is None:
             runs, changed = "one network of each kind", self.options
         else:
-            changed = {n: v for n, v in self.changes.items() if n not in MOVABLE}
-            changed |= self.task_options
+            runs = counted(self.seeds, "seed")
+            changed = {**lasting(self.changes), **self.task_options}
         said = [_in_words(name, value) for name, value in changed.items()]
         words = ", ".join([runs, *said])
         if self.full:
@@ -93,8 +94,7 @@ class StudySettings:
         wanted = full_seeds(study, self.task)
         few = [f"{self.seeds} of {wanted} seeds"] if self.seeds < wanted else []
         changed = {n: v for n, v in self.options.items() if v != study.options[n].full}
-        changed |= {n: v for n, v in self.changes.items() if n not in MOVABLE}
-        changed |= self.task_options
+        changed |= {**lasting(self.changes), **self.task_options}
         less = [*few, *(_in_words(name, value) for name, value in changed.items())]
         if not less:
             return f"full size: {words}"

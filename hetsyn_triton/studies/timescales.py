@@ -63,10 +63,11 @@ class Timescales(Study):
 
     def cells(self) -> list[Cell]:
         assert self.settings.task is not None
-        has_delay = self._check_delays(self.settings.task)
+        delays = self.option["delays"]
+        has_delay = self.task_has(DELAY, delays, ("delays", "homneu_tau"), "delay")
         plan: list[tuple[str, int | None, float | None]] = []
         plan += [(model, None, None) for model in self.option["models"]]
-        for delay in self.option["delays"] if has_delay else []:
+        for delay in delays if has_delay else []:
             plan += [(model, delay, None) for model in self.option["models"]]
             if "homneu" in self.option["models"]:
                 plan += [("homneu", delay, tau) for tau in self.option["homneu_tau"]]
@@ -78,21 +79,6 @@ class Timescales(Study):
             for seed in range(self.settings.seeds)
             for model, delay, tau in plan
         ]
-
-    def _check_delays(self, task: str) -> bool:
-        """Whether the task has a delay. ConfigError, naming them, for settings that say nothing to
-        one without, and for a delay that it does not allow."""
-        if DELAY in task_class(task).options:
-            for delay in self.option["delays"]:
-                self.settings.config(task_options={DELAY: delay})
-            return True
-        for name in ("delays", "homneu_tau"):
-            option, value = self.options[name], self.option[name]
-            if value not in (option.small, option.full):
-                raise ConfigError(
-                    f"{name}: expected no value, for {task} has no delay, got {value}"
-                )
-        return False
 
     def run(self, cell: Cell, place: Place) -> Finished:
         model, delay, tau, seed = (cell.values[n] for n in ("model", "delay", "tau", "seed"))

@@ -9,10 +9,15 @@ def in_words(name: str) -> str:
     return re.sub(r"\bmse\b", "mean squared error", name.replace("_", " "))
 
 
+def counted(count: int, name: str) -> str:
+    """As many of what is called `name`."""
+    return f"{count} {name}{'' if count == 1 else 's'}"
+
+
 def seeds_in_words(numbers: Collection[int]) -> str:
     """How many seeds there are, where that is not the same number everywhere."""
     least, most = min(numbers), max(numbers)
-    return f"{'' if least == most else f'{least} to '}{most} seed{'' if most == 1 else 's'}"
+    return f"{'' if least == most else f'{least} to '}{counted(most, 'seed')}"
 
 
 def is_share(name: str) -> bool:

@@ -1,5 +1,6 @@
 """A checkpoint against the run it should go on: the same settings, the same tensors, its place."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,11 @@ from .errors import CheckpointError
 from .selection import best_epoch
 
 MOVABLE = ("data_dir", "device", "threads")  # where a run is computed, not what is computed
+
+
+def lasting(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """`settings` without those of MOVABLE."""
+    return {name: value for name, value in settings.items() if name not in MOVABLE}
 
 
 def check_same_run(path: Path, checkpoint: Checkpoint, config: TrainConfig) -> None:

@@ -9,7 +9,8 @@ import os
 import shlex
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -63,6 +64,21 @@ def toy(name: str, out: Path, **changes: Any) -> StudyResult:
     else:
         settings["task"] = "echo"
     return run_study(name, out=out, **settings)
+
+
+@contextmanager
+def stopped_in_a_run(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A run that is trained within is stopped after its first epoch, as by Ctrl-C."""
+    epoch = Trainer._epoch
+
+    def stop_after_one(self: Trainer, *arguments: Any) -> Any:
+        if self.epoch == 1:
+            raise KeyboardInterrupt
+        return epoch(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_epoch", stop_after_one)
+        yield
 
 
 def test_every_study_has_a_toy() -> None:
@@ -271,17 +287,8 @@ def test_a_cell_goes_on_with_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     changes: dict[str, Any] = {"models": ["hetsyn"], "forms": ["recurrent"]}
     changes |= {"seeds": 1, "epochs": 3}
     whole = toy("variants", tmp_path / "whole", **changes)
-    epoch = Trainer._epoch
-
-    def stop_after_one(self: Trainer, *arguments: Any) -> Any:
-        if self.epoch == 1:
-            raise KeyboardInterrupt
-        return epoch(self, *arguments)
-
-    monkeypatch.setattr(Trainer, "_epoch", stop_after_one)
-    with pytest.raises(KeyboardInterrupt):
+    with stopped_in_a_run(monkeypatch), pytest.raises(KeyboardInterrupt):
         toy("variants", tmp_path / "cut", **changes)
-    monkeypatch.setattr(Trainer, "_epoch", epoch)
     assert not (tmp_path / "cut" / "table.json").exists()
     assert toy("variants", tmp_path / "cut", **changes).table == whole.table
 
@@ -472,18 +479,9 @@ def test_a_study_goes_on_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """With other threads: a run in the middle, too, and one of a GPU that is not here."""
     changes: dict[str, Any] = {"models": ["hetsyn"], "forms": ["recurrent"], "epochs": 2}
     whole = toy("variants", tmp_path / "whole", **changes)
-    epoch = Trainer._epoch
-
-    def stop_after_one(self: Trainer, *arguments: Any) -> Any:
-        if self.epoch == 1:
-            raise KeyboardInterrupt
-        return epoch(self, *arguments)
-
-    monkeypatch.setattr(Trainer, "_epoch", stop_after_one)
     out = tmp_path / "study"
-    with pytest.raises(KeyboardInterrupt):
+    with stopped_in_a_run(monkeypatch), pytest.raises(KeyboardInterrupt):
         toy("variants", out, **changes, seeds=1, threads=1)
-    monkeypatch.setattr(Trainer, "_epoch", epoch)
     assert toy("variants", out, **changes, threads=2).table == whole.table
     assert json.loads((out / "study.json").read_text())["changes"]["threads"] == 2
     for seed, used in ((0, [1, 2]), (1, [2])):
@@ -510,17 +508,8 @@ def test_a_study_finds_its_data_where_it_is_now(
         images = 20 * labels.view(20, 1, 1).expand(20, 3, 4)
         (here / f"{part}-images-idx3-ubyte").write_bytes(idx_bytes(images))
     first = run_study("noise", data_dir=str(here), seeds=1, **changes)
-    epoch = Trainer._epoch
-
-    def stop_after_one(self: Trainer, *arguments: Any) -> Any:
-        if self.epoch == 1:
-            raise KeyboardInterrupt
-        return epoch(self, *arguments)
-
-    monkeypatch.setattr(Trainer, "_epoch", stop_after_one)
-    with pytest.raises(KeyboardInterrupt):
+    with stopped_in_a_run(monkeypatch), pytest.raises(KeyboardInterrupt):
         run_study("noise", data_dir=str(here), seeds=2, **changes)
-    monkeypatch.setattr(Trainer, "_epoch", epoch)
     there = here.rename(tmp_path / "there")
     again = run_study("noise", data_dir=str(there), seeds=2, **changes)
     assert again.failures == {}
