@@ -104,7 +104,7 @@ def cli() -> None:
 )
 def train_command(**given: Any) -> Callable[[], int]:
     """Train a network on digits (default), smnist, psmnist, idx, pattern-generation,
-    delayed-match, shd, fsdd, tidigits or ti46.
+    delayed-match, multi-timescale-xor, shd, fsdd, tidigits or ti46.
 
     The run folder gets the configuration, a line of metrics per epoch, the checkpoint, a summary
     and pictures. What no option says is the task's own default, to be read in config.json;

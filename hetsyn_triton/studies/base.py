@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hetsyn_triton.tasks import task_class
-from hetsyn_triton.training import ConfigError
+from hetsyn_triton.training import ConfigError, TrainConfig
+from hetsyn_triton.training.build import build_task
 
 from .options import StudyOption
 from .settings import StudySettings
@@ -55,10 +56,12 @@ class Place:
 class Study(ABC):
     """One question and how it is answered.
 
-    A study names itself, its task by default (None: it trains on none), its numbers of seeds, the
-    fields of TrainConfig that it `varies` itself, those that it `keeps` as they are, each with the
-    reason, and its own `options`. On the terminal its table has a block for each combination of
-    the columns `blocks`; where there is no room, `details` are left out, in this order (patterns).
+    A study names itself, its default task (None: it trains on none), its numbers of seeds, the
+    fields of TrainConfig that it `varies`, the fields that it `keeps` fixed, each with the reason,
+    and its own `options`. `one_size` lists tasks on which the small and the full study are the
+    same, each with the defaults of its options there. On the terminal the table has one block for
+    each combination of the columns `blocks`. A narrow terminal leaves out the columns that match
+    the patterns `details`, in this order.
     """
 
     name: ClassVar[str]
@@ -69,6 +72,7 @@ class Study(ABC):
     varies: ClassVar[frozenset[str]] = frozenset()
     keeps: ClassVar[Mapping[str, str]] = {}
     options: ClassVar[Mapping[str, StudyOption]] = {}
+    one_size: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     alone: ClassVar[bool] = False  # whether its cells must not run side by side
     blocks: ClassVar[tuple[str, ...]] = ()
     details: ClassVar[tuple[str, ...]] = ("rate", "rate_hz", "loss")
@@ -81,6 +85,12 @@ class Study(ABC):
         """What kind of task the study needs, where `task` is another; None where it will do."""
         return None
 
+    @classmethod
+    def default_options(cls, task: str | None, *, full: bool) -> dict[str, Any]:
+        """Return the defaults of the study's own settings on `task`."""
+        defaults = {name: o.full if full else o.small for name, o in cls.options.items()}
+        return {**defaults, **cls.one_size.get(task or "", {})}
+
     @property
     def option(self) -> dict[str, Any]:
         """The study's own settings."""
@@ -91,6 +101,25 @@ class Study(ABC):
         """The measure the study looks at: the task's score, or else its loss."""
         assert self.settings.task is not None
         return task_class(self.settings.task).score or "loss"
+
+    @property
+    def score_falls(self) -> bool:
+        """Whether a smaller score is better."""
+        assert self.settings.task is not None
+        return self.score == "loss" or task_class(self.settings.task).score_falls
+
+    @property
+    def held_out_score(self) -> str:
+        """The name of the score on held-out samples in a run's history."""
+        return f"validation_{self.score}"
+
+    def check_held_out(self, config: TrainConfig) -> None:
+        """Raise ConfigError if the task of `config` holds no samples out."""
+        if next(build_task(config).batches("validation"), None) is None:
+            raise ConfigError(
+                f"task: expected held-out samples because {self.name} chooses the time constant "
+                f"of homogeneous models on them, got {config.task!r} without any"
+            )
 
     @property
     def unit(self) -> str:

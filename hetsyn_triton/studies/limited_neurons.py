@@ -5,25 +5,23 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar
 
 from hetsyn_triton.modules import MODELS
-from hetsyn_triton.tasks import task_class
+from hetsyn_triton.tasks import Task, task_class
 from hetsyn_triton.training.build import build_task
 
 from .base import Cell, Finished, Place, Row, Study
 from .networks import form
 from .options import integer, integers, names
-from .parameters import equal_neurons, parameter_count
+from .parameters import EQUALS, matched_neurons, parameter_count
 from .replicas import Replicas
 from .statistics import chosen, over_seeds
 from .variants import FORMS
 from .words import seeds_in_words
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 SUCCESS = 0.9  # of the accuracy, from which on a network has learnt the task
 COUNTS = "counts parameters of networks that learn all decays"
-EQUALS = ("neurons", "parameters")
 
 
 class LimitedNeurons(Study):
@@ -63,7 +61,7 @@ class LimitedNeurons(Study):
             for kind in self.option["forms"]:
                 for size in self.option["sizes"]:
                     for model in self.option["models"]:
-                        for neurons in sorted({n for _, n in self._sizes(task, model, kind, size)}):
+                        for neurons in sorted({*self._sizes(task, model, kind, size).values()}):
                             name = f"{model}-{kind}-{neurons}-s{group[0]}-{group[-1]}"
                             values = {"model": model, "form": kind, "neurons": neurons}
                             cells[name] = Cell(name, {**values, "seeds": group})
@@ -76,16 +74,13 @@ class LimitedNeurons(Study):
             for first in range(begin, end, together):
                 yield list(range(first, min(first + together, end)))
 
-    def _sizes(self, task: object, model: str, kind: str, size: int) -> list[tuple[str, int]]:
+    def _sizes(self, task: Task, model: str, kind: str, size: int) -> dict[str, int]:
         """How many neurons a model has where hetsyn has `size`, by what is equal."""
-        inputs, outputs = task.in_features, task.out_features  # type: ignore[attr-defined]
         recurrent = kind == form(True)
-        found = {"neurons": size}
-        if "parameters" in self.option["equal"]:
-            found["parameters"] = equal_neurons(
-                model, "hetsyn", inputs, size, outputs, recurrent=recurrent
-            )
-        return [(what, found[what]) for what in self.option["equal"]]
+        return {
+            equal: matched_neurons(model, equal, size, task, recurrent=recurrent)
+            for equal in self.option["equal"]
+        }
 
     def run(self, cell: Cell, place: Place) -> Finished:
         model, kind, neurons = (cell.values[name] for name in ("model", "form", "neurons"))
@@ -119,7 +114,7 @@ class LimitedNeurons(Study):
             for kind in self.option["forms"]:
                 for size in self.option["sizes"]:
                     for model in self.option["models"]:
-                        neurons = dict(self._sizes(task, model, kind, size))[equal]
+                        neurons = self._sizes(task, model, kind, size)[equal]
                         mine = chosen(rows, model=model, form=kind, neurons=neurons)
                         about = {"equal": equal, "form": kind, "size_of_hetsyn": size}
                         by = ("model", "neurons", "parameters")
@@ -130,14 +125,17 @@ class LimitedNeurons(Study):
         return table
 
     def draw(self, table: Sequence[Row], done: Sequence[Finished]) -> "Figure":
-        from .pictures import grid, label_score, legend
+        from hetsyn_triton.drawing import GREY
+
+        from .pictures import by_size, grid, label_score, legend
 
         panels = [(kind, equal) for equal in self.option["equal"] for kind in self.option["forms"]]
         figure, axes = grid(2, len(panels), sharey="row", sharex=True)
         for column, (kind, equal) in enumerate(panels):
             mine = chosen(table, equal=equal, form=kind)
-            self._draw_accuracy(axes[0, column], mine)
-            self._draw_success(axes[1, column], mine)
+            by_size(axes[0, column], mine, "accuracy", self.option["models"])
+            axes[0, column].axhline(SUCCESS, color=GREY, lw=0.8, ls=":")
+            by_size(axes[1, column], mine, "success", self.option["models"])
             axes[0, column].set_title(f"{kind}, equal {equal}", fontsize=10)
             axes[1, column].set_xlabel("hidden neurons of hetsyn")
         seeds = {line["seeds"] for line in table}
@@ -148,34 +146,6 @@ class LimitedNeurons(Study):
         axes[1, 0].set_ylabel(f"success rate of {seeds_in_words(seeds)}\n({means})", fontsize=9)
         legend(axes[0, 0])
         return figure
-
-    def _draw_accuracy(self, axes: "Axes", table: Sequence[Row]) -> None:
-        from .pictures import COLOURS, MARKERS, band
-
-        for model in self.option["models"]:
-            mine = chosen(table, model=model)
-            sizes = [row["size_of_hetsyn"] for row in mine]
-            means = [row["accuracy"] for row in mine]
-            width = [row["accuracy_deviation"] for row in mine]
-            look = {"colour": COLOURS[model], "marker": MARKERS[model], "label": model}
-            band(axes, sizes, means, width, **look)
-        axes.axhline(SUCCESS, color="#9aa7b2", lw=0.8, ls=":")
-        self._scale(axes)
-
-    def _draw_success(self, axes: "Axes", table: Sequence[Row]) -> None:
-        from .pictures import COLOURS, MARKERS
-
-        for model in self.option["models"]:
-            mine = chosen(table, model=model)
-            sizes = [row["size_of_hetsyn"] for row in mine]
-            shares = [row["success"] for row in mine]
-            axes.plot(sizes, shares, color=COLOURS[model], marker=MARKERS[model], ms=5, alpha=0.8)
-        self._scale(axes)
-
-    def _scale(self, axes: "Axes") -> None:
-        axes.set_xscale("log")
-        axes.set_xticks(self.option["sizes"], [str(size) for size in self.option["sizes"]])
-        axes.minorticks_off()
 
 
 def _diverged(rows: Iterable[Row]) -> list[Row]:

@@ -3,17 +3,26 @@
 import copy
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from hetsyn_triton.modules import Decay, SpikingNetwork
-from hetsyn_triton.tasks.delayed_match import GROUP
+from hetsyn_triton.tasks import delayed_match, multi_timescale_xor
 from hetsyn_triton.timeconstants import decay_to_tau, tau_to_decay
 from hetsyn_triton.training.timeconstants import time_constants
 
 INPUTS = "layer 1, input"
+BINS = np.geomspace(0.5, 1000, 41)  # in steps; what lies outside counts in the outermost bins
 PATHWAYS: dict[str, dict[str, tuple[int, int]]] = {
-    "delayed-match": {"cue": (0, 2 * GROUP), "noise": (2 * GROUP, 3 * GROUP)},
+    "delayed-match": {
+        "cue": (0, 2 * delayed_match.GROUP),
+        "noise": (2 * delayed_match.GROUP, 3 * delayed_match.GROUP),
+    },
+    "multi-timescale-xor": {
+        "signal 1": (0, multi_timescale_xor.GROUP),
+        "signal 2": (multi_timescale_xor.GROUP, 2 * multi_timescale_xor.GROUP),
+    },
 }
 """Input channels, first and beyond the last, that mean different things to a task."""
 
@@ -27,6 +36,13 @@ def pathways(network: SpikingNetwork, task: str, dt: float) -> dict[str, Tensor]
     inputs = groups.pop(INPUTS).view(-1, network.in_features)
     split = {name: inputs[:, low:high].flatten() for name, (low, high) in parts.items()}
     return {**split, **groups}
+
+
+def histogram(steps: Tensor) -> list[float]:
+    """Return the share of time constants in each of `BINS`."""
+    inside = steps.clamp(float(BINS[0]), float(BINS[-1]) * (1 - 1e-9)).numpy()
+    counts, _ = np.histogram(inside, BINS)
+    return [float(count) / len(inside) for count in counts]
 
 
 def beyond(taus: Tensor, bound: float) -> float:

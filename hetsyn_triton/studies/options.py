@@ -46,6 +46,11 @@ def names(small: Sequence[str], allowed: Sequence[str]) -> StudyOption:
     )
 
 
+def or_empty(option: StudyOption) -> StudyOption:
+    """A list as `option` allows, or an empty one, the default."""
+    return StudyOption([], [], lambda v: v == [] or option.allows(v), f"{option.expected}, or []")
+
+
 def distributions() -> StudyOption:
     """A list of different distributions of time constants; empty for the usual ones."""
     return StudyOption(

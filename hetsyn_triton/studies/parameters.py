@@ -1,7 +1,11 @@
 """How many parameters a network has, and how many neurons make two models equal in that."""
 
 from hetsyn_triton.modules import MODELS
+from hetsyn_triton.tasks import Task
 from hetsyn_triton.validation import check_choice
+
+EQUALS = ("neurons", "parameters")
+"""What models that are compared can have in common."""
 
 
 def parameter_count(model: str, inputs: int, neurons: int, outputs: int, *, recurrent: bool) -> int:
@@ -18,6 +22,14 @@ def parameter_count(model: str, inputs: int, neurons: int, outputs: int, *, recu
     if model == "hetsyn":
         return 2 * synapses
     return synapses + (neurons + outputs if model == "hetneu" else 0)
+
+
+def matched_neurons(model: str, equal: str, size: int, task: Task, *, recurrent: bool) -> int:
+    """Return the hidden neurons of `model` that match HetSyn with `size` in `equal`."""
+    if equal == "neurons":
+        return size
+    inputs, outputs = task.in_features, task.out_features
+    return equal_neurons(model, "hetsyn", inputs, size, outputs, recurrent=recurrent)
 
 
 def equal_neurons(

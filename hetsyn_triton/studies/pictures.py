@@ -12,10 +12,11 @@ from matplotlib.ticker import PercentFormatter
 
 from hetsyn_triton.drawing import INK, clean_axes, save_figure
 
+from .statistics import chosen
 from .words import in_words, is_share, seeds_in_words
 
 if TYPE_CHECKING:
-    from .base import Study
+    from .base import Row, Study
 
 COLOURS = {
     "hetsyn": "#d55e00",
@@ -58,6 +59,21 @@ def band(
     width = np.array([0.0 if value is None else value for value in deviation])
     axes.plot(x, middle, style, color=colour, lw=1.7, marker=marker, ms=4.5, label=label)
     axes.fill_between(x, middle - width, middle + width, color=colour, alpha=0.16, lw=0)
+
+
+def by_size(axes: Axes, table: Sequence["Row"], measure: str, models: Sequence[str]) -> None:
+    """Draw a measure of each model over `size_of_hetsyn`, with its deviation where there is one."""
+    for model in models:
+        mine = chosen(table, model=model)
+        sizes = [row["size_of_hetsyn"] for row in mine]
+        means = [row[measure] for row in mine]
+        widths = [row.get(f"{measure}_deviation") for row in mine]
+        look = {"colour": COLOURS[model], "marker": MARKERS[model], "label": model}
+        band(axes, sizes, means, widths, **look)
+    ticks = sorted({row["size_of_hetsyn"] for row in table})
+    axes.set_xscale("log")
+    axes.set_xticks(ticks, [str(size) for size in ticks])
+    axes.minorticks_off()
 
 
 def label_score(axes: Axes, name: str, seeds: Collection[int]) -> None:

@@ -218,13 +218,10 @@ def command(settings: StudySettings) -> str:
     if settings.task is not None:
         words += ["--task", settings.task]
         words += ["--seeds", str(settings.seeds)]
-    words += ["--full"] if settings.full else []
+    words += ["--full"] if settings.full and settings.task not in kind.one_size else []
+    defaults = kind.default_options(settings.task, full=settings.full)
     given = {**lasting(settings.changes), **settings.task_options}
-    given |= {
-        name: value
-        for name, value in settings.options.items()
-        if value != (kind.options[name].full if settings.full else kind.options[name].small)
-    }
+    given |= {n: value for n, value in settings.options.items() if value != defaults[n]}
     for name, value in given.items():
         text = value if isinstance(value, str) else json.dumps(value)
         words += ["--set", f"{name}={text}"]

@@ -20,6 +20,7 @@ SMALL_TRAINING: dict[str, dict[str, Any]] = {
     "digits": {"epochs": 10},
     "pattern-generation": {"epochs": 6},
     "delayed-match": {"epochs": 8},
+    "multi-timescale-xor": {"epochs": 8},
     "shd": {"epochs": 5},
     "fsdd": {"epochs": 10},
     "tidigits": {"epochs": 10},
@@ -93,7 +94,8 @@ class StudySettings:
         study = study_class(self.study)
         wanted = full_seeds(study, self.task)
         few = [f"{self.seeds} of {wanted} seeds"] if self.seeds < wanted else []
-        changed = {n: v for n, v in self.options.items() if v != study.options[n].full}
+        defaults = study.default_options(self.task, full=True)
+        changed = {n: v for n, v in self.options.items() if v != defaults[n]}
         changed |= {**lasting(self.changes), **self.task_options}
         less = [*few, *(_in_words(name, value) for name, value in changed.items())]
         if not less:
@@ -135,13 +137,12 @@ def make_settings(
         wanted = study.wants(task)
         if wanted is not None:
             raise ConfigError(f"task: expected {wanted} for {study.name}, got {task!r}")
+    full = full or task in study.one_size
     seeds = (full_seeds(study, task) if full else study.small_seeds) if seeds is None else seeds
     if type(seeds) is not int or not 1 <= seeds <= 10_000:
         raise ConfigError(f"seeds: expected an integer from 1 to 10000, got {seeds!r}")
-    options = {
-        name: changes.pop(name, option.full if full else option.small)
-        for name, option in study.options.items()
-    }
+    defaults = study.default_options(task, full=full)
+    options = {name: changes.pop(name, default) for name, default in defaults.items()}
     for name, value in options.items():
         if not study.options[name].allows(value):
             raise ConfigError(f"{name}: expected {study.options[name].expected}, got {value!r}")

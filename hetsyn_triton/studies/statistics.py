@@ -49,6 +49,14 @@ def over_seeds(rows: Iterable[Row], by: Sequence[str], values: Sequence[str]) ->
     return table
 
 
+def mark_best(rows: Sequence[Row], measure: str, *, falls: bool) -> None:
+    """Note in each of `rows` as `chosen` whether it has the best `measure`; of equals, the first.
+    The smallest is the best where it `falls`."""
+    best = (min if falls else max)(rows, key=lambda row: float(row[measure]), default=None)
+    for row in rows:
+        row["chosen"] = row is best
+
+
 def chosen(rows: Iterable[Row], **wanted: Any) -> list[Row]:
     """The rows whose columns hold what is wanted."""
     return [row for row in rows if all(row.get(name) == value for name, value in wanted.items())]

@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
 from torch import Tensor
 
 from hetsyn_triton.tasks.options import is_real
@@ -17,7 +16,7 @@ from hetsyn_triton.training.build import build_network
 from hetsyn_triton.training.timeconstants import quartiles
 
 from .base import Cell, Finished, Place, Row, Study
-from .long_decays import beyond, mean_tau, pathways, without_long
+from .long_decays import beyond, histogram, mean_tau, pathways, without_long
 from .measuring import as_it_is, tested
 from .networks import trained
 from .options import StudyOption, distributions, numbers
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 BOUNDS = {"delayed-match": 700.0}  # the paper's, in the task's unit of time
 TAUS = {"delayed-match": ("normal(100,10)", "normal(200,20)", "normal(400,40)")}
 """The paper's initial means. It gives no deviation: a tenth, as the task's own has."""
-BINS = np.geomspace(0.5, 1000, 41)  # in steps; what lies outside counts in the outermost bins
 QUARTILES = ("lower_quartile", "median", "upper_quartile")
 STAGES = ("before", "after", "weight_decay_alone")
 
@@ -112,7 +110,7 @@ class TimeConstants(Study):
         for pathway in stages[0]:
             taus = [stage[pathway] for stage in stages]
             rows.append(_pathway_row(cell, pathway, taus, bound))
-            histograms[pathway] = [_histogram(values / dt) for values in taus]
+            histograms[pathway] = [histogram(values / dt) for values in taus]
         extra = {"histograms": histograms, "dt": dt, "bound": bound, "mean": mean}
         return Finished(cell, rows, extra)
 
@@ -145,7 +143,7 @@ class TimeConstants(Study):
     def draw(self, table: Sequence[Row], done: Sequence[Finished]) -> "Figure":
         from .time_constants_picture import draw
 
-        return draw(self, table, done, BINS)
+        return draw(self, table, done)
 
 
 def _text(tau: str | float) -> str:
@@ -165,10 +163,3 @@ def _pathway_row(cell: Cell, pathway: str, stages: Sequence[Tensor], bound: floa
         row |= {f"{name}_{when}": v for name, v in zip(QUARTILES, values, strict=True)}
         row[f"beyond_bound_{when}_share"] = beyond(taus, bound)
     return row
-
-
-def _histogram(steps: Tensor) -> list[float]:
-    """The share of time constants in each of `BINS`."""
-    inside = steps.clamp(float(BINS[0]), float(BINS[-1]) * (1 - 1e-9)).numpy()
-    counts, _ = np.histogram(inside, BINS)
-    return [float(count) / len(inside) for count in counts]

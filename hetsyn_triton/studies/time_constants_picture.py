@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from hetsyn_triton.drawing import GREY, INK
 
 from .base import Finished, Row, Study
+from .long_decays import BINS
 from .pictures import COLOURS, SERIES, band, grid, label_score, legend
 from .statistics import chosen
 from .weight_decay import LABELS, USUAL
@@ -23,11 +24,9 @@ DODGE = 0.22  # between the ways of one time constant
 LAST = 3  # panels below the distributions
 
 
-def draw(
-    study: Study, table: Sequence[Row], done: Sequence[Finished], bins: "np.ndarray[Any, Any]"
-) -> Figure:
+def draw(study: Study, table: Sequence[Row], done: Sequence[Finished]) -> Figure:
     """A row of panels for each initial distribution, a column for each pathway; then what frozen
-    decays cost, what resetting costs, and how many are long. `bins` are edges, in steps."""
+    decays cost, what resetting costs, and how many are long."""
     plain = [f for f in done if f.cell.values["frozen"] == 0] or list(done)
     taus = list(dict.fromkeys(f.cell.values["tau"] for f in plain))
     ways = list(plain[0].extra["histograms"])
@@ -35,7 +34,7 @@ def draw(
     for line, tau in zip(axes, taus, strict=False):
         mine = [f for f in plain if f.cell.values["tau"] == tau]
         for one, pathway in zip(line, ways, strict=False):
-            _distributions(one, pathway, mine, bins)
+            _distributions(one, pathway, mine)
             one.set_xlabel(f"time constant ({study.unit})", fontsize=9)
         line[0].set_ylabel(f"from {tau}\nshare of synapses per bin", fontsize=9)
         legend(line[0], loc="upper left", fontsize=7)
@@ -55,15 +54,13 @@ def draw(
     return figure
 
 
-def _distributions(
-    axes: Axes, pathway: str, done: Sequence[Finished], bins: "np.ndarray[Any, Any]"
-) -> None:
+def _distributions(axes: Axes, pathway: str, done: Sequence[Finished]) -> None:
     """Of one pathway, before and after each way of training, and by weight decay alone."""
     dt, bound = done[0].extra["dt"], done[0].extra["bound"]
 
     def stairs(found: Sequence[Finished], stage: int, label: str, **look: Any) -> None:
         values = [f.extra["histograms"][pathway][stage] for f in found]
-        axes.stairs(np.mean(values, axis=0), bins * dt, label=label, **look)
+        axes.stairs(np.mean(values, axis=0), BINS * dt, label=label, **look)
 
     shown = {way: [f for f in done if f.cell.values["weight_decay"] == way] for way in WAYS}
     first = next(found for found in shown.values() if found)

@@ -9,15 +9,13 @@ import torch
 
 from hetsyn_triton.modules import MODELS
 from hetsyn_triton.tasks import Batch, task_class
-from hetsyn_triton.training import ConfigError, TrainConfig
-from hetsyn_triton.training.build import build_task
 
 from .base import Cell, Finished, Place, Row, Study
 from .corruption import warped_batches
 from .measuring import as_it_is, tested
 from .networks import trained
 from .options import integers, names, numbers
-from .statistics import chosen, over_seeds
+from .statistics import chosen, mark_best, over_seeds
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -86,14 +84,14 @@ class Timescales(Study):
         options = {} if delay is None else {DELAY: delay}
         config = self.settings.config(seed, task_options=options, **axes)
         if delay is not None and model == "homneu":
-            _check_held_out(config)
+            self.check_held_out(config)
         run = trained(config, cell.name, place)
         test = partial(tested, threads=place.threads)
         about = {"model": model, "seed": seed}
         if delay is not None:
             row = {**about, "change": "delay", "level": delay, "tau": tau, **test(run, as_it_is)}
-            if self._held_out in run.history[-1]:
-                row[self._held_out] = run.history[-1][self._held_out]
+            if self.held_out_score in run.history[-1]:
+                row[self.held_out_score] = run.history[-1][self.held_out_score]
             return Finished(cell, [row])
         rows = []
         for factor in (*self.option["factors"], None):
@@ -118,7 +116,9 @@ class Timescales(Study):
                 math.inf if row["level"] is None else row["level"],
             )
         )
-        self._choose(chosen(table, change="delay", model="homneu"))
+        plain = chosen(table, change="delay", model="homneu")
+        for delay in {row["level"] for row in plain}:
+            mark_best(chosen(plain, level=delay), self.held_out_score, falls=self.score_falls)
         return table
 
     def draw(self, table: Sequence[Row], done: Sequence[Finished]) -> "Figure":
@@ -161,31 +161,6 @@ class Timescales(Study):
             legend(one, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)  # curves lie anywhere
         label_score(axes[0, 0], self.score, {row["seeds"] for row in table})
         return figure
-
-    @property
-    def _held_out(self) -> str:
-        """The score on held-out samples after the last epoch, by its name in a run's history."""
-        return f"validation_{self.score}"
-
-    def _choose(self, rows: Sequence[Row]) -> None:
-        """Note in `rows`, the plain model's over delays and time constants, whether the time
-        constant is the one with the best held-out score at its delay."""
-        assert self.settings.task is not None
-        falls = self.score == "loss" or task_class(self.settings.task).score_falls
-        for delay in {row["level"] for row in rows}:
-            mine = chosen(rows, level=delay)
-            best = (min if falls else max)(mine, key=lambda row: float(row[self._held_out]))
-            for row in mine:
-                row["chosen"] = row is best
-
-
-def _check_held_out(config: TrainConfig) -> None:
-    """ConfigError where the task of `config` holds no samples out."""
-    if next(build_task(config).batches("validation"), None) is None:
-        raise ConfigError(
-            "task: expected one with held-out samples, on which timescales chooses the time "
-            f"constant of homneu, got {config.task!r} without"
-        )
 
 
 def _cell_name(model: str, delay: int | None, tau: float | None, seed: int) -> str:

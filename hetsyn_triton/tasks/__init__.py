@@ -9,6 +9,7 @@ from .delayed_match import DelayedMatch
 from .digits import Digits
 from .errors import DataError
 from .idx_images import IdxImages
+from .multi_timescale_xor import MultiTimescaleXOR
 from .options import Option
 from .pattern_generation import PatternGeneration
 from .shd import SpikingHeidelbergDigits
@@ -23,6 +24,7 @@ __all__ = [
     "DelayedMatch",
     "Digits",
     "IdxImages",
+    "MultiTimescaleXOR",
     "Option",
     "PatternGeneration",
     "PermutedMNIST",
@@ -47,6 +49,7 @@ TASKS: dict[str, type[Task]] = {
         IdxImages,
         PatternGeneration,
         DelayedMatch,
+        MultiTimescaleXOR,
         SpikingHeidelbergDigits,
         SpokenDigits,
         TIDigits,

@@ -1,6 +1,7 @@
 """The three pictures of a run: learning curve, one sample, time constants."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,19 +67,12 @@ def draw_sample(task: Task, network: SpikingNetwork, device: torch.device, path:
     heights = [1.0, *[1.4] * len(spikes), 1.4]
     rows = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
     figure.suptitle(task.caption(output, sample.target), color=INK, fontsize=12)
-    _draw_events(rows[0], sample.input[:, 0], task.input_label)
+    draw_events(rows[0], sample.input[:, 0], task.input_label)
     for number, (axes, layer) in enumerate(zip(rows[1:-1], spikes, strict=True), 1):
         name = "hidden neuron" if len(spikes) == 1 else f"neuron, layer {number}"
-        _draw_events(axes, layer[:, 0], name)
+        draw_events(axes, layer[:, 0], name)
     _draw_output(rows[-1], task, output, sample.target)
-    for axes in rows:
-        for span in task.spans():
-            axes.axvspan(span.start, span.stop, color=SHADE, lw=0, zorder=0)
-    for span in task.spans():
-        rows[0].text(
-            (span.start + span.stop) / 2, 1.02, span.label, color=INK, fontsize=8, ha="center",
-            transform=rows[0].get_xaxis_transform(),
-        )  # fmt: skip
+    shade_spans(rows, task)
     rows[-1].set(xlabel=f"time ({task.step_label or task.time_unit})", xlim=(0, len(output)))
     save_figure(figure, path)
 
@@ -128,7 +122,18 @@ def _tau_ticks(low: float, dt: float, high: float) -> list[str]:
     return [f"≤ {low:g}", f"{dt:g}", f"{10 * dt:g}", f"{100 * dt:g}", f"≥ {high:g}"]
 
 
-def _draw_events(axes: Axes, values: Tensor, name: str) -> None:
+def shade_spans(rows: Sequence[Axes], task: Task) -> None:
+    """Shade the task's spans of time in all `rows`, with their labels above the first."""
+    for span in task.spans():
+        for axes in rows:
+            axes.axvspan(span.start, span.stop, color=SHADE, lw=0, zorder=0)
+        rows[0].text(
+            (span.start + span.stop) / 2, 1.02, span.label, color=INK, fontsize=8, ha="center",
+            transform=rows[0].get_xaxis_transform(),
+        )  # fmt: skip
+
+
+def draw_events(axes: Axes, values: Tensor, name: str) -> None:
     """Values [T, N] over time: dots or cells for spikes, grey levels for analog values."""
     clean_axes(axes, grid=False)
     steps, count = values.shape

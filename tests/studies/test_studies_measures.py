@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from hetsyn_triton.studies import STUDIES, run_study
-from hetsyn_triton.studies.base import Place
+from hetsyn_triton.studies.base import Cell, Finished, Place
 from hetsyn_triton.studies.limited_neurons import LimitedNeurons
 from hetsyn_triton.studies.settings import make_settings
-from hetsyn_triton.studies.statistics import chosen
+from hetsyn_triton.studies.statistics import chosen, mark_best
 from hetsyn_triton.studies.timescales import Timescales
 from hetsyn_triton.tasks import TASKS
 from hetsyn_triton.training import load_run
@@ -39,17 +39,31 @@ def test_the_time_constant_is_chosen_by_the_highest_held_out_accuracy() -> None:
         of(delay, tau, accuracy=1 - value, validation_accuracy=value)
         for delay, found in held_out.items() for tau, value in found.items()
     ]  # fmt: skip
-    timescales(task="echo")._choose(rows)
+    for delay in held_out:
+        mark_best(chosen(rows, level=delay), "validation_accuracy", falls=False)
     assert choice(rows) == {1: [60.0], 4: [None], 9: [None]}
 
 
-def test_the_time_constant_is_chosen_by_the_lowest_held_out_loss(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(Timescales, "score", "loss")
+def test_the_time_constant_is_chosen_by_the_lowest_held_out_loss() -> None:
     rows = [of(1, t, validation_loss=v) for t, v in ((None, 0.5), (60.0, 0.2), (90.0, 0.3))]
-    timescales()._choose(rows)
+    mark_best(rows, "validation_loss", falls=True)
     assert choice(rows) == {1: [60.0]}
+
+
+@pytest.mark.parametrize("falls", [False, True])
+@pytest.mark.usefixtures("echo")
+def test_timescales_knows_which_score_is_better(
+    falls: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Timescales, "score", "loss" if falls else "accuracy")
+    score = f"validation_{Timescales.score}"
+    rows = [
+        {**of(1, tau, accuracy=0.5, loss=0.5, **{score: value}), "seed": 0}
+        for tau, value in ((None, 0.5), (60.0, 0.2), (90.0, 0.8))
+    ]
+    study = timescales(task="echo")
+    table = study.table([Finished(Cell("one", {}), rows)])
+    assert choice(chosen(table, change="delay")) == {1: [60.0 if falls else 90.0]}
 
 
 @pytest.mark.usefixtures("echo")
@@ -101,7 +115,7 @@ def test_a_time_constant_is_not_chosen_without_held_out_samples(
         **changes,
     )  # fmt: skip
     assert set(result.failures) == {"homneu-s0-delay-1", "homneu-s0-delay-1-tau-30"}
-    assert "expected one with held-out samples" in result.failures["homneu-s0-delay-1"]
+    assert "expected held-out samples" in result.failures["homneu-s0-delay-1"]
     assert not (tmp_path / "runs" / "homneu-s0-delay-1").exists()  # before any work
     assert len(chosen(result.table, change="delay")) == 1
 

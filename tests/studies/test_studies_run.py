@@ -696,8 +696,8 @@ def test_small_studies_train_for_a_shorter_time() -> None:
     """But for the tasks of which the documentation says that they do not."""
     long = {"smnist", "psmnist", "idx"}
     for task in TASKS:
-        small = make_settings(Variants, task=task).config().epochs
-        usual = make_settings(Variants, task=task, full=True).config().epochs
+        small = make_settings(STUDIES["noise"], task=task).config().epochs
+        usual = make_settings(STUDIES["noise"], task=task, full=True).config().epochs
         assert small < usual if task not in long else small == usual, task
 
 

@@ -1,0 +1,182 @@
+"""The study variants at several sizes: what is equal, which time constant is shown, the picture."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hetsyn_triton.studies import STUDIES, StudyResult, run_study
+from hetsyn_triton.studies.base import Cell, Finished
+from hetsyn_triton.studies.parameters import parameter_count
+from hetsyn_triton.studies.settings import make_settings
+from hetsyn_triton.studies.statistics import chosen
+from hetsyn_triton.studies.variants import Variants
+from hetsyn_triton.tasks import TASKS
+from hetsyn_triton.training import ConfigError, load_run
+
+XOR = "multi-timescale-xor"
+
+
+def variants(task: str = XOR, **changes: Any) -> Variants:
+    return Variants(make_settings(STUDIES["variants"], task=task, changes=changes))
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
+    """Two sizes, two seeds, hardly any training."""
+    changes: dict[str, Any] = {"sizes": [3, 6], "homneu_tau": [5, 50], "epochs": 1, "iterations": 2}
+    out = tmp_path_factory.mktemp("study")
+    return run_study("variants", task=XOR, seeds=2, jobs=1, out=out / "xor", **changes)
+
+
+def test_on_the_xor_the_study_has_one_size() -> None:
+    for full in (False, True):
+        settings = make_settings(STUDIES["variants"], task=XOR, full=full)
+        assert settings.sizes_in_words() == "full size: 10 seeds"
+        assert settings.options["sizes"] == [8, 16, 32, 64]
+        assert settings.options["equal"] == ["neurons", "parameters"]
+        assert settings.options["homneu_tau"] == [5, 10, 20, 50, 100]
+        assert settings.options["forms"] == ["feedforward"]
+    other = make_settings(STUDIES["variants"], task="digits")
+    assert (other.options["sizes"], other.options["homneu_tau"]) == ([], [])
+    assert other.sizes_in_words().startswith("SMALL")
+
+
+def test_cells_have_no_two_of_a_kind_and_all_sizes() -> None:
+    """A network that is equal in neurons at one size and in parameters at another trains once."""
+    cells = [cell for cell in variants().cells() if cell.values["seed"] == 0]
+    sizes: dict[str, list[int]] = {}
+    for cell in cells:
+        sizes.setdefault(cell.values["model"], []).append(cell.values["neurons"])
+    assert sizes["hetsyn"] == [8, 16, 32, 64]
+    assert sizes["hetneu"] == [8, 16, 31, 32, 62, 64, 125]
+    for model in ("homneu", "homneu-adaptive"):  # each with five time constants
+        assert sizes[model] == [n for n in (8, 16, 32, 64, 128) for _ in range(5)]
+        taus = [c.values["tau"] for c in cells if c.values["model"] == model]
+        assert taus == [5, 10, 20, 50, 100] * 5
+
+
+def test_the_table_and_its_networks(small: StudyResult) -> None:
+    assert small.failures == {}
+    for equal in ("neurons", "parameters"):
+        for size in (3, 6):
+            lines = chosen(small.table, equal=equal, size_of_hetsyn=size)
+            assert [line["model"] for line in lines] == small.settings.options["models"]
+            for line in lines:
+                assert line["seeds"] == 2
+                count = parameter_count(line["model"], 40, line["neurons"], 2, recurrent=False)
+                assert line["parameters"] == count
+                assert (line["tau"] is not None) == line["model"].startswith("homneu")
+                if equal == "neurons":
+                    assert line["neurons"] == size
+                else:
+                    assert abs(count - parameter_count("hetsyn", 40, size, 2, recurrent=False)) < 30
+    for seed, tau in ((0, 5), (1, 50)):
+        run = load_run(small.path / "runs" / f"homneu-feedforward-6-tau-{tau}-s{seed}")
+        assert (run.config.model, run.config.tau, run.config.seed) == ("homneu", tau, seed)
+        assert run.config.hidden == (6,)
+
+
+def test_the_time_constant_is_chosen_by_held_out_samples() -> None:
+    """By their mean over seeds, for each size, not by the test."""
+    study = variants(models=["homneu"], sizes=[8], equal=["neurons"], homneu_tau=[5, 50])
+    scores = {5: (0.9, 0.5), 50: (0.8, 0.7)}
+    rows = [
+        {"model": "homneu", "form": "feedforward", "neurons": 8, "tau": tau, "seed": seed,
+         "parameters": 336, "accuracy": 1 - value, "validation_accuracy": value}
+        for tau, values in scores.items() for seed, value in enumerate(values)
+    ]  # fmt: skip
+    (line,) = study.table([Finished(Cell("one", {}), rows)])
+    assert (line["tau"], line["seeds"]) == (50, 2)
+    assert line["accuracy"] == pytest.approx(0.25)
+    assert not {"chosen", "validation_accuracy", "validation_accuracy_deviation"} & set(line)
+
+
+def test_the_picture(small: StudyResult) -> None:
+    """Input, time constants by signal, and accuracy by model and size as in the table."""
+    study = Variants(small.settings)
+    cells = [
+        Finished(cell, [], {"histograms": {"signal 1": [0.5] * 40, "signal 2": [0.1] * 40}})
+        for cell in study.cells()
+        if cell.values["model"] == "hetsyn"
+    ]
+    figure = study.draw(small.table, cells)
+    raster, taus, neurons, parameters = figure.axes
+    labels = [text.get_text() for text in raster.texts]
+    assert labels.count("signal 2") == 6
+    assert [label for label in labels if label.startswith("label ")]
+    assert [text.get_text() for text in taus.get_legend().get_texts()] == ["signal 1", "signal 2"]
+    assert "3 neurons" in taus.get_title()
+    for axes, equal in ((neurons, "neurons"), (parameters, "parameters")):
+        assert axes.get_title().endswith(f"equal {equal}")
+        for line in axes.lines:
+            mine = chosen(small.table, equal=equal, model=line.get_label())
+            assert list(line.get_xdata()) == [row["size_of_hetsyn"] for row in mine]
+            assert list(line.get_ydata()) == [row["accuracy"] for row in mine]
+        assert len(axes.lines) == 4
+
+
+@pytest.mark.usefixtures("echo")
+def test_sizes_without_channel_groups_and_without_time_constants(tmp_path: Path) -> None:
+    """A task of another kind: panels alone, both forms, the task's own time constants."""
+    result = run_study(
+        "variants", task="echo", seeds=1, jobs=1, sizes=[2, 4], out=tmp_path, models=["hetsyn"]
+    )
+    assert [(row["form"], row["neurons"]) for row in result.table] == [
+        ("recurrent", 2), ("recurrent", 4), ("feedforward", 2), ("feedforward", 4)
+    ]  # fmt: skip
+    assert "tau" not in result.table[0]
+    assert len(Variants(result.settings).draw(result.table, []).axes) == 2
+
+
+@pytest.mark.usefixtures("echo")
+def test_chosen_time_constants_are_the_ones_drawn_over_training(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"models": ["homneu"], "forms": ["recurrent"], "homneu_tau": [3, 30]}
+    result = run_study("variants", task="echo", seeds=2, jobs=1, out=tmp_path, **changes)
+    (line,) = result.table
+    study = Variants(result.settings)
+    done = [
+        Finished(cell, [{"accuracy": cell.values["tau"]}], {
+            "curve": {"part": "validation", "steps": [1], "values": [cell.values["tau"]]}
+        })
+        for cell in study.cells()
+    ]  # fmt: skip
+    left, right = study.draw(result.table, done).axes
+    assert [list(one.get_ydata()) for one in left.lines] == [[line["tau"]]]
+    assert list(right.lines[0].get_ydata()) == [line["tau"]] * 2
+
+
+@pytest.mark.usefixtures("echo")
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sizes": [0]}, "sizes: expected different integers from 1 to 10000"),
+        ({"sizes": [8], "hidden": (4,)}, r"hidden: expected no value beside sizes \[8\]"),
+        ({"equal": ["parameters"]}, "equal: expected neurons where sizes is empty"),
+        (
+            {"sizes": [8], "equal": ["parameters"], "learn_decay": False},
+            "equal: expected neurons where decays are frozen",
+        ),
+        (
+            {"sizes": [8], "equal": ["parameters"], "frozen_fraction": 0.5},
+            "equal: expected neurons where decays are frozen",
+        ),
+        ({"equal": ["size"]}, "equal: expected different names among neurons, parameters"),
+        ({"homneu_tau": [0]}, "homneu_tau: expected different numbers from 0.001"),
+    ],
+)
+def test_bad_input(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run_study("variants", task="echo", out=tmp_path / "study", **changes)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("echo")
+def test_time_constants_need_held_out_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = TASKS["echo"].load  # type: ignore[attr-defined]
+    monkeypatch.setattr(TASKS["echo"], "load", lambda self: {"train": whole(self)["train"]})
+    with pytest.raises(ConfigError, match="task: expected held-out samples because variants"):
+        run_study("variants", task="echo", homneu_tau=[5], out=tmp_path / "study")
+    assert not (tmp_path / "study").exists()
