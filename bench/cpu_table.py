@@ -67,19 +67,19 @@ def stored(root: Path) -> list[Path]:
 
 
 def readme_table(result: Record, file: str) -> str:
-    """Layers, training step, memory, machine."""
-    m, rates = result["machine"], result["rates"]
+    """The ranges in two lines, the passes, and the machine."""
+    m = result["machine"]
     memory = {row["name"]: row for row in result["memory"]}
     lines = [
-        "| one training pass, 250 steps | this library | loop under autograd | loop, compiled step"
-        " | plain LIF, the fastest run | memory: this, loop |",
-        "|---|---|---|---|---|---|",
+        f"- {_speed_ups(result)}.",
+        f"- {_memory_ratio(result)}.",
+        "",
+        "| one training pass | this library | eager loop | compiled step | fastest plain LIF"
+        " | peak memory | of the loop |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for row in result["layers"]:
-        if row["part"] == "forward":
-            continue
+    for row in _passes(result):
         used = memory.get(row["name"], {})
-        mega = [figures(v and v / 1e6) for v in (_peak(used, "ours"), _peak(used, "loop"))]
         plain = "-"
         if row["part"] == "gradients":
             name = _fastest(row)
@@ -90,23 +90,22 @@ def readme_table(result: Record, file: str) -> str:
             against(row, LOOP),
             against(row, COMPILED),
             plain,
-            f"{mega[0]}, {mega[1]} MB",
+            *(f"{figures(v and v / 1e6)} MB" for v in (_peak(used, "ours"), _peak(used, "loop"))),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     lines += [
         "",
-        f"{m['device']} ({m['instructions']}), {m['threads']} threads of {m['cores']} cores,"
-        f" float32, torch {m['torch']}, Numba {m['numba']}, {m['date'][:10]}, commit"
-        f" {m['commit'][:10]}:"
-        f" [{file}]({file}). The cores' measured peak is {figures(rates['fma'] / 1e9)} billion"
-        " multiply-adds a second. Medians; the loop with its memory already mapped. The plain LIF"
-        " has one time constant and learns weights only; SpikingJelly's recurrent layer multiplies"
-        " by a further J x J matrix. From run to run of one commit a ratio moves by up to a fifth,"
-        " and from day to day the loop's own time by two fifths: the machine's memory is shared."
-        " [docs/speed.md](docs/speed.md) has more works, of the commits that it names.",
+        f"Medians on {m['device']} ({m['instructions']}), {m['threads']} threads, float32,",
+        f"torch {m['torch']}, Numba {m['numba']}, {m['date'][:10]}:",
+        f"[stored file]({file}).",
         *_not_run(result),
     ]
     return "\n".join(lines)
+
+
+def _passes(result: Record) -> list[Record]:
+    """The rows with gradients."""
+    return [row for row in result["layers"] if row["part"] != "forward"]
 
 
 def _not_run(result: Record) -> list[str]:
@@ -116,24 +115,41 @@ def _not_run(result: Record) -> list[str]:
     return [f"Not run for this table: {' and '.join(absent)}."] if run and absent else []
 
 
-def elsewhere(result: Record, file: str) -> str:
-    """Of another machine in one sentence: over all passes, times of the others over ours."""
-    m = result["machine"]
-    rows = [row for row in result["layers"] if row["part"] != "forward"]
+def factors(values: Sequence[float]) -> str:
+    """The range of factors, as in 12-20x."""
+    low, high = (figures(v, 2 if v < 100 else 3) for v in (min(values), max(values)))
+    return f"{low}x" if low == high else f"{low}-{high}x"
+
+
+def _speed_ups(result: Record) -> str:
+    """How many times faster than each kind of rival, over all passes."""
+    rows = _passes(result)
     run = _plain_run(rows)
-    alone = f" ({' and '.join(run)} alone)" if len(run) < len(PLAIN) else ""
+    which = f" ({', '.join(run)})" if len(run) < len(PLAIN) else ""
     said = []
     for names, what in (
-        ((LOOP,), "the loop"),
-        ((COMPILED,), "with a compiled step"),
-        (PLAIN, f"a plain LIF{alone}"),
+        ((LOOP,), "the eager loop"),
+        ((COMPILED,), "the compiled step"),
+        (PLAIN, f"the fastest plain LIF library{which}"),
     ):
         found = [rival(row, n, "ms") / row["ms"] for row in rows if (n := _fastest(row, names))]
         if found:
-            said.append(f"{what} {figures(min(found))} to {figures(max(found))} times")
+            said.append(f"{factors(found)} faster than {what}")
+    return ", ".join(said)
+
+
+def _memory_ratio(result: Record) -> str:
+    """How much less memory than the loop takes, over all passes."""
+    found = [_peak(row, "loop") / _peak(row, "ours") for row in result["memory"]]  # type: ignore[operator]
+    return f"{factors(found)} less peak memory than the eager loop"
+
+
+def elsewhere(result: Record, file: str) -> str:
+    """Another machine in one sentence."""
+    m = result["machine"]
     return (
-        f"On {m['device']} ({m['instructions']}), {m['threads']} threads, commit"
-        f" {m['commit'][:10]}, the same passes take {', '.join(said)} as long: [{file}]({file})."
+        f"On {m['device']} ({m['instructions']}), {m['threads']} threads:"
+        f" {_speed_ups(result)}:\n[stored file]({file})."
     )
 
 
@@ -143,7 +159,7 @@ def _peak(row: Record, who: str) -> float | None:
 
 
 def readme_section(root: Path) -> str:
-    """What the README has to say between its markers: the newest result, and the others' ratios."""
+    """The README's text between its markers: the newest result, and the ratios of the others."""
     found = [(file, json.loads(file.read_text(encoding="utf-8"))) for file in stored(root)]
     if not found:
         return NOTHING_STORED

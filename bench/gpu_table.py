@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from bench.cpu_table import against, figures, milliseconds, replace_between, rival
+from bench.cpu_table import against, factors, figures, milliseconds, replace_between, rival
 from bench.records import NOT_MEASURED, Record
 
 BEGIN, END = "<!-- gpu-speed -->", "<!-- /gpu-speed -->"
@@ -20,10 +20,10 @@ def _in_a_graph(row: Record) -> float | None:
 
 
 RIVALS = {
-    "loop": "loop under autograd",
-    "compiled": "loop, compiled step",
-    "graph": "loop, in a graph",
-    "compiled graph": "loop, compiled step, in a graph",
+    "loop": "eager loop",
+    "compiled": "compiled step",
+    "graph": "loop in a graph",
+    "compiled graph": "compiled step in a graph",
 }
 
 
@@ -50,46 +50,55 @@ def _columns(rows: list[Record]) -> list[tuple[str, Callable[[Record], str]]]:
 
 
 def readme_table(result: Record, file: str) -> str:
-    """Layers and the network's step with all gradients, and of what machine they are."""
+    """The ranges, the passes with all gradients, and the machine."""
     rows = [
         row
         for row in result["rows"]
         if row["name"].startswith(("layer ", "network ")) and row["part"] in PASSES and row["ms"]
     ]
     columns = _columns(rows)
-    m, gate = result["machine"], result["gate"]
-    changed = " (changed)" if m["changed"] else ""
+    m = result["machine"]
     lines = [
+        *(f"- {line}." for line in _ranges(rows)),
+        *_recurrent(result),
+        "",
         "| " + " | ".join(head for head, _ in columns) + " |",
         "|" + "---|" * len(columns),
         *("| " + " | ".join(cell(row) for _, cell in columns) + " |" for row in rows),
         "",
-        f"{m['device']}, driver {m['driver']}, torch {m['torch']}, Triton {m['triton']},"
-        f" {m['date'][:10]}, commit {m['commit'][:10]}{changed}: [{file}]({file}); proofs before"
-        f" it: {gate['passed']} passed, {gate['failed']} failed. {_recurrent(result)}Medians of"
-        " times between CUDA events; the floor is the multiply-adds needed at"
-        f" {m['fma_rate'] / 1e12:.3g}e12 a second.",
+        f"Medians on {m['device']}, torch {m['torch']}, Triton {m['triton']}, {m['date'][:10]}:",
+        f"[stored file]({file}).",
+        f"The floor is the time of the multiply-adds alone, at {m['fma_rate'] / 1e12:.3g}e12/s.",
     ]
-    if "note" in result:
-        lines.append(result["note"])
     return "\n".join(lines)
 
 
-def _recurrent(result: Record) -> str:
-    """The rows of recurrent synapses in one sentence."""
+def _ranges(rows: list[Record]) -> list[str]:
+    """The speed-up over each rival and the fraction of the floor, over all rows."""
+    said = []
+    for name, head in RIVALS.items():
+        if found := [ratio for row in rows if (ratio := rival(row, name, "ratio"))]:
+            said.append(f"{factors(found)} faster than the {head}")
+    found = [row["fraction"] for row in rows if row["fraction"]]
+    floor = f"{min(found):.1%} to {max(found):.1%} of the arithmetic floor" if found else None
+    return [", ".join(said), *([floor] if floor else [])]
+
+
+def _recurrent(result: Record) -> list[str]:
+    """The rows of recurrent synapses in one line."""
     rows = [row for row in result["rows"] if row["name"].startswith("recurrent synapses")]
     ratios = [ratio for row in rows if (ratio := rival(row, "loop", "ratio"))]
     if not ratios:
-        return ""
+        return []
     sizes = sorted({row["J"] for row in rows})
-    return (
-        f"Recurrent synapses by themselves, {sizes[0]} to {sizes[-1]} neurons: the loop takes"
-        f" {figures(min(ratios))} to {figures(max(ratios))} times as long. "
-    )
+    return [
+        f"- Recurrent synapses alone, {sizes[0]} to {sizes[-1]} neurons:"
+        f" {factors(ratios)} faster than the {RIVALS['loop']}."
+    ]
 
 
 def readme_section(root: Path) -> str:
-    """What the README has to say between its markers: the newest result, and where others are."""
+    """The README's text between its markers: the newest result, and where others are."""
     files = sorted((root / "bench" / "results").glob("gpu-*.json"))
     found = [(json.loads(file.read_text(encoding="utf-8")), file) for file in files]
     if not found:

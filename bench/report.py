@@ -24,6 +24,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -94,22 +95,27 @@ def section(file: Path, root: Path) -> str:
 
     folder = file.with_suffix("")
     name = file.relative_to(root).as_posix()
-    lines = [f"## {result['machine']['device']}", "", tables.machine(result)]
-    lines += [f"Set: {result['set']}. Stored in [{name}](../{name}),"]
-    lines += [f"all rows in [table.csv](../{folder.relative_to(root).as_posix()}/table.csv)."]
+    lines = [f"## {result['machine']['device']}", "", _wrapped(tables.machine(result))]
+    lines += [f"Set: {result['set']}. Files: [results](../{name}),"]
+    lines += [f"[all rows](../{folder.relative_to(root).as_posix()}/table.csv)."]
     for picture, (title, _) in PICTURES.items():
         if (folder / f"{picture}.png").exists():
             path = (folder / f"{picture}.png").relative_to(root).as_posix()
             lines += ["", f"![{title}](../{path})"]
     titles = (
-        ("### Everybody who does the same work", tables.contests(result)),
+        ("### Contenders", tables.contests(result)),
         ("### Other sizes and parts", tables.sweep(result)),
         ("### Growth", tables.growth(result)),
         ("### Many small networks", tables.replicas(result)),
     )
     for title, found in titles:
-        lines += ["", title, *found] if found else []
+        lines += ["", title, *map(_wrapped, found)] if found else []
     return "\n".join([*lines, *tables.missing(result)])
+
+
+def _wrapped(line: str) -> str:
+    """A line of prose in 100 columns; one of a table as it is."""
+    return line if line.startswith("|") else textwrap.fill(line, 100, break_on_hyphens=False)
 
 
 def sections(root: Path) -> str:

@@ -54,17 +54,14 @@ def machine(result: Record) -> str:
     cores = f", {m['threads']} threads of {m['cores']} cores" if m.get("cores") else ""
     load = ""
     if "load_average" in m:  # of a CPU
-        numbers = "0" if m.get("denormals_zero") else "kept by who does not flush them"
-        load = (
-            f" Load at the start {m['load_average']:.1f}; numbers below the normal ones {numbers}."
-        )
+        numbers = "flushed to 0" if m.get("denormals_zero") else "not flushed by every contender"
+        load = f" Load at the start {m['load_average']:.1f}; subnormal numbers {numbers}."
     return (
         f"{where}{cores}, float32, {', '.join(versions)}, Python {m['python']}, {m['date'][:10]},"
         f" commit {m['commit'][:10]}{changed}. Peak {figures(result['rates']['fma'] / 1e9)} billion"
-        f" multiply-adds a second.{load} Gate {result['gate']['state']}:"
-        f" {result['gate']['passed']} proofs. Figures and proofs are those of that commit, not of"
-        " what came after it. Memory"
-        f" {result.get('memory') or 'left out: it was measured in one process for all calls'}."
+        f" multiply-adds per second.{load} {result['gate']['passed']} tests passed before the"
+        " measurement. Memory"
+        f" {result.get('memory') or 'not shown: it was measured in one process for all calls'}."
     )
 
 
@@ -84,7 +81,7 @@ def contests(result: Record) -> list[str]:
                 "of the peak",
                 "peak MB",
                 "kept MB",
-                "ms in fresh memory, once",
+                "ms, fresh memory",
             ]
         ]
         for row in rows:
@@ -124,7 +121,7 @@ def sweep(result: Record) -> list[str]:
 
 def growth(result: Record) -> list[str]:
     """Exponents; of time also what is wanted and whether it is met."""
-    table = [["layer", "axis", "sizes", "points", "time", "wanted", "met", "memory"]]
+    table = [["layer", "axis", "sizes", "points", "time", "target", "reached", "memory"]]
     for one in stored.growths(result):
         cells = [
             one["form"],
@@ -141,22 +138,22 @@ def growth(result: Record) -> list[str]:
     if len(table) > 1:
         lines = ["", *markdown(filled(table)), ""]
         lines.append(
-            "Exponent of time, ± the standard error of the fit. Below what is wanted, a part of the"
-            " call does not grow along; above it, growth is faster than in proportion."
+            "The exponent of time, ± the standard error of the fit. An exponent below the target"
+            " means that a part of the call does not grow; above it, growth is faster than linear."
         )
     steps = stored.per_step(result)
     if steps:
         lines += [
             "",
-            f"Bytes that one more step takes of layers N -> N, N {steps['sizes'][0]}-"
-            f"{steps['sizes'][-1]}: exponent {_exponent(steps['exponent'])} against N; a term"
-            " T I J would give 2.",
+            f"Bytes per additional step of layers N -> N, N {steps['sizes'][0]}-"
+            f"{steps['sizes'][-1]}: exponent {_exponent(steps['exponent'])}. A term T I J would"
+            " give 2.",
         ]
     return lines
 
 
 def replicas(result: Record) -> list[str]:
-    table = [["a training step of", "one after another", "together", "x"]]
+    table = [["training step", "sequential", "together", "speed-up"]]
     for group, rows in stored.groups(result, "replicas").items():
         together, turns = stored.base(rows, TOGETHER), stored.base(rows, ONE_BY_ONE)
         if together and turns:

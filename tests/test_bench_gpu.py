@@ -244,19 +244,23 @@ def test_the_readme_table(tmp_path: Path) -> None:
         }
         (folder / name).write_text(json.dumps(result))
     lines = gpu_table.readme_section(tmp_path).splitlines()
-    assert lines[0] == (
-        "| one training pass | this library | in a CUDA graph | loop under autograd"
-        " | loop, in a graph | of the floor | peak memory |"
-    )
-    assert lines[2:4] == [
+    assert lines[:5] == [
+        "- 25x faster than the eager loop, 3.0x faster than the loop in a graph.",
+        "- 25.0% to 25.0% of the arithmetic floor.",
+        "- Recurrent synapses alone, 5 to 50 neurons: 3.0-25x faster than the eager loop.",
+        "",
+        "| one training pass | this library | in a CUDA graph | eager loop"
+        " | loop in a graph | of the floor | peak memory |",
+    ]
+    assert lines[6:9] == [
         "| 7->5 T9 B8 | 2.00 ms | 1.50 ms | 50.0 ms (25.0x) | not measured | 25.0% | 3.00 MB |",
         "| network 7-5-2 | 2.00 ms | not measured | not measured | 6.00 ms (3.00x)"
         " | 25.0% | 3.00 MB |",
+        "",
     ]
-    assert lines[4] == ""
-    assert "commit abc (changed): [bench/results/gpu-A.json]" in lines[5]
-    assert "5 to 50 neurons: the loop takes 3.00 to 25.0 times as long." in lines[5]
-    assert lines[6] == "Also: [bench/results/gpu-B.json](bench/results/gpu-B.json)."
+    assert lines[9] == "Medians on A, torch 2, Triton 3, 2026-02-01:"
+    assert lines[10] == "[stored file](bench/results/gpu-A.json)."
+    assert lines[12] == "Also: [bench/results/gpu-B.json](bench/results/gpu-B.json)."
 
 
 def test_what_breaks_is_recorded_and_costs_nothing_else() -> None:
