@@ -22,7 +22,7 @@ from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from hetsyn_triton.kernels.gpu.launch import Launch
+from hetsyn_triton.kernels.gpu.lib.launch import Launch
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),

@@ -17,19 +17,21 @@ from torch import Tensor
 
 from bench import registry
 from hetsyn_triton.kernels.gpu import (
-    add_partials,
-    feedback_gradient,
     feedforward_scan,
-    parameter_gradient,
     recurrent_scan,
-    recurrent_step,
     spike_scan,
     surrogate,
     synaptic_current,
 )
-from hetsyn_triton.kernels.gpu.configs import pinned
-from hetsyn_triton.kernels.gpu.launch import Cost, Launch, recording
-from hetsyn_triton.kernels.gpu.recurrent_tile import path
+from hetsyn_triton.kernels.gpu.lib import (
+    add_partials,
+    feedback_gradient,
+    parameter_gradient,
+    recurrent_step,
+)
+from hetsyn_triton.kernels.gpu.lib.configs import pinned
+from hetsyn_triton.kernels.gpu.lib.launch import Cost, Launch, recording
+from hetsyn_triton.kernels.gpu.lib.recurrent_tile import path
 from hetsyn_triton.kernels.surrogate_kinds import KINDS
 
 SMS = 132

@@ -38,7 +38,7 @@ from bench.aot import TARGETS, compile_launch
 from bench.cases import Case
 from bench.provenance import said
 from bench.variants import SETS
-from hetsyn_triton.kernels.gpu.launch import Launch
+from hetsyn_triton.kernels.gpu.lib.launch import Launch
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -41,7 +41,7 @@ from bench import gate, gpu_table, machines, model, records, rivals, tuning
 from bench.records import NOT_MEASURED, Record
 from bench.rows import Row, kernel_rows, layer_rows, tiny_rows
 from bench.timing import Call, Timing, measure, rotating
-from hetsyn_triton.kernels.gpu import configs
+from hetsyn_triton.kernels.gpu.lib import configs
 
 LEAST_SECONDS = 10.0
 """Nothing new is begun with less than this left."""

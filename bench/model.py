@@ -30,8 +30,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hetsyn_triton.kernels.gpu import add_partials
-from hetsyn_triton.kernels.gpu.launch import Cost
+from hetsyn_triton.kernels.gpu.lib import add_partials
+from hetsyn_triton.kernels.gpu.lib.launch import Cost
 from hetsyn_triton.kernels.gpu.synaptic_current import blocks_of, tile
 
 SMS = 132
@@ -190,7 +190,7 @@ def predict(case: Any, works: Sequence[Work]) -> Prediction:
 
 def programs_per_sample(neurons: int) -> int:
     """Of the recurrent scan in registers; 1 where it goes by steps."""
-    from hetsyn_triton.kernels.gpu.recurrent_tile import path
+    from hetsyn_triton.kernels.gpu.lib.recurrent_tile import path
 
     tile = path(neurons, SMS)
     return tile.programs if tile else 1

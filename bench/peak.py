@@ -12,9 +12,9 @@ import time
 import numpy as np
 import torch
 
-from hetsyn_triton.kernels.cpu.compiling import kernel
-from hetsyn_triton.kernels.cpu.threads import run
-from hetsyn_triton.kernels.cpu.vectors import fma, lanes, lanes_of, spread, store
+from hetsyn_triton.kernels.cpu.lib.compiling import kernel
+from hetsyn_triton.kernels.cpu.lib.threads import run
+from hetsyn_triton.kernels.cpu.lib.vectors import fma, lanes, lanes_of, spread, store
 
 
 @kernel

@@ -1,6 +1,6 @@
 """The fastest of the configurations that a kernel offers, found by trying them all.
 
-A configuration changes speed, never a result: see `kernels/gpu/configs.py`.
+A configuration changes speed, never a result: see `kernels/gpu/lib/configs.py`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hetsyn_triton.kernels.gpu.configs import pinned
+from hetsyn_triton.kernels.gpu.lib.configs import pinned
 
 GAIN = 0.97
 """A candidate must take at most this part of the shipped one's time, or the shipped one stays."""

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from bounds import assert_spikes_follow, assert_within
-from hetsyn_triton.kernels.cpu.leaky import leaky_current, leaky_current_backward
-from hetsyn_triton.kernels.cpu.leaky_recurrent import (
+from hetsyn_triton.kernels.cpu.leaky_current import leaky_current, leaky_current_backward
+from hetsyn_triton.kernels.cpu.leaky_recurrent_scan import (
     leaky_recurrent_scan,
     leaky_recurrent_scan_backward,
 )

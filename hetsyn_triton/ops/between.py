@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from hetsyn_triton.kernels.cpu import threads
+from hetsyn_triton.kernels.cpu.lib import threads
 from hetsyn_triton.one_thread import on_this_thread
 from hetsyn_triton.reference.steps import SpikeFunction, previous_steps, spike_derivative
 from hetsyn_triton.validation import readable

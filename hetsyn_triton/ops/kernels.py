@@ -52,7 +52,7 @@ TRITON = Kernels(
     {
         "synaptic_current": "synaptic_current",
         "synaptic_current_backward": "synaptic_current",
-        "synaptic_parameter_gradient": "parameter_gradient",
+        "synaptic_parameter_gradient": "synaptic_current",
         "spike_scan": "spike_scan",
         "spike_scan_backward": "spike_scan",
         "feedforward_scan": "feedforward_scan",
@@ -71,16 +71,16 @@ NUMBA = Kernels(
     {
         "synaptic_current": "synaptic_current",
         "synaptic_current_backward": "synaptic_current",
-        "synaptic_parameter_gradient": "parameter_gradient",
-        "leaky_current": "leaky",
-        "leaky_current_backward": "leaky",
+        "synaptic_parameter_gradient": "synaptic_current",
+        "leaky_current": "leaky_current",
+        "leaky_current_backward": "leaky_current",
         "spike_scan": "spike_scan",
         "spike_scan_backward": "spike_scan",
         "feedforward_scan": "feedforward_scan",
         "recurrent_scan": "recurrent_scan",
-        "recurrent_scan_backward": "recurrent_reverse",
-        "leaky_recurrent_scan": "leaky_recurrent",
-        "leaky_recurrent_scan_backward": "leaky_recurrent",
+        "recurrent_scan_backward": "recurrent_scan",
+        "leaky_recurrent_scan": "leaky_recurrent_scan",
+        "leaky_recurrent_scan_backward": "leaky_recurrent_scan",
     },
     frozenset({torch.float32, torch.float64}),
 )
@@ -110,7 +110,7 @@ def usable(kernels: Kernels) -> bool:
 def seconds_compiling() -> float:
     """Seconds that this process has spent compiling CPU kernels so far; none for those read from
     disk."""
-    compiling = sys.modules.get("hetsyn_triton.kernels.cpu.compiling")  # there once one is called
+    compiling = sys.modules.get("hetsyn_triton.kernels.cpu.lib.compiling")  # once one is called
     return 0.0 if compiling is None else float(compiling.seconds_compiling())
 
 

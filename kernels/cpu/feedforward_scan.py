@@ -10,13 +10,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .arrays import blocks_of, flat, optional, packed, padded, steps_like
-from .compiling import kernel
-from .neurons import neurons_blocks
-from .rows import aligned
+from .lib.arrays import blocks_of, flat, optional, packed, padded, steps_like
+from .lib.compiling import kernel
+from .lib.neurons import neurons_blocks
+from .lib.rows import aligned
+from .lib.threads import grouped, run
+from .lib.vectors import lanes
 from .synaptic_current import CHUNK, currents
-from .threads import grouped, run
-from .vectors import lanes
 
 
 @kernel

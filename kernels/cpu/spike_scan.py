@@ -10,14 +10,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .arrays import blocks_of, flat, optional, padded
-from .compiling import kernel
-from .neurons import load_feedback, neurons_blocks, store_feedback
-from .neurons_reverse import ask_for_step, feedback_gradients, reverse_step
-from .rows import AHEAD, SPAN, aligned, ask_for, load_row, store_row
-from .sums import sum_in_order
-from .threads import grouped, run
-from .vectors import lanes, load, store
+from .lib.arrays import blocks_of, flat, optional, padded
+from .lib.compiling import kernel
+from .lib.neurons import load_feedback, neurons_blocks, store_feedback
+from .lib.neurons_reverse import ask_for_step, feedback_gradients, reverse_step
+from .lib.rows import AHEAD, SPAN, aligned, ask_for, load_row, store_row
+from .lib.sums import sum_in_order
+from .lib.threads import grouped, run
+from .lib.vectors import lanes, load, store
 
 
 @kernel

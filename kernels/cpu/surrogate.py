@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from ..surrogate_kinds import all_numbers
-from .arrays import flat
-from .compiling import borrowing, kernel
-from .exponential import exp
-from .rows import aligned, load_row, store_row
-from .threads import run
-from .vectors import add, div, filled, fma, lanes, load, magnitude, mul, no_less, sub
+from .lib.arrays import flat
+from .lib.compiling import borrowing, kernel
+from .lib.exponential import exp
+from .lib.rows import aligned, load_row, store_row
+from .lib.threads import run
+from .lib.vectors import add, div, filled, fma, lanes, load, magnitude, mul, no_less, sub
 
 _PART = 1 << 14
 """Elements of a task, a multiple of every vector's lanes."""

@@ -21,13 +21,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .arrays import blocks_of, flat, optional, packed, steps_like
-from .compiling import inlined, kernel
-from .passes import passes
-from .rows import AHEAD, aligned, ask_for, store_row
-from .sums import sum_in_order
-from .threads import grouped, run
-from .vectors import WIDE, filled, lanes, load, mul, store, transpose
+from .lib.arrays import blocks_of, flat, optional, packed, steps_like
+from .lib.compiling import inlined, kernel
+from .lib.parameter_gradient import synaptic_parameter_gradient as synaptic_parameter_gradient
+from .lib.passes import passes
+from .lib.rows import AHEAD, aligned, ask_for, store_row
+from .lib.sums import sum_in_order
+from .lib.threads import grouped, run
+from .lib.vectors import WIDE, filled, lanes, load, mul, store, transpose
 
 CHUNK = 64
 

@@ -35,13 +35,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .configs import Configuration
-from .launch import Cost, dense, launch, named_strides, processors, quads, strides
-from .neuron import neuron_step
+from .lib.configs import Configuration
+from .lib.launch import Cost, dense, launch, named_strides, processors, quads, strides
+from .lib.neuron import neuron_step
+from .lib.synaptic_tile import first_features, load_matrix, load_state, steps_at_once, store_trace
 from .spike_scan import spike_scan
 from .synaptic_current import blocks_of, synaptic_current, tile, tile_of
 from .synaptic_current import cost as current_cost
-from .synaptic_tile import first_features, load_matrix, load_state, steps_at_once, store_trace
 
 CHUNK = 128
 

@@ -37,14 +37,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .add_partials import add_partials
-from .exchange import await_all, columns, publish, wait_for
-from .feedback_gradient import feedback_gradient
-from .launch import dense, launch, named_strides, rows
-from .neuron import load_per_feedback, neuron_step
-from .recurrent_reverse import backward_in_registers
-from .recurrent_step import backward_by_steps, forward_by_steps
-from .recurrent_tile import (
+from .lib.add_partials import add_partials
+from .lib.exchange import await_all, columns, publish, wait_for
+from .lib.feedback_gradient import feedback_gradient
+from .lib.launch import dense, launch, named_strides, rows
+from .lib.neuron import load_per_feedback, neuron_step
+from .lib.recurrent_reverse import backward_in_registers
+from .lib.recurrent_step import backward_by_steps, forward_by_steps
+from .lib.recurrent_tile import (
     Tile,
     advance,
     load_tile,

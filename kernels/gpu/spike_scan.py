@@ -32,11 +32,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .add_partials import add_partials
-from .feedback_gradient import feedback_gradient
-from .lanes import lane_configuration, lane_grid, lanes_of_program, load_chunk
-from .launch import Cost, dense, launch, named_strides, rows
-from .neuron import load_per_feedback, neuron_reverse_step, neuron_step
+from .lib.add_partials import add_partials
+from .lib.feedback_gradient import feedback_gradient
+from .lib.lanes import lane_configuration, lane_grid, lanes_of_program, load_chunk
+from .lib.launch import Cost, dense, launch, named_strides, rows
+from .lib.neuron import load_per_feedback, neuron_reverse_step, neuron_step
 
 
 @triton.jit(

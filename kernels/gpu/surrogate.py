@@ -23,7 +23,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..surrogate_kinds import all_numbers
-from .launch import Cost, dense, launch
+from .lib.launch import Cost, dense, launch
 
 _THREADS = 128
 

@@ -32,17 +32,18 @@ import triton.language as tl
 from torch import Tensor
 
 from ..parallel_in_time import allowed
-from .add_partials import add_partials
-from .configs import Configuration, configuration
-from .launch import Cost, dense, launch, processors, quads, strides
-from .synaptic_tile import (
+from .lib.add_partials import add_partials
+from .lib.configs import Configuration, configuration
+from .lib.launch import Cost, dense, launch, processors, quads, strides
+from .lib.parameter_gradient import synaptic_parameter_gradient as synaptic_parameter_gradient
+from .lib.synaptic_tile import (
     first_features,
     load_matrix,
     load_state,
     steps_at_once,
     store_trace,
 )
-from .time_chunks import chunks, run_in_chunks
+from .lib.time_chunks import chunks, run_in_chunks
 
 
 @triton.jit(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from hetsyn_triton.kernels.cpu import threads
+from hetsyn_triton.kernels.cpu.lib import threads
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numba.core import event
 
-from hetsyn_triton.kernels.cpu import compiling
+from hetsyn_triton.kernels.cpu.lib import compiling
 from hetsyn_triton.ops.kernels import seconds_compiling
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from hetsyn_triton.kernels.cpu.weight_gradient import weight_gradient
+from hetsyn_triton.kernels.cpu.lib.weight_gradient import weight_gradient
 from hetsyn_triton.reference.steps import previous_steps
 from neuron_cases import (
     DTYPES,

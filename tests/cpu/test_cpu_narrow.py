@@ -15,8 +15,8 @@ PROGRAM = """
 import sys
 import torch
 from hetsyn_triton import HetNeuLIF, HetSynLIF, HetSynReadout, surrogates
-from hetsyn_triton.kernels.cpu.threads import grouped
-from hetsyn_triton.kernels.cpu.vectors import WIDE, lanes_of
+from hetsyn_triton.kernels.cpu.lib.threads import grouped
+from hetsyn_triton.kernels.cpu.lib.vectors import WIDE, lanes_of
 
 torch.set_num_threads(1)  # more leave no two blocks to a task
 dtype = getattr(torch, sys.argv[1])

@@ -62,7 +62,7 @@ def wait(pid, seconds=60):
 if __name__ == "__main__":
     torch.set_num_threads(2)
     parent = {seed: trained(seed) for seed in range(6)}
-    from hetsyn_triton.kernels.cpu import threads
+    from hetsyn_triton.kernels.cpu.lib import threads
     assert threads._pool is not None, "the parent used one thread only"
 '''
 

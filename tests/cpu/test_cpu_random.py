@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import gate_checks as gate
-from hetsyn_triton.kernels.cpu import threads
+from hetsyn_triton.kernels.cpu.lib import threads
 from hetsyn_triton.ops import raw
 from hetsyn_triton.ops.backends import _NEEDED
 from hetsyn_triton.ops.library import has_kernel

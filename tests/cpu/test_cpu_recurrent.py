@@ -7,10 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from hetsyn_triton.kernels.cpu import recurrent_reverse
-from hetsyn_triton.kernels.cpu import recurrent_scan as forward_module
-from hetsyn_triton.kernels.cpu.recurrent_reverse import recurrent_scan_backward
-from hetsyn_triton.kernels.cpu.recurrent_scan import recurrent_scan
+from hetsyn_triton.kernels.cpu import recurrent_scan as module
+from hetsyn_triton.kernels.cpu.recurrent_scan import recurrent_scan, recurrent_scan_backward
 from hetsyn_triton.kernels.cpu.synaptic_current import synaptic_current
 from hetsyn_triton.reference.steps import previous_steps
 from problems import Size
@@ -80,8 +78,7 @@ def in_groups(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Sets how many samples share a pass over w and r."""
 
     def choose(size: int) -> None:
-        for module in (forward_module, recurrent_reverse):
-            monkeypatch.setattr(module, "group_size", lambda *_: size)
+        monkeypatch.setattr(module, "group_size", lambda *_: size)
 
     return choose
 
@@ -235,10 +232,10 @@ def test_groups_hold_every_sample_once(
 ) -> None:
     on_threads(threads)
     for replicas in (1, 3):
-        size = forward_module.group_size(replicas, batch)
+        size = module.group_size(replicas, batch)
         groups = [
-            forward_module.group.py_func(number, batch, size)
-            for number in range(forward_module.groups_of(batch, size))
+            module.group.py_func(number, batch, size)
+            for number in range(module.groups_of(batch, size))
         ]
         assert {n for _, n in groups} <= {1, 2, 4}
         samples = [first + k for first, n in groups for k in range(n)]

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from hetsyn_triton.kernels.cpu.neurons_reverse import feedback_gradients
+from hetsyn_triton.kernels.cpu.lib.neurons_reverse import feedback_gradients
+from hetsyn_triton.kernels.cpu.lib.sums import sum_in_order
 from hetsyn_triton.kernels.cpu.spike_scan import spike_scan
-from hetsyn_triton.kernels.cpu.sums import sum_in_order
 from neuron_cases import (
     DTYPES,
     GRADIENTS,

@@ -13,8 +13,8 @@ from torch import Tensor
 import surrogate_proofs as proofs
 from hetsyn_triton import HetSynLIF
 from hetsyn_triton.kernels.cpu import surrogate as kernel
-from hetsyn_triton.kernels.cpu.exponential import exp
-from hetsyn_triton.kernels.cpu.vectors import lanes, load, store
+from hetsyn_triton.kernels.cpu.lib.exponential import exp
+from hetsyn_triton.kernels.cpu.lib.vectors import lanes, load, store
 from hetsyn_triton.ops import between, in_one_pass
 from hetsyn_triton.surrogates import ATan, FastSigmoid, MultiGaussian, Sigmoid, Triangular
 

@@ -7,8 +7,8 @@ import numba
 import numpy as np
 import pytest
 
-from hetsyn_triton.kernels.cpu import parameter_gradient
-from hetsyn_triton.kernels.cpu.vectors import lanes, lanes_of, load
+from hetsyn_triton.kernels.cpu.lib import parameter_gradient
+from hetsyn_triton.kernels.cpu.lib.vectors import lanes, lanes_of, load
 
 _one, _four = parameter_gradient._sweep, parameter_gradient._sweep_four
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from bounds import assert_within
-from hetsyn_triton.kernels.cpu import parameter_gradient
-from hetsyn_triton.kernels.cpu.parameter_gradient import synaptic_parameter_gradient
+from hetsyn_triton.kernels.cpu.lib import parameter_gradient
+from hetsyn_triton.kernels.cpu.lib.parameter_gradient import synaptic_parameter_gradient
 from hetsyn_triton.kernels.cpu.synaptic_current import synaptic_current, synaptic_current_backward
 from hetsyn_triton.reference import closed_form
 from problems import Size, problem

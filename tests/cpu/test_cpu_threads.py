@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from hetsyn_triton import HetSynLIF
-from hetsyn_triton.kernels.cpu import threads
+from hetsyn_triton.kernels.cpu.lib import threads
 from hetsyn_triton.kernels.cpu.synaptic_current import synaptic_current
 
 TIMEOUT = 120
@@ -221,7 +221,7 @@ def test_no_thread_can_be_started(
 LAST_CALL = """
 import atexit, threading, torch
 from hetsyn_triton import HetSynLIF
-from hetsyn_triton.kernels.cpu import threads
+from hetsyn_triton.kernels.cpu.lib import threads
 from hetsyn_triton.kernels.cpu.synaptic_current import synaptic_current
 
 threads.GRAIN = 1

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from hetsyn_triton.kernels.cpu.arrays import packed, padded
-from hetsyn_triton.kernels.cpu.rows import aligned
-from hetsyn_triton.kernels.cpu.vectors import (
+from hetsyn_triton.kernels.cpu.lib.arrays import packed, padded
+from hetsyn_triton.kernels.cpu.lib.rows import aligned
+from hetsyn_triton.kernels.cpu.lib.vectors import (
     BYTES,
     above,
     add,

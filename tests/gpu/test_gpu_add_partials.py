@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from bounds import sparse
-from hetsyn_triton.kernels.gpu import add_partials as module
-from hetsyn_triton.kernels.gpu.add_partials import add_partials, launch_sum
-from hetsyn_triton.kernels.gpu.launch import recording
+from hetsyn_triton.kernels.gpu.lib import add_partials as module
+from hetsyn_triton.kernels.gpu.lib.add_partials import add_partials, launch_sum
+from hetsyn_triton.kernels.gpu.lib.launch import recording
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 

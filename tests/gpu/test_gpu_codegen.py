@@ -21,9 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from bench import aot, codegen, model
 from bench.cases import BENCHMARK, Case, case
 from bench.variants import EVERY, ONE
-from hetsyn_triton.kernels.gpu.configs import pinned
-from hetsyn_triton.kernels.gpu.launch import Cost
-from hetsyn_triton.kernels.gpu.recurrent_tile import path
+from hetsyn_triton.kernels.gpu.lib.configs import pinned
+from hetsyn_triton.kernels.gpu.lib.launch import Cost
+from hetsyn_triton.kernels.gpu.lib.recurrent_tile import path
 from hetsyn_triton.kernels.gpu.synaptic_current import tile
 
 Record = dict[str, Any]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hetsyn_triton import HetSynLIF, HetSynReadout, SpikingNetwork, ops
-from hetsyn_triton.kernels.gpu import launch
+from hetsyn_triton.kernels.gpu.lib import launch
 from hetsyn_triton.ops import backends
 from hetsyn_triton.ops.backends import BackendUnavailableError, resolve
 from problems import Size, problem

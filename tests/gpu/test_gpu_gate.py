@@ -216,7 +216,7 @@ def test_sanitizer(tool: str) -> None:
 
 
 def _kernel_names() -> set[str]:
-    files = (FOLDER.parents[1] / "kernels" / "gpu").glob("*.py")
+    files = (FOLDER.parents[1] / "kernels" / "gpu").rglob("*.py")
     return {n for f in files for n in re.findall(r"^def (\w+_kernel)\(", f.read_text(), re.M)}
 
 

@@ -13,15 +13,15 @@ import pytest
 import torch
 from torch import Tensor, multiprocessing
 
-from hetsyn_triton.kernels.gpu.exchange import SENTINEL, await_all
-from hetsyn_triton.kernels.gpu.launch import Launch, recording
-from hetsyn_triton.kernels.gpu.recurrent_reverse import backward_in_registers
+from hetsyn_triton.kernels.gpu.lib.exchange import SENTINEL, await_all
+from hetsyn_triton.kernels.gpu.lib.launch import Launch, recording
+from hetsyn_triton.kernels.gpu.lib.recurrent_reverse import backward_in_registers
+from hetsyn_triton.kernels.gpu.lib.recurrent_tile import Tile, path
 from hetsyn_triton.kernels.gpu.recurrent_scan import (
     forward_in_registers,
     recurrent_scan,
     recurrent_scan_backward,
 )
-from hetsyn_triton.kernels.gpu.recurrent_tile import Tile, path
 from problems import Size
 from recurrent_cases import (
     GIVEN,
@@ -47,7 +47,8 @@ interpreted = pytest.mark.skipif(
 def _run_program(call_name: str, arguments: dict, constants: dict, num_warps: int) -> None:
     """One program of a launch, in a process of its own."""
     torch.set_num_threads(1)
-    from hetsyn_triton.kernels.gpu import recurrent_reverse, recurrent_scan
+    from hetsyn_triton.kernels.gpu import recurrent_scan
+    from hetsyn_triton.kernels.gpu.lib import recurrent_reverse
 
     kernels = {
         "recurrent_scan_kernel": recurrent_scan.recurrent_scan_kernel,

@@ -7,9 +7,13 @@ import torch
 from torch import Tensor
 
 from bounds import assert_within
-from hetsyn_triton.kernels.gpu import parameter_gradient
-from hetsyn_triton.kernels.gpu.launch import Launch, recording
-from hetsyn_triton.kernels.gpu.parameter_gradient import cost, depth, synaptic_parameter_gradient
+from hetsyn_triton.kernels.gpu.lib import parameter_gradient
+from hetsyn_triton.kernels.gpu.lib.launch import Launch, recording
+from hetsyn_triton.kernels.gpu.lib.parameter_gradient import (
+    cost,
+    depth,
+    synaptic_parameter_gradient,
+)
 from hetsyn_triton.reference import closed_form
 from problems import Size, problem
 

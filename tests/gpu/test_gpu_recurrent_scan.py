@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bounds import sparse
 from hetsyn_triton.kernels.gpu import recurrent_scan as module
-from hetsyn_triton.kernels.gpu.launch import recording
+from hetsyn_triton.kernels.gpu.lib.launch import recording
 from hetsyn_triton.kernels.gpu.recurrent_scan import recurrent_scan, recurrent_scan_backward
 from problems import Size
 from recurrent_cases import (

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from bench.cases import OPERATORS, Case, case
 from bench.variants import ONE
-from hetsyn_triton.kernels.gpu.launch import Launch
+from hetsyn_triton.kernels.gpu.lib.launch import Launch
 
 TARGETS = {"cuda": GPUTarget("cuda", 90, 32), "hip": GPUTarget("hip", "gfx942", 64)}
 STEPS = (1, 2, 16, 17, 250, 256)

@@ -12,12 +12,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .arrays import blocks_of, flat, padded
-from .compiling import kernel
-from .rows import SPAN, aligned, ask_for, load_row, store_row
-from .sums import sum_in_order
-from .threads import run
-from .vectors import fma, lanes, load, mul, store
+from .lib.arrays import blocks_of, flat, padded
+from .lib.compiling import kernel
+from .lib.rows import SPAN, aligned, ask_for, load_row, store_row
+from .lib.sums import sum_in_order
+from .lib.threads import run
+from .lib.vectors import fma, lanes, load, mul, store
 
 
 @kernel

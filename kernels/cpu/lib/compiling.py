@@ -2,9 +2,9 @@
 
 `kernel` makes a function that runs without Python's lock, `inlined` and `borrowing` parts of
 kernels. Compiled code lies in `NUMBA_CACHE_DIR`, else in `hetsyn_triton` in the user's cache
-folder, in a folder named by a digest of all sources here: Numba itself looks only at the file of
-the kernel, not at what it calls. Where that folder cannot be written, kernels are compiled in each
-process anew.
+folder, in a folder named by a digest of all sources of `kernels/cpu`: Numba itself looks only at
+the file of the kernel, not at what it calls. Where that folder cannot be written, kernels are
+compiled in each process anew.
 
 The first compilation in a process is announced by a warning of the logger `hetsyn_triton`;
 `seconds_compiling` says how long all took.
@@ -85,7 +85,7 @@ class _Cache(FunctionCache):  # type: ignore[misc, unused-ignore]
 def cache_folder() -> Path | None:
     """Where compiled kernels are kept; None where nothing can be written."""
     digest = hashlib.sha256()
-    for source in sorted(Path(__file__).parent.glob("*.py")):
+    for source in sorted(Path(__file__).parents[1].rglob("*.py")):
         digest.update(source.read_bytes())
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     root = os.environ.get("NUMBA_CACHE_DIR") or os.path.join(home, "hetsyn_triton")

@@ -24,16 +24,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .arrays import flat, optional, packed, padded
-from .compiling import borrowing, kernel
-from .neurons import load_feedback, load_neurons, next_feedback, store_feedback
-from .neurons_reverse import ask_for_step, feedback_gradients, reverse_step
+from .lib.arrays import flat, optional, packed, padded
+from .lib.compiling import borrowing, kernel
+from .lib.neurons import load_feedback, load_neurons, next_feedback, store_feedback
+from .lib.neurons_reverse import ask_for_step, feedback_gradients, reverse_step
+from .lib.rows import aligned, ask_for, load_row, store_row
+from .lib.sums import sum_in_order
+from .lib.threads import run
+from .lib.vectors import above, add, fma, lanes, load, mul, spread, store, sub
+from .lib.weight_gradient import weight_gradient
 from .recurrent_scan import group, group_size, groups_of
-from .rows import aligned, ask_for, load_row, store_row
-from .sums import sum_in_order
-from .threads import run
-from .vectors import above, add, fma, lanes, load, mul, spread, store, sub
-from .weight_gradient import weight_gradient
 
 
 @borrowing

@@ -1,0 +1,1 @@
+"""Tools and parts that the GPU kernels share."""
