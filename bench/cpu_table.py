@@ -74,8 +74,8 @@ def readme_table(result: Record, file: str) -> str:
         f"- {_speed_ups(result)}.",
         f"- {_memory_ratio(result)}.",
         "",
-        "| one training pass | this library | eager loop | compiled step | fastest plain LIF"
-        " | peak memory | of the loop |",
+        "| forward and backward, 250 steps | this library | eager loop | compiled step"
+        " | fastest plain LIF | peak memory | of the loop |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in _passes(result):
@@ -95,9 +95,9 @@ def readme_table(result: Record, file: str) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     lines += [
         "",
-        f"Medians on {m['device']} ({m['instructions']}), {m['threads']} threads, float32,",
-        f"torch {m['torch']}, Numba {m['numba']}, {m['date'][:10]}:",
-        f"[stored file]({file}).",
+        f"Medians on {m['device']} ({m['instructions']}), {m['threads']} threads, float32,"
+        f" torch {m['torch']},",
+        f"Numba {m['numba']}, {m['date'][:10]}: [stored file]({file}).",
         *_not_run(result),
     ]
     return "\n".join(lines)
@@ -129,12 +129,12 @@ def _speed_ups(result: Record) -> str:
     said = []
     for names, what in (
         ((LOOP,), "the eager loop"),
-        ((COMPILED,), "the compiled step"),
-        (PLAIN, f"the fastest plain LIF library{which}"),
+        ((COMPILED,), "with a compiled step"),
+        (PLAIN, f"plain LIF libraries{which}"),
     ):
         found = [rival(row, n, "ms") / row["ms"] for row in rows if (n := _fastest(row, names))]
         if found:
-            said.append(f"{factors(found)} faster than {what}")
+            said.append(f"{factors(found)} {'' if said else 'faster '}than {what}")
     return ", ".join(said)
 
 
@@ -149,7 +149,7 @@ def elsewhere(result: Record, file: str) -> str:
     m = result["machine"]
     return (
         f"On {m['device']} ({m['instructions']}), {m['threads']} threads:"
-        f" {_speed_ups(result)}:\n[stored file]({file})."
+        f" {_speed_ups(result)}\n([stored file]({file}))."
     )
 
 

@@ -34,7 +34,7 @@ def _columns(rows: list[Record]) -> list[tuple[str, Callable[[Record], str]]]:
         return NOT_MEASURED if _in_a_graph(row) is None else milliseconds(_in_a_graph(row))
 
     columns: list[tuple[str, Callable[[Record], str]]] = [
-        ("one training pass", lambda row: row["name"].removeprefix("layer ")),
+        ("forward and backward", lambda row: row["name"].removeprefix("layer ")),
         ("this library", lambda row: milliseconds(row["ms"])),
     ]
     if any(_in_a_graph(row) for row in rows):
@@ -78,7 +78,7 @@ def _ranges(rows: list[Record]) -> list[str]:
     said = []
     for name, head in RIVALS.items():
         if found := [ratio for row in rows if (ratio := rival(row, name, "ratio"))]:
-            said.append(f"{factors(found)} faster than the {head}")
+            said.append(f"{factors(found)} {'' if said else 'faster '}than the {head}")
     found = [row["fraction"] for row in rows if row["fraction"]]
     floor = f"{min(found):.1%} to {max(found):.1%} of the arithmetic floor" if found else None
     return [", ".join(said), *([floor] if floor else [])]

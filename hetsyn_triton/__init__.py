@@ -51,7 +51,7 @@ if TYPE_CHECKING:  # for type checkers and editors; the same names are in _HOMES
     )
     from .timeconstants import decay_to_tau, tau_to_decay
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "BACKENDS",

@@ -33,17 +33,17 @@ def parameter_groups(
     check.check_not_negative("weight_decay", weight_decay)
     check.check_not_negative("decay_weight_decay", decay_weight_decay)
     decays = {id(p) for m in module.modules() if isinstance(m, Decay) for p in m.parameters()}
-    learnt = [p for p in module.parameters() if p.requires_grad]
+    learned = [p for p in module.parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [
         {
             "name": "weights",
-            "params": [p for p in learnt if id(p) not in decays],
+            "params": [p for p in learned if id(p) not in decays],
             "lr": lr,
             "weight_decay": weight_decay,
         },
         {
             "name": "decays",
-            "params": [p for p in learnt if id(p) in decays],
+            "params": [p for p in learned if id(p) in decays],
             "lr": decay_lr,
             "weight_decay": decay_weight_decay,
         },

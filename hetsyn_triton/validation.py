@@ -1,8 +1,8 @@
-"""Checks of arguments: each error names the argument, what was given and what is allowed.
+"""Checks of arguments: each error names the argument, the value and what is allowed.
 
-Values are read only where that costs little and breaks nothing: on the CPU, outside of
-`torch.compile`, `torch.func` transforms and export. Elsewhere reading them would stall the device
-or break the graph; there a layer's parameters are checked when they are made and loaded.
+Values are read only on the CPU and outside of `torch.compile`, `torch.func` transforms and export.
+Elsewhere a read would stall the device or break the graph. Parameters of layers are therefore also
+checked when they are created and loaded.
 """
 
 import math
@@ -36,7 +36,7 @@ def _names(dtypes: Sequence[torch.dtype]) -> str:
 
 
 def check_tensor(name: str, value: object) -> None:
-    """TypeError unless `value` is a dense tensor."""
+    """Raise TypeError unless `value` is a dense tensor."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
     if value.layout != torch.strided:
@@ -44,16 +44,16 @@ def check_tensor(name: str, value: object) -> None:
 
 
 def check_parameter_dtype(name: str, dtype: torch.dtype) -> None:
-    """TypeError unless parameters and states can have `dtype`: float32 or float64."""
+    """Raise TypeError unless `dtype` is float32 or float64, as for parameters and states."""
     if dtype not in PARAMETER_DTYPES:
         raise TypeError(
             f"{name}: expected dtype {_names(PARAMETER_DTYPES)}, got {_names([dtype])}; "
-            "states and sums are never kept in fewer bits (inputs may be)"
+            "states and sums need at least float32 (inputs may have fewer bits)"
         )
 
 
 def as_input(name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
-    """`value` in the parameters' `dtype`; TypeError where the conversion could round."""
+    """Return `value` in the parameters' `dtype`; TypeError if the conversion could round."""
     if value.dtype == dtype:
         return value
     if value.dtype not in _EXACT[dtype]:
@@ -69,7 +69,7 @@ def as_input(name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def check_like(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
-    """TypeError or ValueError unless `value` has the dtype and device of `other`."""
+    """Raise TypeError or ValueError unless `value` has dtype and device of `other`."""
     check_tensor(name, value)
     if value.dtype != other.dtype:
         raise TypeError(
@@ -80,7 +80,7 @@ def check_like(name: str, value: Tensor, other_name: str, other: Tensor) -> None
 
 
 def check_device(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
-    """ValueError unless `value` is on the device of `other`."""
+    """Raise ValueError unless `value` is on the device of `other`."""
     if value.device != other.device:
         raise ValueError(
             f"{name}: expected device {other.device} as {other_name} has, got {value.device}"
@@ -88,7 +88,7 @@ def check_device(name: str, value: Tensor, other_name: str, other: Tensor) -> No
 
 
 def check_shape(name: str, value: Tensor, shape: Sequence[int], axes: str) -> None:
-    """ValueError unless `value` has `shape`; `axes` names its axes, as in "[B, J, I]"."""
+    """Raise ValueError unless `value` has `shape`; `axes` names its axes, as in "[B, J, I]"."""
     if tuple(value.shape) != tuple(shape):
         raise ValueError(
             f"{name}: expected shape {axes} = {tuple(shape)}, got {tuple(value.shape)}"
@@ -96,31 +96,31 @@ def check_shape(name: str, value: Tensor, shape: Sequence[int], axes: str) -> No
 
 
 def readable(value: Tensor) -> bool:
-    """Whether the values of a tensor can be looked at here (see the module's docstring)."""
+    """Return whether the values of a tensor may be read here (see the module's docstring)."""
     return plain(value) and value.device.type == "cpu" and value.numel() > 0
 
 
 def plain(value: Tensor) -> bool:
-    """Whether it is a tensor with memory of its own, no tracer's and no transform's."""
+    """Return whether a tensor has its own memory and is not part of a trace or transform."""
     if torch.compiler.is_compiling() or type(value) not in (Tensor, torch.nn.Parameter):
         return False
     return not torch._C._functorch.is_functorch_wrapped_tensor(value)
 
 
 def _alone(value: Tensor) -> AbstractContextManager[None]:
-    """What keeps an operation on `value` on this thread; nothing where it stays there anyway."""
+    """Return a context that keeps operations on `value` on this thread, if necessary."""
     return on_this_thread() if value.numel() >= SHARED else nullcontext()
 
 
 def _extent(value: Tensor) -> tuple[float, float]:
-    """Smallest and largest value; NaN anywhere makes both NaN."""
+    """Return the smallest and the largest value; both are NaN if any value is."""
     with _alone(value):
         low, high = torch.aminmax(value.detach())
     return low.item(), high.item()
 
 
 def check_finite(name: str, value: Tensor) -> None:
-    """ValueError if `value` holds NaN or infinity."""
+    """Raise ValueError if `value` has NaN or infinity."""
     if readable(value):
         low, high = _extent(value)
         if not (math.isfinite(low) and math.isfinite(high)):
@@ -131,7 +131,7 @@ def check_finite(name: str, value: Tensor) -> None:
 
 
 def check_unit_interval(name: str, value: Tensor) -> None:
-    """ValueError unless all of `value` lies in [0, 1], as a decay must; NaN fails too."""
+    """Raise ValueError unless all of `value` is in [0, 1], as for decays; NaN is an error, too."""
     if readable(value):
         low, high = _extent(value)
         if not (low >= 0 and high <= 1):
@@ -143,7 +143,7 @@ def check_unit_interval(name: str, value: Tensor) -> None:
 
 
 def check_positive(name: str, value: Tensor) -> None:
-    """ValueError unless all of `value` is positive and finite."""
+    """Raise ValueError unless all of `value` is positive and finite."""
     if readable(value):
         low, high = _extent(value)
         if not (low > 0 and high < math.inf):
@@ -153,54 +153,54 @@ def check_positive(name: str, value: Tensor) -> None:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether `value` is a real number, NumPy's scalars included; a bool is none."""
+    """Return whether `value` is a real number, including NumPy scalars but not bools."""
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def check_positive_number(name: str, value: object) -> float:
-    """`value` as a float; ValueError unless it is a positive finite number."""
+    """Return `value` as a float; ValueError unless it is a positive finite number."""
     if not is_number(value) or not 0 < value < math.inf:
         raise ValueError(f"{name}: expected a positive, finite number, got {value!r}")
     return float(value)
 
 
 def check_not_negative(name: str, value: object) -> float:
-    """`value` as a float; ValueError unless it is a finite number of at least 0."""
+    """Return `value` as a float; ValueError unless it is a finite number of at least 0."""
     if not is_number(value) or not 0 <= value < math.inf:
         raise ValueError(f"{name}: expected a finite number >= 0, got {value!r}")
     return float(value)
 
 
 def check_finite_number(name: str, value: object) -> float:
-    """`value` as a float; ValueError unless it is a finite number."""
+    """Return `value` as a float; ValueError unless it is a finite number."""
     if not is_number(value) or not math.isfinite(value):
         raise ValueError(f"{name}: expected a finite number, got {value!r}")
     return float(value)
 
 
 def check_size(name: str, value: object) -> int:
-    """`value` as an int; ValueError unless it is a whole number of at least 1."""
+    """Return `value` as an int; ValueError unless it is an integer of at least 1."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise ValueError(f"{name}: expected a whole number >= 1, got {value!r}")
     return int(value)
 
 
 def check_fraction(name: str, value: object) -> float:
-    """`value` as a float; ValueError unless it lies in [0, 1]."""
+    """Return `value` as a float; ValueError unless it is in [0, 1]."""
     if not is_number(value) or not 0 <= value <= 1:
         raise ValueError(f"{name}: expected a number in [0, 1], got {value!r}")
     return float(value)
 
 
 def check_flag(name: str, value: object) -> bool:
-    """`value`; TypeError unless it is True or False."""
+    """Return `value`; TypeError unless it is True or False."""
     if not isinstance(value, bool):
         raise TypeError(f"{name}: expected True or False, got {value!r}")
     return value
 
 
 def check_surrogate(value: object) -> None:
-    """TypeError unless `value` can be called as a surrogate: a function, not a class."""
+    """Raise TypeError unless `value` is callable as a surrogate: a function, not a class."""
     if not callable(value) or isinstance(value, type):
         raise TypeError(
             "surrogate: expected a function of (V - threshold, threshold) such as "
@@ -209,13 +209,13 @@ def check_surrogate(value: object) -> None:
 
 
 def check_choice(name: str, value: object, allowed: Sequence[str]) -> None:
-    """ValueError unless `value` is one of `allowed`."""
+    """Raise ValueError unless `value` is one of `allowed`."""
     if value not in allowed:
         near = did_you_mean(value, allowed)
         raise ValueError(f"{name}: expected one of {', '.join(allowed)}, got {value!r}{near}")
 
 
 def did_you_mean(value: object, allowed: Iterable[str]) -> str:
-    """The end of an error that refuses a name: the one of `allowed` that is near, if one is."""
+    """Return the end of an error message that suggests the most similar name in `allowed`."""
     near = get_close_matches(value, allowed, n=1) if isinstance(value, str) else []
     return f" (did you mean {near[0]}?)" if near else ""

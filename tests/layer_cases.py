@@ -44,7 +44,7 @@ class Case:
         return bool(self.options.get("recurrent", False))
 
     def make(self, seed: int = 0, **more: Any) -> Any:
-        """Drawn from `seed`, with weights that make it spike and distinct learnt thresholds."""
+        """Drawn from `seed`, with weights that make it spike and distinct learned thresholds."""
         generator = torch.Generator().manual_seed(seed)
         given = {"weight_init": Normal(0.25, 0.5), "dtype": torch.float64}
         if self.recurrent:

@@ -245,11 +245,11 @@ def test_the_readme_table(tmp_path: Path) -> None:
         (folder / name).write_text(json.dumps(result))
     lines = gpu_table.readme_section(tmp_path).splitlines()
     assert lines[:5] == [
-        "- 25x faster than the eager loop, 3.0x faster than the loop in a graph.",
+        "- 25x faster than the eager loop, 3.0x than the loop in a graph.",
         "- 25.0% to 25.0% of the arithmetic floor.",
         "- Recurrent synapses alone, 5 to 50 neurons: 3.0-25x faster than the eager loop.",
         "",
-        "| one training pass | this library | in a CUDA graph | eager loop"
+        "| forward and backward | this library | in a CUDA graph | eager loop"
         " | loop in a graph | of the floor | peak memory |",
     ]
     assert lines[6:9] == [

@@ -173,6 +173,6 @@ def test_a_decay_outside_its_range(value: float) -> None:
 
 
 def test_it_says_what_it_is() -> None:
-    assert "learnt, 6 of 12 frozen" in repr(HetSynLIF(3, 4, frozen_fraction=0.5).decay)
+    assert "learned, 6 of 12 frozen" in repr(HetSynLIF(3, 4, frozen_fraction=0.5).decay)
     assert "shape=(4,), fixed" in repr(HomNeuLIF(3, 4).decay)
     assert "'sigmoid'" in repr(HetNeuLIF(3, 4, decay_parametrization="sigmoid").decay)

@@ -30,7 +30,7 @@ M, N = 13, 7
 
 
 def counts(module: nn.Module) -> tuple[int, int]:
-    """Learnt weights and learnt decays."""
+    """Learned weights and learned decays."""
     decays = sum(
         p.numel() for m in module.modules() if isinstance(m, Decay) for p in m.parameters()
     )

@@ -21,7 +21,7 @@ def network(model: str = "hetsyn", **options: Any) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_every_learnt_parameter_is_in_one_group(model: str) -> None:
+def test_every_learned_parameter_is_in_one_group(model: str) -> None:
     net = network(model, learn_threshold=True)
     groups = parameter_groups(net, 1e-3)
     ids = [id(p) for group in groups for p in group["params"]]

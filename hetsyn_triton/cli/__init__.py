@@ -1,5 +1,8 @@
-"""The command `hetsyn`. Nothing of the `train` extra is imported before it is known to be there,
-and PyTorch only by a command that needs it."""
+"""The command `hetsyn`.
+
+Packages of the `train` extra are imported only after a check that they are installed. PyTorch is
+imported only by commands that need it.
+"""
 
 import sys
 
@@ -9,7 +12,7 @@ from . import interrupts
 
 
 def main() -> None:
-    """Run the command line and leave with its exit code."""
+    """Run the command line and exit with its code."""
     try:
         interrupts.install()
         freed_memory.keep_freed_memory()

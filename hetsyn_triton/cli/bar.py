@@ -1,4 +1,4 @@
-"""The bar of a reporter, and how it shows a task that makes its data ready."""
+"""The progress bar of a reporter, and how it shows that a task prepares its data."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from . import interrupts
 
 
 class WithBar:
-    """One bar at a time, and only where `console` is a terminal."""
+    """Show one progress bar at a time, if `console` is a terminal."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -24,7 +24,7 @@ class WithBar:
 
     def preparing(self, what: str, done: int, total: int) -> None:
         interrupts.raise_if_asked()
-        if not self.console.is_terminal:  # the log says once that it takes a while
+        if not self.console.is_terminal:  # the log already says once that this takes a while
             return
         if self.bar is None:
             self.start_bar(
@@ -40,18 +40,18 @@ class WithBar:
             self.close()
 
     def start_bar(self, *columns: ProgressColumn, **fields: Any) -> None:
-        """Put up a bar of these columns; `fields` are those of its one task."""
+        """Show a bar with these columns; `fields` belong to its only task."""
         self.bar = Progress(*columns, console=self.console, expand=True)
         self.bar.add_task("", **fields)
         self.bar.start()
 
     def update_bar(self, **fields: Any) -> None:
-        """Show other values, where there is a bar."""
+        """Update the values of the bar, if there is one."""
         if self.bar is not None:
             self.bar.update(self.bar.task_ids[0], **fields)
 
     def close(self) -> None:
-        """Take the bar down."""
+        """Remove the bar."""
         if self.bar is not None:
             self.bar.stop()
             self.bar = None

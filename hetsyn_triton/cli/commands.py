@@ -1,10 +1,10 @@
-"""The commands `hetsyn train`, `eval`, `encode` and `info`: arguments and options.
+"""The commands of `hetsyn`, with their arguments and options.
 
-Nothing heavy is imported here, so that help comes at once; a test compares the names written out
-in it with those there are. What a command does is the function `run` of the module of its name.
+This module imports nothing heavy, so that help is fast. A test compares the names written out in
+the help texts with the names that exist. The function `run` of each command's module does the work.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import Any
 
@@ -12,9 +12,52 @@ import click
 
 from . import interrupts
 
+HYPHEN = "\N{NON-BREAKING HYPHEN}"
+
+HELP = """Train and study spiking networks with one time constant per synapse.
+
+\b
+Examples:
+  hetsyn train digits --epochs 5
+  hetsyn eval runs/digits-hetsyn-s0
+  hetsyn study variants --task digits
+"""
+
+TRAIN = """Train a network on TASK, or resume a run.
+
+TASK is digits (default), smnist, psmnist, idx, pattern-generation, delayed-match,
+multi-timescale-xor, shd, fsdd, tidigits or ti46. The file docs/tasks.md describes the tasks.
+
+A run folder contains settings, metrics, checkpoint, summary and pictures. Each task has its own
+default settings, and config.json in the run folder lists them all.
+
+\b
+Examples:
+  hetsyn train digits --hidden 128,64
+  hetsyn train delayed-match --set delay=400
+  hetsyn train --resume runs/digits-hetsyn-s0
+"""
+
+STUDY = """Run a study: train many networks, then write a table and a picture.
+
+NAME is variants, limited-neurons, noise, timescales, time-constants or cost. The same command
+resumes a study that was stopped. The file docs/studies.md describes the studies.
+
+\b
+Examples:
+  hetsyn study variants --task digits
+  hetsyn study noise --set deletion=0,0.1,0.5
+  hetsyn study cost --set sizes=64,256
+"""
+
+RESULTS = """Write docs/results.md from the results stored in docs/results/.
+
+The results of each given run or study folder are first copied to docs/results/.
+"""
+
 
 def run(arguments: list[str]) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line and return the exit code."""
     interrupts.forget()
     try:
         chosen = cli.main(arguments, prog_name="hetsyn", standalone_mode=False)
@@ -26,18 +69,18 @@ def run(arguments: list[str]) -> int:
         if interrupts.is_interrupt(error) or isinstance(error, click.Abort):
             interrupts.tell()
             return interrupts.INTERRUPTED
-        from .problems import USER_ERRORS, told_by_another
+        from .problems import USER_ERRORS, reported_by_first_rank
 
         if not isinstance(error, USER_ERRORS):
             raise
-        if told_by_another(error):
+        if reported_by_first_rank(error):
             return 2
         click.echo(f"hetsyn: {error}", err=True)
         return 2
 
 
 def _later(module: str, **given: Any) -> Callable[[], int]:
-    """What the command does, to be called when click is done with the arguments."""
+    """Return the action of a command, to be called after click has read the arguments."""
 
     def action() -> int:
         command = import_module(f"{__package__}.{module}")
@@ -54,154 +97,186 @@ def _folder(context: click.Context, parameter: click.Parameter, value: str | Non
     return value
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Formatter(click.HelpFormatter):
+    """Break no line at a hyphen, so that names such as delayed-match stay whole."""
+
+    def write_text(self, text: str) -> None:
+        super().write_text(text.replace("-", HYPHEN))
+
+    def write_dl(self, rows: Iterable[tuple[str, str]], *args: int, **options: int) -> None:
+        whole = [(first, second.replace("-", HYPHEN)) for first, second in rows]
+        super().write_dl(whole, *args, **options)
+
+    def getvalue(self) -> str:
+        return super().getvalue().replace(HYPHEN, "-")
+
+
+class _Context(click.Context):
+    formatter_class = _Formatter
+
+
+class _Command(click.Command):
+    context_class = _Context
+
+
+class _Group(click.Group):
+    context_class = _Context
+    command_class = _Command
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]}, help=HELP)
 @click.version_option(package_name="hetsyn-triton")
 def cli() -> None:
-    """Spiking networks with a learnable time constant at every synapse."""
+    """Group the commands."""
 
 
-@cli.command("train", short_help="Train a network, or go on with a run.")
+@cli.command("train", short_help="Train a network, or resume a run.", help=TRAIN)
 @click.argument("task", required=False)
 @click.option(
     "--model",
-    metavar="hetsyn|homneu|homneu-adaptive|hetneu",
-    help="Which of the four models.",
+    metavar="NAME",
+    help="Neuron model: hetsyn (default), homneu, homneu-adaptive or hetneu.",
 )
-@click.option("--hidden", metavar="N,N,...", help="Neurons of each hidden layer.")
-@click.option("--recurrent/--feedforward", default=None, help="Hidden layers with recurrence.")
-@click.option("--epochs", type=int, help="Passes through the training data.")
-@click.option("--batch-size", type=int, help="Samples for each optimizer step.")
+@click.option("--hidden", metavar="N,N,...", help="Number of neurons in each hidden layer.")
+@click.option(
+    "--recurrent/--feedforward", default=None, help="Use or omit recurrent hidden synapses."
+)
+@click.option("--epochs", type=int, help="Number of passes through the training data.")
+@click.option("--batch-size", type=int, help="Number of samples per optimizer step.")
 @click.option("--lr", type=float, help="Learning rate of the weights.")
-@click.option("--seed", type=int, help="Of all that is drawn (default 0).")
+@click.option("--seed", type=int, help="Random seed (default: 0).")
 @click.option(
     "--surrogate",
-    metavar="triangular|multi-gaussian|atan|fast-sigmoid|superspike|sigmoid",
-    help="Gradient of a spike.",
+    metavar="NAME",
+    help="Surrogate gradient of a spike: triangular, multi-gaussian, atan, fast-sigmoid, "
+    "superspike or sigmoid.",
 )
-@click.option("--dropout", type=float, help="Part of the spikes between layers dropped.")
+@click.option("--dropout", type=float, help="Probability of dropping a spike between layers.")
 @click.option(
-    "--backend", metavar="auto|triton|cpu|reference", help="Who computes; see hetsyn info."
+    "--backend",
+    metavar="NAME",
+    help="Backend of the operators: auto (default), triton, cpu or reference; see `hetsyn info`.",
 )
-@click.option("--device", help="cpu (default) or cuda.")
-@click.option("--threads", type=int, help="CPU threads; by default the task's or PyTorch's choice.")
-@click.option("--data-dir", metavar="DIR", callback=_folder, help="Where the task's files are.")
+@click.option("--device", metavar="NAME", help="Device: cpu (default), cuda or cuda:N.")
+@click.option(
+    "--threads", type=int, help="Number of CPU threads. The task or PyTorch sets the default."
+)
+@click.option("--data-dir", metavar="DIR", callback=_folder, help="Folder of the task's files.")
 @click.option(
     "--set",
     "more",
     metavar="NAME=VALUE",
     multiple=True,
-    help="Any other setting; may be repeated. A wrong NAME lists those there are.",
+    help="Change any other setting; may be repeated. A wrong NAME lists all names.",
 )
 @click.option(
-    "--out", metavar="DIR", callback=_folder, help="Run folder; by default a new one in runs/."
+    "--out",
+    metavar="DIR",
+    callback=_folder,
+    help="Folder of the new run (default: a new folder in runs/).",
 )
 @click.option(
     "--resume",
     "resumed",
     metavar="RUN",
     callback=_folder,
-    help="Go on with the run in this folder; beside it only --data-dir, --device and --threads.",
+    help="Resume the run in this folder. It keeps its settings; only --data-dir, --device and "
+    "--threads can be changed.",
 )
 def train_command(**given: Any) -> Callable[[], int]:
-    """Train a network on digits (default), smnist, psmnist, idx, pattern-generation,
-    delayed-match, multi-timescale-xor, shd, fsdd, tidigits or ti46.
-
-    The run folder gets the configuration, a line of metrics per epoch, the checkpoint, a summary
-    and pictures. What no option says is the task's own default, to be read in config.json;
-    docs/tasks.md describes the tasks.
-    """
+    """Return the action of `hetsyn train`."""
     return _later("train", **given)
 
 
-@cli.command("eval", short_help="Evaluate a trained run.")
+@cli.command("eval", short_help="Evaluate a trained network.")
 @click.argument("run_folder", metavar="RUN", callback=_folder)
-@click.option("--split", metavar="train|validation|test", default="test", show_default=True)
 @click.option(
-    "--data-dir", metavar="DIR", callback=_folder, help="Where the data is now, if it was moved."
+    "--split",
+    metavar="NAME",
+    default="test",
+    help="Samples to evaluate: train, validation or test (default).",
 )
-@click.option("--device", help="Where to compute, if not where the run was trained.")
+@click.option(
+    "--data-dir", metavar="DIR", callback=_folder, help="Folder of the data, if it was moved."
+)
+@click.option("--device", metavar="NAME", help="Device (default: the device of the training).")
 @click.option(
     "--weights",
-    metavar="last|validation",
+    metavar="NAME",
     default="last",
-    show_default=True,
-    help="Of the last checkpoint, or of the best epoch on held-out samples.",
+    help="Weights to load: last (default) for the last checkpoint, or validation for the best "
+    "epoch on held-out samples.",
 )
 @click.option(
     "--set",
     "more",
     metavar="NAME=VALUE",
     multiple=True,
-    help="Another value of one of the task's own settings, such as the noise; may be repeated.",
+    help="Change a setting of the task, such as its noise; may be repeated.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def eval_command(**given: Any) -> Callable[[], int]:
-    """Evaluate the run in folder RUN, with its last weights unless --weights says else."""
+    """Evaluate the trained network in the run folder RUN."""
     return _later("evaluate", **given)
 
 
-@cli.command("encode", short_help="Draw an audio file as mel bands and spikes.")
+@cli.command("encode", short_help="Draw the spikes of an audio file.")
 @click.argument("file", metavar="FILE")
-@click.option("--out", metavar="PNG", required=True, help="The picture to write.")
-@click.option("--hop-ms", type=float, help="Length of a step (default 10).")
-@click.option("--steps", type=int, help="Steps whose spikes are kept (default 200).")
+@click.option("--out", metavar="PNG", required=True, help="File of the picture.")
+@click.option("--hop-ms", type=float, help="Length of a step in ms (default: 10).")
+@click.option("--steps", type=int, help="Number of steps to keep (default: 200).")
 @click.option(
-    "--normalisation",
-    metavar="utterance|band|none",
-    help="What the highest level is: of all bands, of each, or a full sine (default utterance).",
+    "--normalization",
+    metavar="NAME",
+    help="NAME is utterance (default), band or none. Level 1 is the maximum of the utterance, the "
+    "maximum of each band, or a sine of amplitude 1.",
 )
-@click.option("--scale", metavar="log|linear", help="Of the levels (default log).")
-@click.option("--range-db", type=float, help="From level 0 to 1 where it is log (default 50).")
+@click.option("--scale", metavar="NAME", help="Scale of the levels: log (default) or linear.")
+@click.option("--range-db", type=float, help="Range of a log scale in dB (default: 50).")
 def encode_command(**given: Any) -> Callable[[], int]:
-    """Draw the waveform, mel bands and spikes of an audio FILE, and count the spikes."""
+    """Draw the waveform, mel bands and spikes of the audio FILE, and count the spikes."""
     return _later("encode", **given)
 
 
-@cli.command("study", short_help="Run a study: many networks, a table and a picture.")
-@click.argument("name", metavar="variants|limited-neurons|noise|timescales|time-constants|cost")
-@click.option("--task", help="What to train on; by default the study's own choice.")
-@click.option("--data-dir", metavar="DIR", callback=_folder, help="Where the task's files are.")
-@click.option("--seeds", type=int, help="How many seeds, from 0 on.")
-@click.option("--full", is_flag=True, help="The paper's size, not a small one.")
+@cli.command("study", short_help="Run a study that compares many networks.", help=STUDY)
+@click.argument("name", metavar="NAME")
+@click.option("--task", metavar="NAME", help="Task to train on. Each study has its own default.")
+@click.option("--data-dir", metavar="DIR", callback=_folder, help="Folder of the task's files.")
+@click.option("--seeds", type=int, help="Number of seeds, counted from 0.")
+@click.option("--full", is_flag=True, help="Use the paper's size instead of a small one.")
 @click.option(
     "--jobs",
     type=int,
-    help="Cells side by side, a process each; by default one for each core, on a GPU one.",
+    help="Number of cells to run in parallel (default: one per core, or one on a GPU).",
 )
 @click.option(
     "--set",
     "more",
     metavar="NAME=VALUE",
     multiple=True,
-    help="A setting of the study, the task or the training; may be repeated. A wrong NAME lists "
-    "those there are.",
+    help="Change a setting of the study, the task or the training; may be repeated. A wrong NAME "
+    "lists all names.",
 )
 @click.option(
-    "--out", metavar="DIR", callback=_folder, help="Study folder; by default runs/study-NAME-TASK."
+    "--out",
+    metavar="DIR",
+    callback=_folder,
+    help="Study folder (default: runs/study-NAME-TASK).",
 )
 def study_command(**given: Any) -> Callable[[], int]:
-    """Run a study: many networks, a table and a picture.
-
-    The same command goes on with a study that was stopped. docs/studies.md describes them.
-    """
+    """Return the action of `hetsyn study`."""
     return _later("study", **given)
 
 
-@cli.command("results", short_help="Write docs/results.md from runs and studies.")
+@cli.command("results", short_help="Write docs/results.md from stored results.", help=RESULTS)
 @click.argument("folders", metavar="[RUN_OR_STUDY]...", nargs=-1)
-@click.option(
-    "--docs", metavar="DIR", default="docs", show_default=True, help="Where results.md stands."
-)
+@click.option("--docs", metavar="DIR", default="docs", help="Folder of results.md (default: docs).")
 def results_command(**given: Any) -> Callable[[], int]:
-    """Write docs/results.md.
-
-    What counts of each run or study folder given is first copied into docs/results/; without a
-    folder the page is written anew from the copies there are.
-    """
+    """Return the action of `hetsyn results`."""
     return _later("results", **given)
 
 
-@cli.command("info", short_help="Print versions, devices, and what runs each operator.")
+@cli.command("info", short_help="Print versions, devices and backends.")
 def info_command() -> Callable[[], int]:
-    """Print versions, devices, and what runs each operator."""
+    """Print versions, devices and the backend that runs each operator."""
     return _later("info")

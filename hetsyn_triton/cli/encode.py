@@ -1,4 +1,4 @@
-"""`hetsyn encode`: an audio file as spikes, drawn and counted."""
+"""`hetsyn encode`: draw and count the spikes of an audio file."""
 
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,15 @@ from hetsyn_triton.training import ConfigError
 
 
 def run(file: str, out: str, **settings: Any) -> int:
-    """Encode `file`, draw it into `out` and print what there is to count."""
+    """Encode `file`, draw it to `out` and print the number of spikes."""
     require_extra("hetsyn encode", "matplotlib")
     from hetsyn_triton.tasks.audio.picture import draw_encoding
 
     path = Path(out)
     if path.suffix.lower() != ".png":
-        raise ConfigError(f"out: expected a name that ends in .png, got {out!r}")
+        raise ConfigError(f"out: expected a file name that ends in .png, got {out!r}")
     if not path.parent.is_dir():
-        raise ConfigError(f"out: expected a name in a folder that is there, got {out!r}")
+        raise ConfigError(f"out: expected a file in an existing folder, got {out!r}")
     given = {name: value for name, value in settings.items() if value is not None}
     try:
         encoder = CrossingEncoder(**given)
@@ -36,5 +36,5 @@ def run(file: str, out: str, **settings: Any) -> int:
     click.echo(
         f"{len(audio) / rate:.3f} s at {rate} Hz: {len(spikes.step)} spikes in {channels} channels"
     )
-    click.echo(f"The picture is {path}")
+    click.echo(f"Picture: {path}")
     return 0

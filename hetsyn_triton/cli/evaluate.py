@@ -1,10 +1,11 @@
-"""`hetsyn eval`: loss and metrics of a run."""
+"""`hetsyn eval`: print loss and metrics of a run."""
 
 import json
 from typing import Any
 
 import click
 from rich.console import Console
+from rich.text import Text
 
 from hetsyn_triton.training import ConfigError, evaluate, load_run
 
@@ -21,7 +22,7 @@ def run(
     more: tuple[str, ...],
     as_json: bool,
 ) -> int:
-    """Print the measures of the run in `run_folder` on `split`."""
+    """Print the measures on `split` of the run in `run_folder`."""
     options = dict[str, Any]()
     for text in more:
         name, value = named_value(text)
@@ -34,7 +35,9 @@ def run(
         about = {"split": split, "epoch": found.epoch, "options": found.config.options}
         click.echo(json.dumps({**about, **values}))
         return 0
-    title = f"{found.config.task}, {found.config.model}, {split}, after epoch {found.epoch}"
+    title = f"{found.config.task}, {found.config.model}: {split} after epoch {found.epoch}"
     title += "".join(f", {text}" for text in more)
-    Console().print(metrics_table(title, values))
+    console = Console()
+    console.print(Text(title), soft_wrap=True)
+    console.print(metrics_table(values))
     return 0

@@ -1,4 +1,6 @@
-"""`hetsyn info`: versions, devices, and who computes what."""
+"""`hetsyn info`: print versions, devices and the backend of each operator."""
+
+from shutil import get_terminal_size
 
 import click
 import torch
@@ -6,27 +8,34 @@ import torch
 from hetsyn_triton.ops.backends import backend_info
 from hetsyn_triton.training import environment
 
+WIDEST = 100
+
 
 def run() -> int:
-    """Print them."""
+    """Print versions, devices and the backend of each operator."""
     for name, value in environment().items():
         click.echo(f"{name:14} {'not installed' if value is None else value}")
     click.echo(f"{'cuda devices':14} {torch.cuda.device_count() or 'none'}")
     _print_operators("cpu")
     for index in range(torch.cuda.device_count()):
-        click.echo(f"\ncuda:{index} is {torch.cuda.get_device_name(index)}")
+        click.echo(f"\ncuda:{index}: {torch.cuda.get_device_name(index)}")
         _print_operators(f"cuda:{index}")
     return 0
 
 
 def _print_operators(device: str) -> None:
-    """Operators on `device` by the implementation `auto` chooses, and why it is no other."""
-    click.echo(f"\non {device}, where backend is auto:")
+    """Print which implementation `auto` chooses on `device`, and why it does not choose others."""
+    click.echo(f"\non {device} with backend auto:")
     groups: dict[tuple[str, tuple[tuple[str, str], ...]], list[str]] = {}
     for info in backend_info(device).operators:
         groups.setdefault((info.chosen, tuple(info.others.items())), []).append(info.operator)
     for (chosen, others), operators in groups.items():
-        names = click.wrap_text(", ".join(operators), 90, "      ", "      ")
-        click.echo(f"  {chosen} runs\n{names}")
+        click.echo(f"  {chosen}:")
+        _print_wrapped(", ".join(operators))
         for other, reason in others:
-            click.echo(f"    not the {other}: {reason}")
+            _print_wrapped(f"{other} not used: {reason}")
+
+
+def _print_wrapped(text: str) -> None:
+    width = min(WIDEST, get_terminal_size().columns)
+    click.echo(click.wrap_text(text, width, " " * 4, " " * 6))

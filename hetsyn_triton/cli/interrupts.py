@@ -1,8 +1,8 @@
-"""Ctrl-C ends the command with one line and exit code 130, whenever it comes.
+"""Ctrl-C ends the command with one line and exit code 130 at any time.
 
-While the command's parts are loading there is nothing to lose, and libraries turn an exception in
-the middle of an import into others: the process leaves at once. Afterwards KeyboardInterrupt is
-raised as usual, and remembered, for a library may still swallow it or raise another in its place.
+While modules are imported, there is no work to lose, and libraries may turn an exception into
+another one: the process exits at once. Later, KeyboardInterrupt is raised as usual and remembered,
+because a library may swallow or replace it.
 """
 
 import atexit
@@ -18,7 +18,7 @@ _now = SimpleNamespace(loading=False, asked=False, told=False)
 
 
 def install() -> None:
-    """From here on Ctrl-C is answered as this module says. Off the main thread, nothing."""
+    """Start to handle Ctrl-C; do nothing outside the main thread."""
     forget()
     _now.loading = True
     try:
@@ -26,37 +26,37 @@ def install() -> None:
     except ValueError:
         return
     sys.unraisablehook = _unraisable
-    # what remains at exit is Python's own clean-up
+    # only Python's own clean-up remains at exit
     atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
 
 
 def forget() -> None:
-    """A command begins: what was asked of the one before is over."""
+    """Forget the interrupts of an earlier command."""
     _now.asked = _now.told = False
 
 
 def loaded() -> None:
-    """The command's parts are loaded: from here on Ctrl-C raises KeyboardInterrupt."""
+    """Let Ctrl-C raise KeyboardInterrupt, once all modules are imported."""
     _now.loading = False
 
 
 def is_interrupt(error: BaseException) -> bool:
-    """Whether `error` is Ctrl-C, or came of it."""
+    """Return whether `error` is or was caused by Ctrl-C."""
     return _now.asked or isinstance(error, KeyboardInterrupt)
 
 
 def raise_if_asked() -> None:
-    """KeyboardInterrupt where one was raised before and swallowed."""
+    """Raise KeyboardInterrupt again if a library has swallowed it."""
     if _now.asked:
         raise KeyboardInterrupt
 
 
 def tell(line: str = "Stopped.") -> None:
-    """Print `line` on stderr, unless a second Ctrl-C came while the first was being answered."""
+    """Print `line` to stderr, but only once if Ctrl-C is pressed twice."""
     if not _now.told:
         _now.told = True
         print(line, file=sys.stderr, flush=True)
-    _now.told = _now.asked  # in a process that runs several commands each is answered
+    _now.told = _now.asked  # each of several commands in a process prints its own line
 
 
 def _on_interrupt(number: int, frame: FrameType | None) -> None:
@@ -68,6 +68,6 @@ def _on_interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _unraisable(hook: Any) -> None:
-    """An interrupt inside a destructor cannot be raised; it is remembered, not printed."""
+    """Do not print an interrupt inside a destructor, which cannot raise it."""
     if not isinstance(hook.exc_value, KeyboardInterrupt):
         sys.__unraisablehook__(hook)

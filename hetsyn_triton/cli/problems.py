@@ -1,4 +1,4 @@
-"""The errors a user can mend: told in one line, exit code 2."""
+"""User errors: reported in one line, exit code 2."""
 
 from hetsyn_triton.tasks import DataError
 from hetsyn_triton.training import CheckpointError, ConfigError, RanksError, RunFolderError
@@ -6,6 +6,6 @@ from hetsyn_triton.training import CheckpointError, ConfigError, RanksError, Run
 USER_ERRORS = (ConfigError, RunFolderError, CheckpointError, DataError, RanksError)
 
 
-def told_by_another(error: BaseException) -> bool:
-    """Whether this is another rank than the first of a data-parallel run, and that one says it."""
+def reported_by_first_rank(error: BaseException) -> bool:
+    """Return whether the first rank of a data-parallel run reports this error of another rank."""
     return isinstance(error, RanksError) and not error.first

@@ -1,4 +1,4 @@
-"""`hetsyn results`: docs/results.md from run and study folders."""
+"""`hetsyn results`: write docs/results.md from run and study folders."""
 
 from pathlib import Path
 
@@ -9,8 +9,8 @@ from hetsyn_triton.studies.results_page import write
 
 
 def run(folders: tuple[str, ...], docs: str) -> int:
-    """Copy what counts of `folders` into docs/results/, then write docs/results.md."""
+    """Copy the results of `folders` to docs/results/, then write docs/results.md."""
     for folder in folders:
-        click.echo(f"{folder} -> {collect(Path(folder), Path(docs))}")
-    click.echo(f"written: {write(Path(docs))}")
+        click.echo(f"Copied {folder} to {collect(Path(folder), Path(docs))}")
+    click.echo(f"Wrote {write(Path(docs))}")
     return 0

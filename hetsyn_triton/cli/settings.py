@@ -1,4 +1,4 @@
-"""From options and `--set NAME=VALUE` to a configuration."""
+"""Turn options and `--set NAME=VALUE` into a configuration."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -12,19 +12,22 @@ from hetsyn_triton.training.effect import without_effect
 def configured(
     task: str, given: dict[str, Any], more: tuple[str, ...]
 ) -> tuple[TrainConfig, list[str]]:
-    """The task's settings, changed by options and by --set, and the names of what was changed.
+    """Return the task's settings, changed by options and --set, and the names of the changes.
 
-    ConfigError for an unknown name, one given twice, or a value that is not allowed.
+    Raises:
+        ConfigError: If a name is unknown or given twice, or if a value is not allowed.
     """
     known = task_class(task).options if task in TASKS else {}
     fields, options = dict(given), dict[str, Any]()
     for text in more:
         name, value = _parts(text)
         if name == "task":
-            raise ConfigError(f"set: expected the task as in hetsyn train smnist, got {text!r}")
+            raise ConfigError(
+                f"set: expected the task as an argument, as in `hetsyn train smnist`, got {text!r}"
+            )
         if name == "options":
             names = ", ".join(f"{name}=VALUE" for name in known) or "none"
-            raise ConfigError(f"set: expected {task}'s own settings by name, {names}, got {text!r}")
+            raise ConfigError(f"set: expected settings of {task} by name ({names}), got {text!r}")
         target = options if name in known else fields
         if name in target:
             raise ConfigError(f"set: expected {name} once, got another value in {text!r}")
@@ -35,13 +38,13 @@ def configured(
 
 
 def named_value(text: str) -> tuple[str, Any]:
-    """The name and the value in NAME=VALUE; ConfigError where it is something else."""
+    """Split NAME=VALUE into name and value; ConfigError if it has another form."""
     name, value = _parts(text)
     return name, _value(value)
 
 
 def notes(config: TrainConfig, names: Iterable[str]) -> Iterator[str]:
-    """A line for each setting in `names` that changes nothing in `config`, with the reason."""
+    """Yield a line for each setting in `names` without effect in `config`, with the reason."""
     reasons = without_effect(config)
     for name in names:
         if name in reasons:
@@ -56,7 +59,7 @@ def _parts(text: str) -> tuple[str, str]:
 
 
 def _value(text: str) -> Any:
-    """Text as the JSON value it is, else as itself."""
+    """Read `text` as JSON, or return it as it is."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -64,8 +67,8 @@ def _value(text: str) -> Any:
 
 
 def _sizes(text: str) -> tuple[Any, ...]:
-    """Sizes written as 64,64 or as JSON, [64, 64]."""
+    """Read sizes written as 64,64 or as JSON, [64, 64]."""
     value = _value(text if text.lstrip().startswith("[") else f"[{text}]")
     if not isinstance(value, list):
-        raise ConfigError(f"hidden: expected positive integers as in 64,64, got {text!r}")
+        raise ConfigError(f"hidden: expected positive integers such as 64,64, got {text!r}")
     return tuple(value)

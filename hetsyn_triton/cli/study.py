@@ -1,4 +1,4 @@
-"""`hetsyn study`: run one of the studies, or go on with it."""
+"""`hetsyn study`: run or resume a study."""
 
 import re
 from pathlib import Path
@@ -19,6 +19,8 @@ from .bar import WithBar
 from .settings import named_value
 from .study_table import show
 
+BESIDE_NAMES = 24  # columns of the progress bar that do not show names
+
 
 def run(
     name: str,
@@ -30,7 +32,7 @@ def run(
     out: str | None,
     data_dir: str | None,
 ) -> int:
-    """Run study `name`; 1 where a cell failed."""
+    """Run study `name` and return the exit code, 1 if a cell failed."""
     options = study_class(name).options.items()
     lists = {"hidden", *(key for key, option in options if isinstance(option.small, list))}
     changes: dict[str, Any] = {} if data_dir is None else {"data_dir": data_dir}
@@ -55,7 +57,7 @@ def run(
         if not interrupts.is_interrupt(error):
             raise
         reporter.close()
-        interrupts.tell(f"Stopped.{reporter.way_on()}")
+        interrupts.tell(f"Stopped.{reporter.how_to_resume()}")
         return interrupts.INTERRUPTED
     finally:
         reporter.close()
@@ -63,7 +65,7 @@ def run(
 
 
 def _listed(value: Any) -> list[Any]:
-    """A list given as JSON, or as values with commas between them; those in brackets are theirs."""
+    """Read a list from JSON or from comma-separated values; commas in brackets do not count."""
     if isinstance(value, str):
         parts = re.split(r",(?![^(]*\))", value)
         return [named_value(f"item={part.strip()}")[1] for part in parts]
@@ -71,8 +73,10 @@ def _listed(value: Any) -> list[Any]:
 
 
 class RichStudyReporter(WithBar, StudyReporter):
-    """A bar on a terminal, of files to prepare and then of cells; a line for each cell elsewhere;
-    the table at the end."""
+    """Show a progress bar on a terminal, print a line per cell elsewhere, and the table at the end.
+
+    The bar counts the files to prepare, then the cells.
+    """
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
@@ -83,9 +87,9 @@ class RichStudyReporter(WithBar, StudyReporter):
     def started(self, study: Study, folder: Path, done: int, total: int, jobs: int) -> None:
         self.folder, self.done, self.total = folder, done, total
         task = f" on {study.settings.task}" if study.settings.task else ""
-        side = f", {jobs} side by side" if jobs > 1 else ""
-        before = f", {done} of them done before" if done else ""
-        self._say(f"{study.name}{task}: {total} cells{before}{side}, into {folder}")
+        side = f", {jobs} in parallel" if jobs > 1 else ""
+        before = f" ({done} already finished)" if done else ""
+        self._say(f"{study.name}{task}: {total} cells{before}{side}, in {folder}")
         self._say(study.settings.sizes_in_words())
         if not self.console.is_terminal:
             return
@@ -122,21 +126,27 @@ class RichStudyReporter(WithBar, StudyReporter):
         for name, error in result.failures.items():
             self._say(f"FAILED {name}: {error}")
         if not result.table:
-            self._say("No cell is finished, so there is no table and no picture; the same command "
-                      f"tries again, in {result.path}")  # fmt: skip
+            self._say("No cell is finished, so there is no table and no picture. The same command "
+                      f"retries the cells in {result.path}")  # fmt: skip
             return
         if result.failures:
-            self._say("What failed is missing above; the same command tries it again.")
-        self._say(f"Everything is in {result.path}; the picture is {result.path / PICTURE}")
+            self._say("Failed cells are missing from the table. The same command retries them.")
+        self._say(f"Study folder: {result.path}")
+        self._say(f"Picture: {result.path / PICTURE}")
 
-    def way_on(self) -> str:
-        """How to go on with a study that ends early, to follow the reason."""
+    def how_to_resume(self) -> str:
+        """Return how to resume a study that stops early, to follow the reason."""
         if self.folder is None:
             return ""
-        return f" {self.done} of {self.total} cells are kept; the same command goes on with them."
+        return (
+            f" {self.done} of {self.total} cells are finished. The same command resumes the study."
+        )
 
     def _show(self) -> None:
-        self.update_bar(completed=self.done, running=", ".join(self.running))
+        names = ", ".join(self.running)
+        if len(self.running) > 1 and len(names) > self.console.width - BESIDE_NAMES:
+            names = f"{self.running[0]} +{len(self.running) - 1}"
+        self.update_bar(completed=self.done, running=names)
 
     def _say(self, line: str) -> None:
         self.console.print(Text(line), soft_wrap=True)

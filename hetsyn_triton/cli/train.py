@@ -1,4 +1,4 @@
-"""`hetsyn train`: a new run, or on with an old one."""
+"""`hetsyn train`: start or resume a run."""
 
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,9 @@ def run(
     resumed: str | None,
     **options: Any,
 ) -> int:
-    """Train; `options` are those of the command line, None where not given."""
+    """Train a network; an option that is not given is None."""
     with joined_ranks() as ranks:
-        console = Console(quiet=not ranks.first)  # the first speaks for all
+        console = Console(quiet=not ranks.first)  # only the first rank prints
         reporter = RichReporter(console, None if resumed is None else Path(resumed))
         return _run(task, more, out, resumed, options, reporter, ranks)
 
@@ -58,21 +58,21 @@ def _run(
                 named += ["--set"] if more else []
                 allowed = ", ".join(_option(name) for name in MOVABLE)
                 raise ConfigError(
-                    f"resume: expected no setting beside it but {allowed}, for the run's own "
-                    f"configuration holds, got {', '.join([*named, *map(_option, given)])}"
+                    f"resume: expected only {allowed} with it because a run keeps its settings, "
+                    f"got {', '.join([*named, *map(_option, given)])}"
                 )
             resume(resumed, **moved, reporter=reporter)
     except NonFiniteError as error:
         reporter.close()
-        reporter.note(f"{error}; training cannot go on.{reporter.kept()}")
-        ranks.let_the_first_speak()
+        reporter.note(f"{error}; training has diverged and stops.{reporter.kept()}")
+        ranks.wait_for_report()
         return 1
     except (Exception, KeyboardInterrupt) as error:
         if not interrupts.is_interrupt(error):
             raise
         reporter.close()
         if ranks.first:
-            interrupts.tell(f"Stopped.{reporter.way_on()}")
+            interrupts.tell(f"Stopped.{reporter.how_to_resume()}")
         return interrupts.INTERRUPTED
     finally:
         reporter.close()
@@ -80,5 +80,5 @@ def _run(
 
 
 def _option(name: str) -> str:
-    """A setting as it is written on the command line."""
+    """Return a setting as it is written on the command line."""
     return f"--{name.replace('_', '-')}"

@@ -93,7 +93,7 @@ class Decay(nn.Module):
 
     @torch.no_grad()
     def clamp_(self) -> None:
-        """Clamps learnt decays to [0, 1]; nothing to do under "sigmoid"."""
+        """Clamps learned decays to [0, 1]; nothing to do under "sigmoid"."""
         if self.parametrization == "clamp":
             self.raw.clamp_(0, 1)
 
@@ -108,7 +108,7 @@ class Decay(nn.Module):
 
     def extra_repr(self) -> str:
         kept = self.logit if self.parametrization == "sigmoid" else self.raw
-        learnt = "learnt" if isinstance(kept, nn.Parameter) else "fixed"
+        learned = "learned" if isinstance(kept, nn.Parameter) else "fixed"
         if self.frozen is not None:
-            learnt += f", {int(self.frozen.sum())} of {self.frozen.numel()} frozen"
-        return f"shape={tuple(kept.shape)}, {learnt}, parametrization={self.parametrization!r}"
+            learned += f", {int(self.frozen.sum())} of {self.frozen.numel()} frozen"
+        return f"shape={tuple(kept.shape)}, {learned}, parametrization={self.parametrization!r}"

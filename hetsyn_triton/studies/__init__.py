@@ -1,4 +1,4 @@
-"""Studies: many runs, one question, a table and a picture."""
+"""Studies: train many networks for one question, and write a table and a picture."""
 
 from .catalogue import STUDIES
 from .runner import StudyReporter, StudyResult, run_study

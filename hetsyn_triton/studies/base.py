@@ -60,8 +60,8 @@ class Study(ABC):
     fields of TrainConfig that it `varies`, the fields that it `keeps` fixed, each with the reason,
     and its own `options`. `one_size` lists tasks on which the small and the full study are the
     same, each with the defaults of its options there. On the terminal the table has one block for
-    each combination of the columns `blocks`. A narrow terminal leaves out the columns that match
-    the patterns `details`, in this order.
+    each combination of the columns `blocks`. The results page leaves out the columns that match
+    the patterns `details` where a table is too wide, in this order.
     """
 
     name: ClassVar[str]
@@ -130,11 +130,12 @@ class Study(ABC):
     def task_has(
         self, setting: str, values: Sequence[Any], own: Sequence[str], called: str
     ) -> bool:
-        """Whether the task has `setting`, which the study gives `values`.
+        """Return whether the task has `setting`, which the study sets to `values`.
 
-        ConfigError, naming it, for a value that the task does not allow; and where it has no
-        setting of the kind, `called` so, for the study's `own` options that then say nothing,
-        unless they are as at either size.
+        Raises:
+            ConfigError: If the task does not allow a value. If the task has no such setting
+                (`called` so in the message), for each of the study's `own` options that is not
+                at its default.
         """
         task = self.settings.task
         assert task is not None
@@ -146,7 +147,7 @@ class Study(ABC):
             option, value = self.options[name], self.option[name]
             if value not in (option.small, option.full):
                 raise ConfigError(
-                    f"{name}: expected no value, for {task} has no {called}, got {value}"
+                    f"{name}: expected no value because {task} has no {called}, got {value}"
                 )
         return False
 

@@ -17,7 +17,7 @@ STUDIES: dict[str, type[Study]] = {
 
 
 def study_class(name: str) -> type[Study]:
-    """The study of that name; ConfigError lists the names there are."""
+    """Return the study of that name; the ConfigError for another name lists all names."""
     if name not in STUDIES:
         raise ConfigError(f"study: expected one of {', '.join(STUDIES)}, got {name!r}")
     return STUDIES[name]

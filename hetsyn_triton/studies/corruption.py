@@ -1,6 +1,6 @@
-"""Inputs made worse at test: spikes deleted, spikes added, time stretched.
+"""Corruption of test inputs: delete spikes, add spikes, stretch time.
 
-Everything is drawn from generators of the caller, so that all models meet the same noise.
+The caller passes the random generator, so that all models get the same noise.
 """
 
 import torch
@@ -10,24 +10,24 @@ from hetsyn_triton.tasks import Batch
 
 
 def deleted(values: Tensor, probability: float, generator: torch.Generator) -> Tensor:
-    """`values` [T, B, I] with each entry (a spike, where there is one) dropped at random."""
+    """Return `values` [T, B, I] with each spike deleted with `probability`."""
     return values * (torch.rand(values.shape, generator=generator) >= probability)
 
 
 def added(values: Tensor, probability: float, generator: torch.Generator) -> Tensor:
-    """`values` [T, B, I] with a spike in each place, with `probability`, that has a smaller value.
+    """Return `values` [T, B, I] with a spike added at each entry with `probability`.
 
-    A place with a spike keeps it.
+    An entry that is a spike already stays one.
     """
     noise = (torch.rand(values.shape, generator=generator) < probability).to(values.dtype)
     return torch.maximum(values, noise)
 
 
 def warped(values: Tensor, steps: int) -> Tensor:
-    """`values` [T, B, I] over `steps` instead of T steps, alpha = steps / T.
+    """Stretch `values` [T, B, I] from T to `steps` steps, alpha = steps / T.
 
-    Spikes (values of 0 and 1 only) move from step t to floor(alpha (t + 1/2)); two that meet are
-    one. Any other values are held: step t takes that of step floor((t + 1/2) / alpha).
+    Spikes (values of 0 and 1 only) move from step t to floor(alpha (t + 1/2)); two spikes in the
+    same step merge. Other values are held: step t gets the value of step floor((t + 1/2) / alpha).
     """
     before = len(values)
     if bool(((values == 0) | (values == 1)).all()):
@@ -39,8 +39,10 @@ def warped(values: Tensor, steps: int) -> Tensor:
 
 
 def warped_batches(batch: Batch, steps: Tensor) -> list[Batch]:
-    """The samples of `batch`, each over its own number in `steps` [B]; those of a length share a
-    batch."""
+    """Stretch each sample of `batch` to its own number in `steps` [B].
+
+    Samples of the same length share a batch.
+    """
     parts = []
     for length in steps.unique().tolist():
         rows = (steps == length).nonzero().squeeze(1)

@@ -1,4 +1,4 @@
-"""What a time constant per synapse costs: parameters, memory and time of a training step."""
+"""The cost of a time constant per synapse: parameters, memory and time of a training step."""
 
 import gc
 import statistics
@@ -20,15 +20,18 @@ from .memory import growth, in_a_process, kept_for_backward
 from .networks import form
 from .options import integer, integers, names
 from .statistics import chosen
+from .tables import RATIO, cell
 from .variants import FORMS
-from .words import counted
+from .words import counted, in_words
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-RATE = 0.1  # of the input's spikes, per channel and step
+RATE = 0.1  # probability of an input spike per channel and step
 CLASSES = 20
-MOST_TURNS = 5  # of a fast model in a round
+RATIO_OF = "hetsyn"  # the model whose ratio to homneu is written in the picture
+MOST_CALLS = 5  # of a fast model in a round
 
 
 class Load(NamedTuple):
@@ -43,13 +46,20 @@ class Load(NamedTuple):
 
 
 class Cost(Study):
-    """A training step (forward, cross-entropy, backward, AdamW, clamp) of each model by hidden
-    size, on random spikes of `inputs` channels, `steps` steps and `samples` samples.
+    """Measure a training step of each model at several hidden sizes.
 
-    Times are medians of rounds in which the models take turns, so that what the machine does
-    meanwhile meets them all. Memory is the growth of a process of its own at the peak of a step,
-    and what autograd keeps between forward and backward. Cells run one after the other, on
-    `threads` threads, 0 for all cores.
+    A step is forward pass, cross-entropy, backward pass, AdamW and clamp. The input is random
+    spikes of `inputs` channels, `steps` steps and `samples` samples.
+
+    Measures:
+        step_ms: Median time of a step in ms. The rounds of all models are interleaved, so that
+            other load on the machine affects all of them.
+        peak_mb: Peak growth of a separate process in a step, in MB.
+        kept_mb: Memory that autograd keeps from the forward to the backward pass, in MB.
+        NAME_of_homneu: The measure NAME divided by that of homneu at the same size, shown as a
+            factor such as 1.83x.
+
+    Cells run one after the other on `threads` threads; 0 uses all cores.
     """
 
     name = "cost"
@@ -119,20 +129,20 @@ class Cost(Study):
                 line = dict(row)
                 for name in ("parameters", "step_ms", "peak_mb", "kept_mb"):
                     if base is not None and row[name] is not None and base[name]:
-                        line[f"{name}_of_homneu"] = row[name] / base[name]
+                        line[f"{name}{RATIO}"] = row[name] / base[name]
                 table.append(line)
         return table
 
     def draw(self, table: Sequence[Row], done: Sequence[Finished]) -> "Figure":
         from hetsyn_triton.drawing import log_scale
 
-        from .pictures import COLOURS, MARKERS, grid, legend
+        from .pictures import COLORS, MARKERS, grid, legend
 
         measures = {
-            "parameters": "parameters,\ncounted as in the paper",
-            "step_ms": "time of a training step (ms),\nmedian and quartiles",
-            "peak_mb": "growth of the process\nin a step, at its peak (MB)",
-            "kept_mb": "kept by autograd for\nthe backward pass (MB)",
+            "parameters": "counted as in the paper",
+            "step_ms": "median and quartiles",
+            "peak_mb": "peak growth of the process",
+            "kept_mb": "kept for the backward pass",
         }
         forms = self.option["forms"]
         figure, axes = grid(len(forms), len(measures), sharex=True, sharey="col")
@@ -142,19 +152,20 @@ class Cost(Study):
                     mine = [r for r in chosen(table, form=kind, model=model) if r[name] is not None]
                     sizes = [row["neurons"] for row in mine]
                     values = [row[name] for row in mine]
-                    look: dict[str, Any] = {"color": COLOURS[model], "marker": MARKERS[model]}
+                    look: dict[str, Any] = {"color": COLORS[model], "marker": MARKERS[model]}
+                    _label_ratio(one, model, mine, name)
                     one.plot(sizes, values, label=model, lw=1.6, ms=5, alpha=0.85, **look)
                     if name == "step_ms":
                         low, high = (
                             [row[f"step_ms_{q}_quartile"] for row in mine]
                             for q in ("lower", "upper")
                         )
-                        one.fill_between(sizes, low, high, color=COLOURS[model], alpha=0.16, lw=0)
+                        one.fill_between(sizes, low, high, color=COLORS[model], alpha=0.16, lw=0)
                 log_scale(one, "x")
                 if any(value > 0 for drawn in one.lines for value in drawn.get_ydata()):
-                    log_scale(one, "y")  # memory of a tiny network may be below what is seen
+                    log_scale(one, "y")  # the memory of a tiny network may be measured as 0
                 one.set_xticks(self.option["sizes"], [str(n) for n in self.option["sizes"]])
-                one.set_ylabel(label, fontsize=9)
+                one.set_ylabel(f"{in_words(name)}\n({label})", fontsize=9)
                 one.set_title(kind, fontsize=9)
         for one in axes[-1]:
             one.set_xlabel("hidden neurons")
@@ -169,14 +180,24 @@ class Cost(Study):
         )
         figure.suptitle(
             f"{option['inputs']} inputs, {option['steps']} steps, {option['samples']} samples, "
-            f"float32; {'; '.join(of) or 'machine not recorded'}",
+            f"factors: {RATIO_OF} / homneu, float32; {'; '.join(of) or 'machine not recorded'}",
             fontsize=9,
         )
         return figure
 
 
+def _label_ratio(axes: "Axes", model: str, rows: Sequence[Row], name: str) -> None:
+    """Write the ratio to homneu at the largest size beside the point of HetSyn."""
+    last = rows[-1] if rows and model == RATIO_OF else {}
+    if f"{name}{RATIO}" in last:
+        axes.annotate(
+            cell(last, f"{name}{RATIO}"), (last["neurons"], last[name]), (0, 7),
+            textcoords="offset points", ha="center", fontsize=8,
+        )  # fmt: skip
+
+
 def training_step(load: Load) -> tuple[Callable[[], None], Callable[[], Tensor], list[Tensor]]:
-    """A training step, its forward pass alone, and the tensors both begin with."""
+    """Return a training step, its forward pass, and the tensors that exist before both."""
     network = _network(load)
     shape = (load.steps, load.samples, load.inputs)
     spikes = (torch.rand(shape, generator=seeded_generator(0, "cost")) < RATE).float()
@@ -196,7 +217,7 @@ def training_step(load: Load) -> tuple[Callable[[], None], Callable[[], Tensor],
 
 
 def measured_memory(load: Load, threads: int) -> Row:
-    """Megabytes of a training step of `load`; for a process of its own."""
+    """Measure the memory of a training step in MB; to be called in a separate process."""
     torch.set_num_threads(threads)
     training_step(load._replace(steps=2, samples=1))[0]()  # compiles
     step, forward, known = training_step(load)
@@ -206,18 +227,18 @@ def measured_memory(load: Load, threads: int) -> Row:
 
 
 def interleaved(runs: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of each call over `rounds` in which all take turns, after two calls each."""
+    """Return the time of each call in ms, from interleaved `rounds` after two warm-up calls."""
     for run in runs.values():
         run()
     once = {name: _milliseconds(run) for name, run in runs.items()}
-    turns = {n: max(1, min(MOST_TURNS, int(max(once.values()) / ms))) for n, ms in once.items()}
+    calls = {n: max(1, min(MOST_CALLS, int(max(once.values()) / ms))) for n, ms in once.items()}
     found: dict[str, list[float]] = {name: [] for name in runs}
     gc.collect()
     gc.disable()
     try:
         for _ in range(rounds):
             for name, run in runs.items():
-                found[name] += [_milliseconds(run) for _ in range(turns[name])]
+                found[name] += [_milliseconds(run) for _ in range(calls[name])]
     finally:
         gc.enable()
     return found

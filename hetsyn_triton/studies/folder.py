@@ -1,4 +1,4 @@
-"""The study folder: its settings, a file for each finished cell, the tables and the picture."""
+"""The study folder: settings, a file per finished cell, tables and picture."""
 
 import csv
 import io
@@ -26,28 +26,29 @@ ROWS_CSV = "rows.csv"
 TABLE_CSV = "table.csv"
 TABLE_JSON = "table.json"
 PICTURE = "picture.png"
-SEEDS_BEFORE = "seeds_before"  # in STUDY, beside the settings, where seeds were added
-DAMAGED = ".damaged"  # ends the name of a file that was set aside
+SEEDS_BEFORE = "seeds_before"  # in STUDY beside the settings, if seeds were added
+DAMAGED = ".damaged"  # suffix of a damaged file that was renamed
 
 
 def default_folder(settings: StudySettings) -> Path:
-    """runs/study-NAME-TASK, with -full at the end of a full one."""
+    """Return runs/study-NAME-TASK, with -full at the end for a full study."""
     parts = ["study", settings.study, settings.task, "full" if settings.full else None]
     return Path("runs") / "-".join(part for part in parts if part)
 
 
 def check_folder(folder: Path, settings: StudySettings) -> StudySettings:
-    """`settings` with the numbers of seeds that the study in `folder` had before.
+    """Return `settings` with the numbers of seeds that the study in `folder` had before.
 
-    RunFolderError unless `folder` is new, empty, or one of a study with these settings, or with
-    fewer seeds and otherwise these. Where it is computed (MOVABLE) may differ.
+    Raises:
+        RunFolderError: If `folder` is not new, not empty and has no study with these settings. The
+            study may have fewer seeds, and the settings in MOVABLE may differ.
     """
     path = folder / STUDY
     if not path.is_file():
         if folder.is_dir() and any(not p.name.startswith(".") for p in folder.iterdir()):
             raise RunFolderError(
-                f"out: expected a new folder or that of a study, got {folder}, "
-                f"which has files in it but no {STUDY}"
+                f"out: expected a new folder or a study folder, got {folder}, "
+                f"which contains files but no {STUDY}"
             )
         if folder.exists() and not folder.is_dir():
             raise RunFolderError(f"out: expected a folder, got the file {folder}")
@@ -63,23 +64,21 @@ def check_folder(folder: Path, settings: StudySettings) -> StudySettings:
         stored["seeds"] = settings.seeds
     there, here = _by_name(stored), _by_name(wanted)
     different = [
-        f"{name} is {_shown(there, name)} there and {_shown(here, name)} here"
+        f"{name} is {_shown(there, name)} in the folder and {_shown(here, name)} in this call"
         for name in sorted({*there, *here})
         if (name in there, there.get(name)) != (name in here, here.get(name))
     ]
     if different:
         raise RunFolderError(
-            f"out: expected a folder of a study with the same settings, got {folder}: "
-            f"{'; '.join(different)}. A study can be given more seeds and train elsewhere "
-            f"({', '.join(MOVABLE)}), all else stays. "
-            "Name another folder with --out"
+            f"out: expected the folder of a study with the same settings, got {folder}: "
+            f"{'; '.join(different)}. A study can get more seeds or another value of "
+            f"{', '.join(MOVABLE)}, but no other change. Name another folder with --out"
         )
     return replace(settings, seeds_before=tuple(before))
 
 
 def _by_name(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with those in groups (changes, options) among the others, without those that say
-    where networks are trained."""
+    """Return settings without groups (changes, options) and without the settings in MOVABLE."""
     groups = [
         lasting(value) if name == "changes" else value
         for name, value in values.items()
@@ -94,7 +93,7 @@ def _shown(values: Mapping[str, Any], name: str) -> str:
 
 
 def _seeds_before(stored: dict[str, Any], path: Path) -> list[int]:
-    """Takes the numbers of seeds that a study had before out of what `path` holds."""
+    """Remove the earlier numbers of seeds from `stored`, and return them."""
     before = stored.pop(SEEDS_BEFORE, [])
     numbers = before if isinstance(before, list) else [None]
     rising = [0, *numbers, stored.get("seeds")]
@@ -105,7 +104,7 @@ def _seeds_before(stored: dict[str, Any], path: Path) -> list[int]:
 
 
 def prepare(folder: Path, settings: StudySettings) -> None:
-    """Make what a study writes into; remove what a killed one left half written."""
+    """Create the folders of a study, and remove partial files of a killed process."""
     for part in (folder / CELLS, folder / RUNS):
         part.mkdir(parents=True, exist_ok=True)
     for part in (folder, folder / CELLS, folder / RUNS):
@@ -116,7 +115,7 @@ def prepare(folder: Path, settings: StudySettings) -> None:
 
 
 def write_cell(folder: Path, finished: Finished) -> None:
-    """Keep a finished cell."""
+    """Write the file of a finished cell."""
     values = {
         "cell": finished.cell.values,
         "rows": finished.rows,
@@ -128,12 +127,12 @@ def write_cell(folder: Path, finished: Finished) -> None:
 
 
 def is_complete(folder: Path, cells: Sequence[Cell]) -> bool:
-    """Whether each of `cells` has its file, whatever it holds."""
+    """Return whether each of `cells` has a file, valid or not."""
     return all(_path(folder, cell).is_file() for cell in cells)
 
 
 def missing_cells(folder: Path, cells: Sequence[Cell]) -> list[Cell]:
-    """Those of `cells` that are not finished; files that are not what was written are set aside."""
+    """Return those of `cells` that are not finished, and rename damaged files."""
     missing = []
     for cell in cells:
         try:
@@ -147,24 +146,24 @@ def missing_cells(folder: Path, cells: Sequence[Cell]) -> list[Cell]:
 
 
 def set_aside(path: Path, error: Exception) -> None:
-    """Rename `path`, whose `error` names it, to NAME.damaged or -2 ... after it; log so."""
+    """Rename the damaged file `path` to NAME.damaged, -2 and so on, and log `error`."""
     names = (f"{path.name}{DAMAGED}{'' if n == 1 else f'-{n}'}" for n in count(1))
     kept = next(place for place in map(path.with_name, names) if not place.exists())
     path.rename(kept)
-    logger.warning("%s. It is now %s, and its work is done anew.", error, kept.name)
+    logger.warning("%s. It was renamed to %s, and its work is repeated.", error, kept.name)
 
 
 def read_cell(folder: Path, cell: Cell) -> Finished | None:
-    """The finished `cell`, or None; RunFolderError where its file is not what was written."""
+    """Return the finished `cell` or None; RunFolderError if its file is damaged."""
     path = _path(folder, cell)
     if not path.is_file():
         return None
     values = read_json(path)
     if values.get("cell") != _as_json(cell.values):
-        raise RunFolderError(f"{path} is of another cell: expected {cell.values}")
+        raise RunFolderError(f"{path} belongs to another cell: expected {cell.values}")
     rows, extra = values.get("rows"), values.get("extra")
     seconds = values.get("seconds")
-    environments = values.get("environments", [values.get("environment", {})])  # of before
+    environments = values.get("environments", [values.get("environment", {})])  # older version
     if not (
         isinstance(rows, list)
         and all(isinstance(row, dict) for row in rows)
@@ -178,7 +177,7 @@ def read_cell(folder: Path, cell: Cell) -> Finished | None:
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """Rows with a heading: every column that any of them has, empty where one lacks it."""
+    """Write rows with a header; a row without a value has an empty field."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -188,15 +187,17 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
 
 
 def read_study(folder: Path) -> dict[str, Any]:
-    """What table.json of a study folder holds; RunFolderError where there is none."""
+    """Read table.json of a study folder; RunFolderError if there is none."""
     path = folder / TABLE_JSON
     if not path.is_file():
-        raise RunFolderError(f"study: expected a study folder with {TABLE_JSON}, got {folder}")
+        raise RunFolderError(
+            f"study: expected a study folder that contains {TABLE_JSON}, got {folder}"
+        )
     return read_json(path)
 
 
 def _as_json(values: Mapping[str, Any]) -> Any:
-    """`values` as they come back from a file."""
+    """Return `values` as they would be read from a file."""
     return json.loads(json.dumps(values))
 
 
@@ -205,12 +206,12 @@ def _path(folder: Path, cell: Cell) -> Path:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in `path`; RunFolderError where there is none."""
+    """Read the object in `path`; RunFolderError if there is none."""
     return _objects(path, lambda text: [text])[0]
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """The object in each line of `path`; RunFolderError where a line has none."""
+    """Read the object in each line of `path`; RunFolderError if a line has none."""
     return _objects(path, str.splitlines)
 
 

@@ -1,4 +1,4 @@
-"""How few neurons suffice: accuracy and success against the hidden size."""
+"""The study limited-neurons: accuracy and success over the hidden size."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
@@ -20,17 +20,21 @@ from .words import seeds_in_words
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SUCCESS = 0.9  # of the accuracy, from which on a network has learnt the task
+SUCCESS = 0.9  # accuracy at and above which a network has learned the task
 COUNTS = "counts parameters of networks that learn all decays"
 
 
 class LimitedNeurons(Study):
-    """Networks of one hidden layer, from 5 neurons on; those of several seeds train together.
+    """Train networks with one hidden layer of several sizes; several seeds train together.
 
-    One that diverges has no accuracy and counts as not successful; its row says where it did.
-    `equal` says what the models have in common at a size: as many neurons as hetsyn, the paper's
-    comparison, or as nearly as many parameters as hetsyn has with that many neurons, counted as in
-    the paper (`parameter_count`).
+    A network that diverges has no accuracy and counts as unsuccessful; its row names the step.
+    `equal` chooses what the models share at a size. With neurons, all have as many neurons as
+    hetsyn, as in the paper. With parameters, each has about as many parameters as hetsyn, counted
+    as in the paper (`parameter_count`).
+
+    Measures:
+        success: Fraction of the networks with an accuracy of at least 0.9.
+        diverged: Number of networks that diverged.
     """
 
     name = "limited-neurons"
@@ -52,7 +56,7 @@ class LimitedNeurons(Study):
 
     @classmethod
     def wants(cls, task: str) -> str | None:
-        return None if task_class(task).score == "accuracy" else "one with an accuracy"
+        return None if task_class(task).score == "accuracy" else "a task with an accuracy"
 
     def cells(self) -> list[Cell]:
         task = build_task(self.settings.config())
@@ -68,14 +72,14 @@ class LimitedNeurons(Study):
         return list(cells.values())
 
     def _groups(self) -> Iterator[list[int]]:
-        """The seeds that train together; those that were added later among themselves."""
+        """Yield the seeds that train together; seeds added later form their own groups."""
         together = self.option["together"]
         for begin, end in pairwise([0, *self.settings.seeds_before, self.settings.seeds]):
             for first in range(begin, end, together):
                 yield list(range(first, min(first + together, end)))
 
     def _sizes(self, task: Task, model: str, kind: str, size: int) -> dict[str, int]:
-        """How many neurons a model has where hetsyn has `size`, by what is equal."""
+        """Return by what is equal how many neurons match hetsyn with `size`."""
         recurrent = kind == form(True)
         return {
             equal: matched_neurons(model, equal, size, task, recurrent=recurrent)
@@ -143,7 +147,7 @@ class LimitedNeurons(Study):
         label_score(axes[1, 0], "success", seeds)
         lost = len(_diverged(row for finished in done for row in finished.rows))
         means = f"≥ {SUCCESS:.0%} correct" + (f"; {lost} diverged: failures" if lost else "")
-        axes[1, 0].set_ylabel(f"success rate of {seeds_in_words(seeds)}\n({means})", fontsize=9)
+        axes[1, 0].set_ylabel(f"success ({seeds_in_words(seeds)})\n({means})", fontsize=9)
         legend(axes[0, 0])
         return figure
 

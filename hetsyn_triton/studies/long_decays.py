@@ -1,4 +1,4 @@
-"""The time constants of a network by pathway, and what it does without its long ones."""
+"""The time constants of a network by pathway, and networks without long time constants."""
 
 import copy
 import math
@@ -13,7 +13,7 @@ from hetsyn_triton.timeconstants import decay_to_tau, tau_to_decay
 from hetsyn_triton.training.timeconstants import time_constants
 
 INPUTS = "layer 1, input"
-BINS = np.geomspace(0.5, 1000, 41)  # in steps; what lies outside counts in the outermost bins
+BINS = np.geomspace(0.5, 1000, 41)  # in steps; values outside count in the outermost bins
 PATHWAYS: dict[str, dict[str, tuple[int, int]]] = {
     "delayed-match": {
         "cue": (0, 2 * delayed_match.GROUP),
@@ -24,11 +24,11 @@ PATHWAYS: dict[str, dict[str, tuple[int, int]]] = {
         "signal 2": (multi_timescale_xor.GROUP, 2 * multi_timescale_xor.GROUP),
     },
 }
-"""Input channels, first and beyond the last, that mean different things to a task."""
+"""Groups of input channels of a task: first channel, and channel after the last."""
 
 
 def pathways(network: SpikingNetwork, task: str, dt: float) -> dict[str, Tensor]:
-    """Time constants of each group of synapses, flat; those of the inputs by what they carry."""
+    """Return the time constants of each group of synapses, with input synapses by channel group."""
     groups = time_constants(network, dt)
     parts = PATHWAYS.get(task)
     if parts is None:
@@ -46,12 +46,12 @@ def histogram(steps: Tensor) -> list[float]:
 
 
 def beyond(taus: Tensor, bound: float) -> float:
-    """The share of time constants above `bound`."""
+    """Return the share of time constants above `bound`."""
     return (taus > bound).double().mean().item()
 
 
 def mean_tau(network: SpikingNetwork, dt: float) -> float:
-    """The mean of all time constants of a network."""
+    """Return the mean of all time constants of a network."""
     return float(torch.cat(list(time_constants(network, dt).values())).mean())
 
 
@@ -62,11 +62,13 @@ def without_long(
     dt: float,
     generator: torch.Generator | None = None,
 ) -> tuple[SpikingNetwork, float]:
-    """A copy whose time constants above `bound` are all `tau`, and their share of all synapses.
+    """Reset the time constants above `bound` to `tau` in a copy of `network`.
 
-    With a `generator` as many others, drawn at random within each group of synapses from those that
-    are not long, take their place; fewer where there are fewer, as the share then says. Frozen
-    decays stay as they are.
+    With a `generator`, reset as many others instead, drawn in each group of synapses from those
+    that are not long. If there are fewer of them, fewer are reset. Frozen decays do not change.
+
+    Returns:
+        The copy, and the share of all synapses that were reset.
     """
     changed = copy.deepcopy(network)
     reset = total = 0

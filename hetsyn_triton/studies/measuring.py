@@ -1,4 +1,4 @@
-"""The test measures of a trained network on inputs that a study changes."""
+"""The test measures of a trained network on changed inputs."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -14,12 +14,14 @@ from hetsyn_triton.training.measure import Means, measure
 from hetsyn_triton.training.threads import on_threads
 
 Change = Callable[[Batch, torch.Generator], Iterable[Batch]]
-"""From a test batch to what takes its place, drawn from the generator."""
+"""Turns a test batch into the batches that replace it, with random numbers of the generator."""
 
 
 def tested(run: Run, change: Change, *stream: int | str, threads: int) -> dict[str, float]:
-    """Means over the test samples after `change`; `stream` names its random numbers, which depend
-    on the run's seed besides."""
+    """Return means over the test samples after `change`.
+
+    The random numbers of `change` depend on the run's seed and on `stream`.
+    """
     device = torch.device(run.config.device)
     means = Means()
     with on_threads(run.config.threads or threads), torch.no_grad():
@@ -27,16 +29,16 @@ def tested(run: Run, change: Change, *stream: int | str, threads: int) -> dict[s
             generator = seeded_generator(run.config.seed, "study", *stream, number)
             for part in change(batch, generator):
                 loss, metrics = measure(run.task, run.network.eval(), part.to(device))
-                means.add({"loss": loss.item(), **metrics}, part.input.shape[1], "of test")
+                means.add({"loss": loss.item(), **metrics}, part.input.shape[1], "in split test")
     return means.values()
 
 
 def as_it_is(batch: Batch, generator: torch.Generator) -> Iterable[Batch]:
-    """No change."""
+    """Return `batch` without a change."""
     return [batch]
 
 
 def with_options(run: Run, **options: Any) -> Run:
-    """The same network, to be tested on its task with other options."""
+    """Return the run with other options of its task, for a test."""
     config = replace(run.config, options={**run.config.options, **options})
     return replace(run, config=config, task=build_task(config))

@@ -1,4 +1,4 @@
-"""What a call needs beyond its inputs: the growth of the process, and what autograd keeps."""
+"""The memory of a call: the peak growth of the process, and what autograd keeps."""
 
 import gc
 import multiprocessing
@@ -14,20 +14,19 @@ Result = TypeVar("Result")
 
 
 def in_a_process(function: Callable[..., Result], *arguments: Any) -> Result:
-    """`function(*arguments)` in a process of its own, whose memory nobody else has used."""
+    """Call `function(*arguments)` in a new process."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
         return executor.submit(function, *arguments).result()
 
 
 def growth(call: Callable[[], object]) -> int | None:
-    """By how many bytes the process is larger at the peak of `call`, which is made once, than
-    before it.
+    """Return the peak growth of the process in bytes while `call` runs once.
 
-    None where the system does not tell, or does not let the peak be reset (Linux does both).
+    None if the system does not report the peak or cannot reset it. Linux does both.
     """
     gc.collect()
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        Path("/proc/self/clear_refs").write_text("5")  # reset the peak
         before = _status("VmRSS")
     except OSError:
         call()
@@ -37,11 +36,13 @@ def growth(call: Callable[[], object]) -> int | None:
 
 
 def kept_for_backward(forward: Callable[[], Tensor], known: Iterable[Tensor] = ()) -> int:
-    """Bytes of all storages that autograd keeps between `forward` and its backward, but for those
-    of the `known` tensors, parameters and inputs."""
+    """Return the bytes of all storages that autograd keeps from `forward` to its backward pass.
+
+    Storages of the `known` tensors, such as parameters and inputs, do not count.
+    """
     mine = {tensor.untyped_storage().data_ptr() for tensor in known}
     storages: dict[int, int] = {}
-    held = []  # so that no address is used twice
+    held = []  # keep alive, so that no address is used twice
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
@@ -56,7 +57,7 @@ def kept_for_backward(forward: Callable[[], Tensor], known: Iterable[Tensor] = (
 
 
 def _status(field: str) -> int:
-    """Bytes in a field of /proc/self/status."""
+    """Return the bytes in a field of /proc/self/status."""
     path = Path("/proc/self/status")
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith(f"{field}:"):

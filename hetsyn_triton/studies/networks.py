@@ -1,4 +1,4 @@
-"""The trained networks of a study: run folders like any other, resumed where one was cut off."""
+"""The trained networks of a study: ordinary run folders, resumed if they are incomplete."""
 
 import json
 from dataclasses import replace
@@ -24,11 +24,11 @@ from .base import Place, Row
 
 
 def trained(config: TrainConfig, name: str, place: Place) -> Run:
-    """The run `name` of a study, complete: trained now, gone on with, or as it lies there."""
+    """Return the complete run `name` of a study: train it, resume it, or read it."""
     run = _complete(config, place.runs / name, place)
     sessions = summary(run).get("sessions", [])
     if not sessions or sessions[0]["step"] > 0:
-        place.environments.append({})  # what was trained before sessions were recorded
+        place.environments.append({})  # trained before sessions were recorded
     place.environments.extend(
         {name: value for name, value in session.items() if name != "step"} for session in sessions
     )
@@ -36,14 +36,17 @@ def trained(config: TrainConfig, name: str, place: Place) -> Run:
 
 
 def summary(run: Run) -> dict[str, Any]:
-    """What summary.json of a complete run holds."""
+    """Read summary.json of a complete run."""
     values: dict[str, Any] = json.loads((run.path / SUMMARY).read_text(encoding="utf-8"))
     return values
 
 
 def result(run: Run) -> Row:
-    """Test measures of a run: the last epoch's by their names, and the score of the epoch chosen on
-    held-out samples as SCORE_validation_selected where samples are held out."""
+    """Return the test measures of a run after the last epoch.
+
+    If samples are held out, SCORE_validation_selected is the test score of the epoch that is best
+    on them.
+    """
     values = summary(run)
     row: Row = {"parameters": values["parameters"], **values["test"]}
     selected = values["selection"]["validation"]
@@ -54,8 +57,10 @@ def result(run: Run) -> Row:
 
 
 def curve(run: Run) -> dict[str, Any]:
-    """The score over training: `steps`, `values`, and `part`, validation where it was measured
-    after every epoch, else train."""
+    """Return the score over training as `steps`, `values` and `part`.
+
+    `part` is validation if it was measured after every epoch, else train.
+    """
     score = run.task.score or "loss"
     part = "validation" if f"validation_{score}" in run.history[-1] else "train"
     return {
@@ -83,8 +88,10 @@ def _complete(config: TrainConfig, folder: Path, place: Place) -> Run:
 
 
 def _seconds_trained(folder: Path) -> float:
-    """How long the run was trained up to its checkpoint; 0 where that cannot be read, of which
-    going on from it says why."""
+    """Return how long the run was trained up to its checkpoint.
+
+    0 if the checkpoint cannot be read; resuming the run then raises the error.
+    """
     try:
         checkpoint = read_checkpoint(folder / CHECKPOINT, torch.device("cpu"))
     except CheckpointError:
@@ -93,11 +100,11 @@ def _seconds_trained(folder: Path) -> float:
 
 
 def _check_same(folder: Path, config: TrainConfig) -> None:
-    stored = TrainConfig.load(folder / CONFIG, device=config.device).to_json()  # it may be gone
+    stored = TrainConfig.load(folder / CONFIG, device=config.device).to_json()
     wanted = config.to_json()
     different = [n for n in wanted if n not in MOVABLE and stored[n] != wanted[n]]
     if different:
         raise RunFolderError(
-            f"{folder} is another run: expected the same {', '.join(different)}. "
+            f"{folder} contains another run: expected the same {', '.join(different)}. "
             "Name another study folder with --out"
         )

@@ -1,4 +1,4 @@
-"""How much noise trained networks bear: spikes deleted, spikes added, background."""
+"""The study noise: the robustness of trained networks to noise at test."""
 
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -25,7 +25,7 @@ BACKGROUND = {
     "pattern-generation": (1.0, 2.0, 3.0, 4.0),  # the paper's
     "delayed-match": (0.0, 5.0, 10.0, 15.0, 20.0, 30.0),
 }
-RATE = "noise_hz"  # the option of tasks that have a background of their own
+RATE = "noise_hz"  # the option of tasks with background noise
 LABELS = {
     "deletion": "probability that a spike is deleted",
     "addition": "probability of a spike added, per channel and step",
@@ -35,10 +35,10 @@ LABELS = {
 
 
 class Noise(Study):
-    """Networks trained once and tested under noise; `retrain` also trains at each background rate.
+    """Train networks once and test them with noise; `retrain` also trains at each background rate.
 
-    Deletion drops each input spike with a probability; addition puts a spike, with a probability,
-    wherever there was none; background is the rate of the task's own noise, where it has one.
+    Deletion drops each input spike with a probability. Addition adds a spike per channel and step
+    with a probability. Background is the rate of the task's own noise, if it has one.
     """
 
     name = "noise"
@@ -53,15 +53,18 @@ class Noise(Study):
         "addition": numbers(ADDITION, ADDITION, 0, 1),
         "background": numbers((), (), 0, 1000)._replace(
             allows=lambda v: v == [] or numbers((), (), 0, 1000).allows(v),
-            expected="different numbers from 0 to 1000, or [] for the task's usual ones",
+            expected="different numbers from 0 to 1000, or [] for the default rates",
         ),
         "retrain": flag(False, True),
     }
 
     @property
     def rates(self) -> list[float]:
-        """Background rates to test at; none where the task has no background. ConfigError, naming
-        it, for one that the task does not allow."""
+        """The background rates of the tests; none if the task has no background noise.
+
+        Raises:
+            ConfigError: If the task does not allow one of the rates.
+        """
         given = self.option["background"]
         if not self.task_has(RATE, given, ("background",), "noise of its own"):
             return []
@@ -70,7 +73,7 @@ class Noise(Study):
         return list(given or BACKGROUND.get(task, (0.0, 5.0, 10.0, 20.0)))
 
     def cells(self) -> list[Cell]:
-        rates = self.rates  # checked, whether or not networks are trained at them
+        rates = self.rates  # checks them, even if no network is trained at them
         retrained = rates if self.option["retrain"] else []
         return [
             Cell(
@@ -111,7 +114,7 @@ class Noise(Study):
         return over_seeds(rows, ("noise", "model", "level"), _measures(rows))
 
     def draw(self, table: Sequence[Row], done: Sequence[Finished]) -> "Figure":
-        from .pictures import COLOURS, MARKERS, band, grid, label_score, legend
+        from .pictures import COLORS, MARKERS, band, grid, label_score, legend
 
         kinds = [kind for kind in LABELS if chosen(table, noise=kind)]
         figure, axes = grid(1, len(kinds), sharey=True)
@@ -121,7 +124,7 @@ class Noise(Study):
                 levels = [row["level"] for row in mine]
                 means = [row[self.score] for row in mine]
                 width = [row[f"{self.score}_deviation"] for row in mine]
-                look: dict[str, Any] = {"colour": COLOURS[model], "marker": MARKERS[model]}
+                look: dict[str, Any] = {"color": COLORS[model], "marker": MARKERS[model]}
                 band(one, levels, means, width, label=model, **look)
             if kind in ("deletion", "addition"):
                 least = min((level for level in self.option[kind] if level > 0), default=1)

@@ -1,4 +1,4 @@
-"""A study's own settings: each with its small and its full default, and what it may hold."""
+"""The options of a study: small default, full default and allowed values."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ from hetsyn_triton.training.distributions import is_distribution
 
 
 class StudyOption(NamedTuple):
-    """`small` holds unless the paper's size, `full`, is asked for; `expected` is for errors."""
+    """Defaults at the small size and at the paper's size, `full`; `expected` is for errors."""
 
     small: Any
     full: Any
@@ -17,27 +17,27 @@ class StudyOption(NamedTuple):
 
 
 def integers(small: Sequence[int], full: Sequence[int], low: int, high: int) -> StudyOption:
-    """A list of different whole numbers from `low` to `high`, both included."""
+    """Allow a list of different integers from `low` to `high`, both included."""
     return StudyOption(
         list(small),
         list(full),
         lambda v: _different(v) and all(type(n) is int and low <= n <= high for n in v),
-        f"different integers from {low} to {high} as in {list(small)}",
+        f"different integers from {low} to {high} such as {list(small)}",
     )
 
 
 def numbers(small: Sequence[float], full: Sequence[float], low: float, high: float) -> StudyOption:
-    """A list of different numbers from `low` to `high`, both included."""
+    """Allow a list of different numbers from `low` to `high`, both included."""
     return StudyOption(
         list(small),
         list(full),
         lambda v: _different(v) and all(is_real(n) and low <= n <= high for n in v),
-        f"different numbers from {low:g} to {high:g} as in {list(small)}",
+        f"different numbers from {low:g} to {high:g} such as {list(small)}",
     )
 
 
 def names(small: Sequence[str], allowed: Sequence[str]) -> StudyOption:
-    """A list of different names among `allowed`; the same ones at both sizes."""
+    """Allow a list of different names among `allowed`, with one default for both sizes."""
     return StudyOption(
         list(small),
         list(small),
@@ -47,22 +47,22 @@ def names(small: Sequence[str], allowed: Sequence[str]) -> StudyOption:
 
 
 def or_empty(option: StudyOption) -> StudyOption:
-    """A list as `option` allows, or an empty one, the default."""
+    """Allow what `option` allows, or an empty list, which is the default."""
     return StudyOption([], [], lambda v: v == [] or option.allows(v), f"{option.expected}, or []")
 
 
 def distributions() -> StudyOption:
-    """A list of different distributions of time constants; empty for the usual ones."""
+    """Allow a list of different distributions of time constants; empty for the defaults."""
     return StudyOption(
         [],
         [],
         lambda v: v == [] or (_different(v) and all(map(is_distribution, v))),
-        'different distributions as in ["normal(20,2)", "normal(50,5)"], or [] for the usual ones',
+        'different distributions such as ["normal(20,2)", "normal(50,5)"], or [] for the default',
     )
 
 
 def integer(small: int, full: int, low: int, high: int) -> StudyOption:
-    """A whole number from `low` to `high`, both included."""
+    """Allow an integer from `low` to `high`, both included."""
     return StudyOption(
         small,
         full,
@@ -72,7 +72,7 @@ def integer(small: int, full: int, low: int, high: int) -> StudyOption:
 
 
 def flag(small: bool, full: bool) -> StudyOption:
-    """True or false."""
+    """Allow true or false."""
     return StudyOption(small, full, lambda v: isinstance(v, bool), "true or false")
 
 

@@ -1,21 +1,20 @@
-"""How many parameters a network has, and how many neurons make two models equal in that."""
+"""The number of parameters of a network, and the sizes at which two models have equally many."""
 
 from hetsyn_triton.modules import MODELS
 from hetsyn_triton.tasks import Task
 from hetsyn_triton.validation import check_choice
 
 EQUALS = ("neurons", "parameters")
-"""What models that are compared can have in common."""
+"""What compared models can share."""
 
 
 def parameter_count(model: str, inputs: int, neurons: int, outputs: int, *, recurrent: bool) -> int:
-    """Parameters of a network with one hidden layer, as `make_network` builds it, fixed decays not
-    among them.
+    """Count the parameters of a network with one hidden layer, as `make_network` builds it.
 
-    Weights, of them M N + N N recurrent for M inputs and N neurons, and a decay for every synapse
-    (hetsyn), for every neuron (hetneu) or none. The last layer, readout or spiking, is feedforward.
-    Counted as in the paper (arXiv 2508.11644) and in summary.json: the N self-connections that the
-    homogeneous models mask are among the N N, though they cannot learn.
+    N recurrent neurons with M inputs have M N + N N weights. HetSyn has a decay per synapse,
+    hetneu a decay per neuron; fixed decays do not count. The last layer is feedforward. As in the
+    paper (arXiv 2508.11644) and in summary.json, N N includes the N self-connections that the
+    homogeneous models mask, although they cannot learn.
     """
     check_choice("model", model, MODELS)
     synapses = inputs * neurons + (neurons * neurons if recurrent else 0) + neurons * outputs
@@ -35,8 +34,10 @@ def matched_neurons(model: str, equal: str, size: int, task: Task, *, recurrent:
 def equal_neurons(
     model: str, like: str, inputs: int, neurons: int, outputs: int, *, recurrent: bool
 ) -> int:
-    """The hidden size at which `model` has as nearly as many parameters as `like` with `neurons`;
-    the smaller of two equally near."""
+    """Return the size at which `model` has about as many parameters as `like` with `neurons`.
+
+    The smaller size wins a tie.
+    """
 
     def count(kind: str, size: int) -> int:
         return parameter_count(kind, inputs, size, outputs, recurrent=recurrent)

@@ -1,4 +1,4 @@
-"""What the studies' pictures share: colours, bands of deviation, caption, saving."""
+"""What the studies' pictures share: colors, bands of deviation, caption, saving."""
 
 import textwrap
 from collections.abc import Collection, Sequence
@@ -18,13 +18,13 @@ from .words import in_words, is_share, seeds_in_words
 if TYPE_CHECKING:
     from .base import Row, Study
 
-COLOURS = {
+COLORS = {
     "hetsyn": "#d55e00",
     "hetneu": "#0072b2",
     "homneu-adaptive": "#cc79a7",
     "homneu": "#4d4d4d",
 }
-"""Of the four models: told apart by all common kinds of colour vision (Okabe and Ito), and by grey
+"""Of the four models: told apart by all common kinds of color vision (Okabe and Ito), and by grey
 level and marker."""
 SERIES = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#4d4d4d")
 """Of anything else, in this order."""
@@ -49,7 +49,7 @@ def band(
     mean: Sequence[float | None],
     deviation: Sequence[float | None],
     *,
-    colour: str,
+    color: str,
     label: str | None,
     marker: str | None = None,
     style: str = "-",
@@ -57,8 +57,8 @@ def band(
     """A line of means over a band of one deviation to each side; a gap where a mean is None."""
     middle = np.array(mean, dtype=float)
     width = np.array([0.0 if value is None else value for value in deviation])
-    axes.plot(x, middle, style, color=colour, lw=1.7, marker=marker, ms=4.5, label=label)
-    axes.fill_between(x, middle - width, middle + width, color=colour, alpha=0.16, lw=0)
+    axes.plot(x, middle, style, color=color, lw=1.7, marker=marker, ms=4.5, label=label)
+    axes.fill_between(x, middle - width, middle + width, color=color, alpha=0.16, lw=0)
 
 
 def by_size(axes: Axes, table: Sequence["Row"], measure: str, models: Sequence[str]) -> None:
@@ -68,7 +68,7 @@ def by_size(axes: Axes, table: Sequence["Row"], measure: str, models: Sequence[s
         sizes = [row["size_of_hetsyn"] for row in mine]
         means = [row[measure] for row in mine]
         widths = [row.get(f"{measure}_deviation") for row in mine]
-        look = {"colour": COLOURS[model], "marker": MARKERS[model], "label": model}
+        look = {"color": COLORS[model], "marker": MARKERS[model], "label": model}
         band(axes, sizes, means, widths, **look)
     ticks = sorted({row["size_of_hetsyn"] for row in table})
     axes.set_xscale("log")

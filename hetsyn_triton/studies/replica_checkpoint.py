@@ -1,4 +1,4 @@
-"""The checkpoint of networks trained together: from it they go on as if they had never stopped."""
+"""The checkpoint of networks that train together: resuming from it does not change the result."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +18,9 @@ FORMAT = "replicas-1"
 
 
 def save(replicas: "Replicas", path: Path, seconds: float) -> None:
-    """Write how far `replicas` are to `path`, whole or not at all; this process took `seconds`.
+    """Write the state of `replicas` to `path` atomically; this process has trained for `seconds`.
 
-    The learning rate and all random numbers follow from seed and step: they have no state.
+    Learning rate and random numbers are functions of seed and step, so they have no state.
     """
     values = {
         "configs": [config.to_json() for config in replicas.configs],
@@ -36,16 +36,19 @@ def save(replicas: "Replicas", path: Path, seconds: float) -> None:
 
 
 def restore(replicas: "Replicas", path: Path) -> None:
-    """Let `replicas` go on from the checkpoint in `path`; nothing where there is none. They go on
-    on as many threads as it was written with, unless their settings say how many.
+    """Restore `replicas` from the checkpoint in `path`, if there is one.
 
-    One that is damaged is set aside, which the log says, and they begin anew. CheckpointError,
-    naming what differs, for that of other networks.
+    They use as many threads as when it was written, unless their settings name a number. A damaged
+    checkpoint is renamed and logged, and training starts from the beginning.
+
+    Raises:
+        CheckpointError: If the checkpoint belongs to other networks; the message names what
+            differs.
     """
     if not path.exists():
         return
     try:
-        # load_state_dict moves what belongs on the device, and the counts of steps do not
+        # load_state_dict moves tensors to the device, except the step counts
         values = read_values(path, FORMAT, torch.device("cpu"))
         _check_content(path, values, replicas)
     except CheckpointError as error:
@@ -66,7 +69,7 @@ def restore(replicas: "Replicas", path: Path) -> None:
 
 
 def _check_content(path: Path, values: dict[str, Any], replicas: "Replicas") -> None:
-    """CheckpointError, naming the part, unless each is of the kind that `save` writes."""
+    """Raise CheckpointError unless each part has the form that `save` writes."""
     configs, step, diverged = (values.get(name) for name in ("configs", "step", "diverged"))
     most, count, threads = replicas.steps, len(replicas), values.get("threads", 1)
     seconds, environments = values.get("seconds", 0.0), values.get("environments", [])
@@ -85,7 +88,7 @@ def _check_content(path: Path, values: dict[str, Any], replicas: "Replicas") -> 
             "diverged",
             isinstance(diverged, dict)
             and all(n in range(count) and isinstance(s, str) for n, s in diverged.items()),
-            f"words by number, below {count}",
+            f"reasons of replicas below {count}",
         ),
         ("threads", type(threads) is int and threads > 0, "a positive integer"),
         ("seconds", type(seconds) is float and seconds >= 0, "a number of at least 0"),

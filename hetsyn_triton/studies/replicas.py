@@ -1,12 +1,13 @@
-"""Networks of one shape trained together, one for each seed: R replicas in every operator's call.
+"""Train R networks of one shape together, one per seed, as replicas of one network.
 
-A small network keeps a machine busy with overhead; R of them cost little more. The parameters are
-stacked along a first axis R, the network runs under `torch.func.vmap`, which every operator folds
-into its own replica axis, and one optimizer steps the stack. What it does is elementwise, so the
-replicas do not see each other; one whose numbers are no longer finite is taken out, and the others
-go on as if it had stayed. Where a layer is a HetSyn layer the result is, bit for bit, that of
-the networks one after the other, on as many threads and without dropout, which draws other spikes
-than a network alone would; the models with a decay per neuron differ by the rounding of PyTorch's
+The time of a small network is mostly overhead, so R networks cost little more than one. Their
+parameters are stacked along a first axis R. The network runs under `torch.func.vmap`, which every
+operator folds into its own replica axis, and one optimizer steps the stack.
+
+The optimizer works element by element, so replicas do not affect each other. A replica whose values
+are no longer finite is removed, and the others train as before. HetSyn networks are bit-identical
+to networks trained one after the other on as many threads without dropout. Dropout draws other
+spikes than for a single network. Models with a decay per neuron differ by the rounding of PyTorch's
 batched matrix products.
 """
 
@@ -36,14 +37,16 @@ from .replica_checkpoint import restore, save
 
 
 class Replicas:
-    """R networks with configurations equal but for the seed, and their training.
+    """R networks whose configurations differ only in the seed, and their training.
 
-    `network` holds the stacked parameters and buffers [R, ...] and cannot be called itself.
-    `diverged` says of each replica that left the finite numbers where it did. It keeps its place in
-    the stack, for what the others draw and round depends on R, with parameters that stay 0.
-    `threads` is PyTorch's number of them to train and measure with, by default the present one; a
-    checkpoint keeps it. `seconds_before` is what the checkpoint they went on from had taken;
-    `environments` are machine, versions and date of each process that trained them.
+    Attributes:
+        network: Stacked parameters and buffers [R, ...]. It cannot be called.
+        diverged: Where each replica diverged that did. It stays in the stack with parameters of 0,
+            because random numbers and rounding of the others depend on R.
+        threads: PyTorch's number of threads for training and measuring, by default the current
+            one. A checkpoint stores it.
+        seconds_before: Training time of the checkpoint that the replicas resumed from.
+        environments: Machine, versions and date of each process that trained them.
     """
 
     def __init__(self, configs: Sequence[TrainConfig], threads: int | None = None) -> None:
@@ -75,9 +78,9 @@ class Replicas:
     def fit(self, checkpoint: Path | None = None) -> None:
         """Train to the last epoch, or until the last replica diverges.
 
-        `checkpoint` names a file to go on from, where it is there, and to write every
-        CHECKPOINT_SECONDS and at the end. The end is the same, bit for bit on the same machine, for
-        the checkpoint's number of threads is used again.
+        If the file `checkpoint` exists, training resumes from it. The file is written every
+        CHECKPOINT_SECONDS and at the end. A resumed training uses as many threads as before, so it
+        gives the same result, bit for bit on the same machine.
         """
         if checkpoint is not None:
             restore(self, checkpoint)
@@ -97,8 +100,11 @@ class Replicas:
             save(self, checkpoint, time.monotonic() - began)
 
     def train_on(self, batches: Sequence[Batch]) -> list[dict[str, float]]:
-        """One optimizer step on a batch of each replica; loss and metrics of each, empty of those
-        that diverged."""
+        """Make one optimizer step on a batch of each replica.
+
+        Returns:
+            Loss and metrics of each replica; empty for those that diverged.
+        """
         scale = lr_scale(self.config, self.step, self.steps_per_epoch)
         scale_rates(self.optimizer, self.base_lrs, scale)
         if self.config.dropout:
@@ -116,7 +122,7 @@ class Replicas:
                 gradient[replica] = 0
         try:
             take_step(self.optimizer, where)
-        except NonFiniteError as error:  # its factors are those of all
+        except NonFiniteError as error:  # the factors that overflow are shared by all replicas
             for replica in self._left():
                 self._take_out(replica, str(error))
         self._check(parameters, "the parameter {} is not finite " + where)
@@ -127,8 +133,10 @@ class Replicas:
         return [{} if replica in self.diverged else v for replica, v in enumerate(values)]
 
     def measure_split(self, split: str) -> list[dict[str, float]]:
-        """Means of loss and metrics over a split, of each replica; empty where there is none, and
-        of those that diverged, if only here."""
+        """Return means of loss and metrics over a split for each replica.
+
+        Empty if the task has no such split, or if the replica diverged, in training or here.
+        """
         means = [Means() for _ in self.tasks]
         self.template.eval()
         with on_threads(self.threads), torch.no_grad():
@@ -137,7 +145,7 @@ class Replicas:
                 for replica in self._left():
                     samples = batches[replica].input.shape[1]
                     try:
-                        means[replica].add(values[replica], samples, f"of {split}")
+                        means[replica].add(values[replica], samples, f"in split {split}")
                     except NonFiniteError as error:
                         self._take_out(replica, str(error))
         return [
@@ -145,19 +153,17 @@ class Replicas:
         ]
 
     def weights(self, replica: int) -> dict[str, Tensor]:
-        """The state of one replica, as a network of its own would have it; 0 what it had learnt
-        where it diverged."""
+        """Return the state of one replica as that of a single network; 0 if it diverged."""
         state = self.network.state_dict()
         return {name: value[replica].clone() for name, value in state.items()}
 
     def _left(self) -> list[int]:
-        """The replicas that have not diverged."""
+        """Return the replicas that have not diverged."""
         return [replica for replica in range(len(self)) if replica not in self.diverged]
 
     def _check(self, tensors: Sequence[tuple[str, Tensor]], message: str) -> None:
-        """Take out each replica with a NaN or an infinity in its part of `tensors`, [R, ...] with
-        names; `message` has a place for the name."""
-        if first_non_finite(tensors) is None:  # one number to wait for, as a rule
+        """Remove each replica with NaN or infinity in its part of the named `tensors` [R, ...]."""
+        if first_non_finite(tensors) is None:  # usually only one number is read
             return
         for replica in self._left():
             name = first_non_finite((name, value[replica]) for name, value in tensors)
@@ -166,7 +172,7 @@ class Replicas:
 
     @torch.no_grad()
     def _take_out(self, replica: int, reason: str) -> None:
-        """Zeros in its parameters and moments: without gradients an optimizer keeps them."""
+        """Set parameters and moments of a replica to 0; they stay 0 without gradients."""
         self.diverged[replica] = reason
         for parameter in self.network.parameters():
             parameter[replica] = 0
@@ -176,7 +182,7 @@ class Replicas:
     def _measured(
         self, batches: Sequence[Batch], then: Callable[[Tensor], None] = lambda losses: None
     ) -> tuple[Tensor, list[dict[str, float]]]:
-        """Losses [R], and values of each replica, read after `then`, as `training.measure` does."""
+        """Return losses [R], and values of each replica, read after `then` as in `measure`."""
         inputs = torch.stack([batch.input for batch in batches])
         output, spikes = self._outputs(inputs)
         of_each = [
@@ -192,7 +198,7 @@ class Replicas:
         return losses, values
 
     def _outputs(self, inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Outputs [R, T, B, out] and hidden spikes [R, T, B, J] of inputs [R, T, B, in]."""
+        """Return outputs [R, T, B, out] and hidden spikes [R, T, B, J] of inputs [R, T, B, in]."""
 
         def one(tensors: dict[str, Tensor], values: Tensor) -> tuple[Tensor, list[Tensor]]:
             output, _, spikes = torch.func.functional_call(
@@ -205,22 +211,22 @@ class Replicas:
         return outputs  # type: ignore[no-any-return]
 
     def _training(self) -> Iterator[list[Batch]]:
-        """The batches of training that are left, over all epochs."""
+        """Yield the remaining training batches of all epochs."""
         first, start = divmod(self.step, self.steps_per_epoch)
         for epoch in range(first, self.config.epochs):
             yield from self._batches("train", epoch, start if epoch == first else 0)
 
     def _batches(self, split: str, epoch: int = 0, start: int = 0) -> Iterator[list[Batch]]:
-        """A batch of each replica at a time, from number `start` on."""
+        """Yield one batch of each replica at a time, from number `start` on."""
         each = (task.batches(split, epoch, start) for task in self.tasks)
         for batches in zip(*each, strict=True):
             yield [batch.to(self.device) for batch in batches]
 
 
 def stacked(networks: Sequence[SpikingNetwork]) -> SpikingNetwork:
-    """A network whose parameters and buffers are those of `networks` stacked [R, ...].
+    """Return a network with the parameters and buffers of `networks`, stacked [R, ...].
 
-    It is there for its names, for an optimizer and for `clamp_decays_`.
+    It provides names, and parameters for an optimizer and `clamp_decays_`. It cannot be called.
     """
     whole = copy.deepcopy(networks[0])
     for name, module in whole.named_modules():
@@ -241,11 +247,11 @@ def _check(configs: Sequence[TrainConfig]) -> None:
     differ = [n for n in first if n != "seed" and any(o[n] != first[n] for o in others)]
     if differ:
         raise ConfigError(
-            "configs: expected settings that differ in the seed alone, got networks of different "
+            "configs: expected settings that differ only in the seed, got networks with different "
             f"{', '.join(differ)}"
         )
     if configs[0].clip is not None:
         raise ConfigError(
-            "clip: expected none for networks trained together, whose gradients have one norm, "
+            "clip: expected no value because networks trained together share one gradient norm, "
             f"got {configs[0].clip!r}"
         )

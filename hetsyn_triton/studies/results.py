@@ -1,7 +1,6 @@
-"""What docs/results.md is made of: small copies of run and study folders, kept in the repository.
+"""Copy the results of run and study folders to the repository, for docs/results.md.
 
-`collect` copies, `hetsyn_triton.studies.results_page` writes; the page can be written anew from the
-copies alone.
+`collect` copies, and `hetsyn_triton.studies.results_page` writes the page from the copies.
 """
 
 import hashlib
@@ -22,10 +21,15 @@ STORED = "results"  # the folder of the copies, beside results.md
 
 
 def collect(folder: Path, docs: Path) -> Path:
-    """Copy what counts of a complete run or study in `folder` into docs/results/; its new file.
+    """Copy the results of a complete run or study in `folder` to docs/results/.
 
-    The same settings take the place of an earlier copy. RunFolderError where `folder` holds neither
-    or is not complete.
+    They replace an earlier copy with the same settings.
+
+    Returns:
+        The new JSON file.
+
+    Raises:
+        RunFolderError: If `folder` contains no run or study, or an incomplete or damaged one.
     """
     stored = docs / STORED
     if (folder / STUDY).is_file():
@@ -47,17 +51,19 @@ def collect(folder: Path, docs: Path) -> Path:
 
 
 def digest(settings: Any) -> str:
-    """Six digits that tell settings apart."""
+    """Return six digits that identify settings."""
     text = json.dumps(settings, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:6]
 
 
 def changed_settings(config: dict[str, Any]) -> dict[str, Any]:
-    """What a run's configuration has that its task's defaults have not, but for the seed and where
-    it was computed; the task's own settings among it, by name."""
+    """Return the settings in which a run differs from the defaults of its task.
+
+    The task's own settings are among them by name. The seed and the settings in MOVABLE are not.
+    """
     try:
         usual = default_config(config["task"]).to_json()
-    except ConfigError:  # a task of one's own
+    except ConfigError:  # a task that is not built in
         return {}
     own, other = config["options"], usual["options"]
     changed = {name: value for name, value in own.items() if other.get(name) != value}
@@ -67,7 +73,7 @@ def changed_settings(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def train_command(config: dict[str, Any]) -> str:
-    """The command that makes a run again."""
+    """Return the command that repeats a run."""
     words = ["hetsyn", "train", config["task"], "--seed", str(config["seed"])]
     for name, value in changed_settings(config).items():
         text = value if isinstance(value, str) else json.dumps(value)
@@ -79,8 +85,8 @@ def _study(folder: Path) -> tuple[dict[str, Any], str]:
     values = read_study(folder)
     if "environments" not in values:
         raise RunFolderError(
-            f"results: expected a study's {TABLE_JSON} with environments, got that of an earlier "
-            f"version in {folder}. The study's command, given again, writes it anew"
+            f"results: expected {TABLE_JSON} with environments, got that of an earlier version in "
+            f"{folder}. Run the command of the study again to update it"
         )
     del values["rows"]
     settings = values["settings"]
@@ -94,9 +100,11 @@ def _study(folder: Path) -> tuple[dict[str, Any], str]:
 
 def _run(folder: Path) -> tuple[dict[str, Any], str]:
     if not (folder / SUMMARY).is_file():
-        raise RunFolderError(f"results: expected a complete run, with {SUMMARY}, got {folder}")
+        raise RunFolderError(
+            f"results: expected a complete run that contains {SUMMARY}, got {folder}"
+        )
     config = TrainConfig.load(folder / CONFIG, device="cpu").to_json()
-    # Another machine's GPU need not be here; CONFIG is JSON, or it had not been read.
+    # The GPU of another machine may be missing here. CONFIG is known to be valid JSON.
     config["device"] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["device"]
     summary = read_json(folder / SUMMARY)
     score = summary["score"] or "loss"
@@ -116,13 +124,13 @@ def _run(folder: Path) -> tuple[dict[str, Any], str]:
         "command": train_command(config),
         "score": score,
         "parameters": summary["parameters"],
-        "test_samples": summary.get("test_samples"),  # runs of before did not record it
+        "test_samples": summary.get("test_samples"),  # earlier versions did not record it
         "selection": summary["selection"],
         "last_epoch": summary["last_epoch"],
         "time_constant_quartiles": summary["time_constant_quartiles"],
         "curve": curve,
         "environment": {
-            "date": None,  # of runs trained before it was recorded
+            "date": None,  # if the run did not record it
             "cpu": None,
             **{name: value for name, value in summary["environment"].items() if value is not None},
             "device": config["device"],
@@ -135,5 +143,5 @@ def _run(folder: Path) -> tuple[dict[str, Any], str]:
 
 
 def _with_device(settings: dict[str, Any], device: str) -> dict[str, Any]:
-    """What tells results apart: `settings`, and the device, for other results come of a GPU."""
+    """Return `settings`, with the device if it is not the CPU because results on a GPU differ."""
     return settings if device == "cpu" else {**settings, "device": device}

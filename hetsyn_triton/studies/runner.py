@@ -1,4 +1,4 @@
-"""From a study's name to its finished folder."""
+"""Run a study by name and write its folder."""
 
 import time
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from hetsyn_triton.tasks import SPLITS
 from hetsyn_triton.tasks.watching import watched
 from hetsyn_triton.training import ConfigError
 from hetsyn_triton.training.build import build_task
-from hetsyn_triton.training.claim import claim_run_folder
+from hetsyn_triton.training.claim import claim_folder
 from hetsyn_triton.training.folder import check_writable
 from hetsyn_triton.training.restore import lasting
 
@@ -26,7 +26,7 @@ from .workers import work_through
 
 @dataclass(frozen=True)
 class StudyResult:
-    """A study's folder and what stands in it; `failures` says of each failed cell why."""
+    """The folder of a study and its contents; `failures` has the error of each failed cell."""
 
     path: Path
     settings: StudySettings
@@ -36,22 +36,22 @@ class StudyResult:
 
 
 class StudyReporter:
-    """Says nothing. Override what should be shown."""
+    """Report nothing. Override the methods whose events should be shown."""
 
     def preparing(self, what: str, done: int, total: int) -> None:
-        """Before the first cell `what` is done to the data: `done` of `total` pieces so far."""
+        """Report that data is prepared: `what` is done to `done` of `total` pieces."""
 
     def started(self, study: Study, folder: Path, done: int, total: int, jobs: int) -> None:
-        """`done` of `total` cells were finished before."""
+        """Report the start; `done` of `total` cells are already finished."""
 
     def begun(self, cell: Cell) -> None:
-        """A cell begins."""
+        """Report that a cell starts."""
 
     def ended(self, cell: Cell, error: str | None) -> None:
-        """A cell is finished, or failed with `error`."""
+        """Report that a cell is finished, or has failed with `error`."""
 
     def finished(self, study: Study, result: StudyResult) -> None:
-        """Tables and picture are written."""
+        """Report that tables and picture are written."""
 
 
 def run_study(
@@ -65,30 +65,39 @@ def run_study(
     reporter: StudyReporter | None = None,
     **changes: Any,
 ) -> StudyResult:
-    """Run study `name`, or go on with it: what is finished in its folder is not done again.
+    """Run study `name`, or resume it: cells that are finished in its folder do not run again.
+
+    Settings, folder and data are checked before anything is created. If a cell fails, its error is
+    in the result's `failures`, and the next call retries it. A damaged file of a cell is renamed
+    and logged, and the cell runs again.
 
     Args:
-        name: one of `STUDIES`.
-        task: what to train on; None: the study's own choice.
-        seeds: how many, from 0 on; None: a few, or with `full` the paper's number. More than the
-            study in the folder has: those that are missing are done. Not for a study without a
-            task.
-        full: the paper's size instead of a small one.
-        out: the study folder; None: runs/study-NAME-TASK.
-        jobs: cells side by side, each in a process of its own and with as many threads as are left;
-            None: one for each core that its threads leave, one alone on a GPU; 1: in this process.
-        changes: the study's own options, the task's, and fields of TrainConfig.
+        name: One of `STUDIES`.
+        task: Task to train on. Defaults to the study's own choice.
+        seeds: Number of seeds, counted from 0. Defaults to a few, or with `full` to the paper's
+            number. A larger number than in the folder adds the missing seeds. Not allowed for a
+            study without a task.
+        full: Use the paper's size instead of a small one.
+        out: Study folder. Defaults to runs/study-NAME-TASK.
+        jobs: Number of cells to run in parallel, each in its own process with an equal part of
+            the cores. Defaults to one per core, divided by `threads`, or to 1 on a GPU. With 1,
+            cells run in this process.
+        reporter: Receives the progress.
+        changes: Options of the study, options of the task, and fields of TrainConfig.
 
-    Cells that fail are in the result's `failures` and are done again by the next call. A file of a
-    cell that cannot be used is set aside, which the log says, and the cell done anew. Settings,
-    folder and data are checked before anything is created: ConfigError for a setting,
-    RunFolderError for a folder of another study, of more seeds or of other settings, DataError for
-    a data set that is not there.
+    Returns:
+        Folder, settings, rows, table and failures of the study.
+
+    Raises:
+        ConfigError: If a setting is unknown or not allowed.
+        RunFolderError: If the folder contains another study, more seeds or other settings, or if
+            another process uses it.
+        DataError: If the data is missing.
     """
     require_extra("a study", "matplotlib")
     kind = study_class(name)
     settings = make_settings(kind, task=task, full=full, seeds=seeds, changes=changes)
-    kind(settings).cells()  # errors come before any work
+    kind(settings).cells()  # raises errors before any work
     jobs = _jobs(kind(settings), jobs)
     path = files.default_folder(settings) if out is None else Path(out)
     reporter = reporter or StudyReporter()
@@ -97,7 +106,7 @@ def run_study(
             _read_data(settings)
     path.mkdir(parents=True, exist_ok=True)
     check_writable(path)
-    with claim_run_folder(path):
+    with claim_folder(path, "study"):
         settings = files.check_folder(path, settings)
         files.prepare(path, settings)
         study = kind(settings)
@@ -118,7 +127,7 @@ def run_study(
 
 @dataclass(frozen=True)
 class _Work:
-    """Does one cell and keeps it; can be sent to another process."""
+    """Run one cell and store it; can be pickled."""
 
     settings: StudySettings
     path: Path
@@ -135,8 +144,7 @@ class _Work:
 
 
 def _read_data(settings: StudySettings) -> None:
-    """Read the task's data and let it go: DataError where it is not there. Each cell reads its own,
-    in its own process."""
+    """Read the task's data once, so that missing data is an error; each cell reads it again."""
     if settings.task is not None:
         task = build_task(settings.config())
         for split in SPLITS:
@@ -144,24 +152,24 @@ def _read_data(settings: StudySettings) -> None:
 
 
 def _jobs(study: Study, jobs: int | None) -> int:
-    """How many processes: as many as asked for, if their threads have cores."""
+    """Return the number of processes: `jobs`, or as many as have cores for their threads."""
     most = cores()
     if study.alone:
         if jobs not in (None, 1):
             raise ConfigError(
-                f"jobs: expected 1, for {study.name} measures times and must have the machine to "
-                f"itself, got {jobs!r}"
+                f"jobs: expected 1 because {study.name} measures times and must run alone, "
+                f"got {jobs!r}"
             )
         return 1
     threads = study.settings.changes.get("threads") or 1
     most = max(1, most // threads)
     if study.settings.changes.get("device", "cpu") != "cpu":
-        most = most if jobs else 1  # one after the other on a device, unless asked
+        most = most if jobs else 1  # one after the other on a GPU, unless `jobs` is given
     jobs = most if jobs is None else jobs
     if type(jobs) is not int or not 1 <= jobs <= most:
         raise ConfigError(
-            f"jobs: expected an integer from 1 to {most}, {cores()} cores for "
-            f"{counted(threads, 'thread')} each, got {jobs!r}"
+            f"jobs: expected an integer from 1 to {most} ({counted(cores(), 'core')}, "
+            f"{counted(threads, 'thread')} per job), got {jobs!r}"
         )
     return jobs
 
@@ -169,7 +177,7 @@ def _jobs(study: Study, jobs: int | None) -> int:
 def _write(
     study: Study, path: Path, cells: Sequence[Cell], failures: dict[str, str]
 ) -> StudyResult:
-    """Tables and picture of all finished cells."""
+    """Write tables and picture of all finished cells."""
     found = [files.read_cell(path, cell) for cell in cells]
     done = [finished for finished in found if finished is not None]
     rows = [row for finished in done for row in finished.rows]
@@ -200,8 +208,10 @@ def _write(
 
 
 def _environments(done: Sequence[Finished]) -> list[dict[str, Any]]:
-    """The different machines, versions and days that cells are of, by date; one that was not
-    recorded is empty, and first."""
+    """Return the different machines, versions and dates of the cells, by date.
+
+    One that was not recorded is empty and first.
+    """
     found: list[dict[str, Any]] = []
     for finished in done:
         found += [one for one in finished.environments if one not in found]
@@ -209,7 +219,7 @@ def _environments(done: Sequence[Finished]) -> list[dict[str, Any]]:
 
 
 def command(settings: StudySettings) -> str:
-    """The command that makes the study again."""
+    """Return the command that repeats the study."""
     import json
     import shlex
 

@@ -125,10 +125,10 @@ def make_settings(
     changes = dict(changes or {})
     if study.default_task is None:
         if task is not None:
-            raise ConfigError(f"task: expected none, for {study.name} trains on none, got {task!r}")
+            raise ConfigError(f"task: expected none because {study.name} has no task, got {task!r}")
         if seeds is not None:
             raise ConfigError(
-                f"seeds: expected none, for {study.name} has one network of each kind and no "
+                f"seeds: expected none because {study.name} has one network of each kind and no "
                 f"seeds, got {seeds!r}"
             )
     else:
@@ -194,11 +194,11 @@ def _split(
     for name, value in changes.items():
         if name in study.varies:
             raise ConfigError(
-                f"{name}: expected no value, for {study.name} varies it itself, got {value!r}"
+                f"{name}: expected no value because {study.name} varies it itself, got {value!r}"
             )
         if name in study.keeps:
             raise ConfigError(
-                f"{name}: expected no value, for {study.name} {study.keeps[name]}, got {value!r}"
+                f"{name}: expected no value because {study.name} {study.keeps[name]}, got {value!r}"
             )
         if name not in known and name not in allowed:
             groups = {f"of {study.name} ": study.options, f"of {task} ": known, "": allowed}

@@ -52,7 +52,7 @@ def draw(study: "Variants", table: Sequence[Row], done: Sequence[Finished]) -> F
 
 
 def _draw_input(axes: Axes, task: Task) -> None:
-    """The spikes of a test sample, and the label of each span that has one."""
+    """Draw the spikes of a test sample, and the label of each span that has one."""
     sample = task.sample()
     draw_events(axes, sample.input[:, 0], task.input_label)
     shade_spans([axes], task)
@@ -67,7 +67,7 @@ def _draw_input(axes: Axes, task: Task) -> None:
 
 
 def _draw_time_constants(axes: Axes, study: "Variants", done: Sequence[Finished]) -> None:
-    """Of HetSyn at its smallest size, mean over seeds."""
+    """Draw the time constants of HetSyn at its smallest size, averaged over seeds."""
     form = study.option["forms"][0]
     neurons = min(f.cell.values["neurons"] for f in done)
     mine = [f for f in done if (f.cell.values["form"], f.cell.values["neurons"]) == (form, neurons)]

@@ -1,22 +1,25 @@
-"""What the tables of a study show, on the terminal and in docs/results.md."""
+"""The cells and headings of a study's tables, on the terminal and in docs/results.md."""
 
 from collections.abc import Iterable, Sequence
 
 from .base import Row
 from .words import in_words, is_share
 
-DEVIATION = "_deviation"  # ends the name of what stands beside a mean
+DEVIATION = "_deviation"  # suffix of the standard deviation of a mean
+RATIO = "_of_homneu"  # suffix of a measure divided by that of homneu
 
 
 def columns(rows: Iterable[Row]) -> list[str]:
-    """The columns of a table of `rows`, in the order met: a deviation stands beside its mean, and
-    the study's size above the table."""
+    """Return the columns of a table of `rows`, in the order met.
+
+    Deviations are shown with their means, and the size of the study is shown above the table.
+    """
     names = dict.fromkeys(name for row in rows for name in row)
     return [name for name in names if not name.endswith(DEVIATION) and name != "size"]
 
 
 def blocks(rows: Iterable[Row], by: Sequence[str]) -> list[tuple[Row, list[Row]]]:
-    """The rows of each combination of the columns `by`, in the order met, and what it is."""
+    """Return each combination of the columns `by`, in the order met, with its rows."""
     found: dict[tuple[object, ...], tuple[Row, list[Row]]] = {}
     for row in rows:
         values = {name: row[name] for name in by if name in row}
@@ -25,7 +28,7 @@ def blocks(rows: Iterable[Row], by: Sequence[str]) -> list[tuple[Row, list[Row]]
 
 
 def common(rows: Sequence[Row]) -> Row:
-    """The columns in which two or more rows do not differ, but for means over seeds."""
+    """Return the columns, other than means over seeds, that have one value in two or more rows."""
     names = columns(rows) if len(rows) > 1 else []
     return {
         name: rows[0].get(name)
@@ -36,16 +39,21 @@ def common(rows: Sequence[Row]) -> Row:
 
 
 def heading(values: Row) -> str:
-    """What all rows of a block have in common, in one line."""
+    """Return the values that all rows of a block share, in one line."""
     known = (name for name in values if values[name] is not None)
     return ", ".join(f"{in_words(name)}: {cell(values, name)}" for name in known)
 
 
 def cell(row: Row, name: str) -> str:
-    """The value of column `name`, with its deviation where there is one; shares in per cent."""
+    """Format the value of column `name`, with its deviation if there is one.
+
+    Shares are in percent, and ratios to homneu are factors such as 1.83x.
+    """
     value, deviation = row.get(name), row.get(f"{name}{DEVIATION}")
     if value is None:
         return "-"
+    if name.endswith(RATIO):
+        return f"{value:.2f}x"
     if not isinstance(value, float):
         return str(value)
     if is_share(name):

@@ -1,5 +1,4 @@
-"""What becomes of the time constants, and whether the network needs it: distributions, resetting
-the long ones, freezing a part, and what of it is weight decay."""
+"""The study time-constants: how training changes the time constants, and whether it matters."""
 
 import re
 from collections.abc import Sequence
@@ -26,26 +25,33 @@ from .weight_decay import EXEMPT, NONE, OF_SHD, USUAL, settings_of, shrunk
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-BOUNDS = {"delayed-match": 700.0}  # the paper's, in the task's unit of time
+BOUNDS = {"delayed-match": 700.0}  # as in the paper, in the task's unit of time
 TAUS = {"delayed-match": ("normal(100,10)", "normal(200,20)", "normal(400,40)")}
-"""The paper's initial means. It gives no deviation: a tenth, as the task's own has."""
+"""The paper's initial means. It gives no deviation; here it is a tenth, as in the task."""
 QUARTILES = ("lower_quartile", "median", "upper_quartile")
 STAGES = ("before", "after", "weight_decay_alone")
 
 
 class TimeConstants(Study):
-    """HetSyn networks trained from several initial time constants, each with and without weight
-    decay on its decays, and networks trained with a part of their decays frozen.
+    """Train HetSyn networks from several initial time constants, with and without weight decay.
 
-    `tau` are the initial time constants; where the list is empty, the paper's for the task, or the
-    task's own. From each, one network is trained with weight decay on weights and decays, one with
-    it on weights alone, and, where the task has none by itself, one without. `weight_decay` None is
-    the task's own, or 0.004, the paper's for SHD. `frozen` parts keep their initial values in
-    networks with the task's own `tau` and weight decay.
+    `tau` are the initial time constants. An empty list means those of the paper for the task, or
+    else the task's own. From each, one network is trained with weight decay on weights and decays
+    and one with weight decay on weights only. If the task has no weight decay, one more is trained
+    without. `weight_decay` defaults to the task's own, or else to 0.004, the paper's for SHD.
 
-    `bound` is where a time constant is long: 0 is the paper's value for the task, or three times
-    the initial mean. Long ones are reset to the initial mean after training; so are as many others
-    drawn at random, or all others where they are fewer, for comparison.
+    Other networks train with a fraction `frozen` of their decays frozen at the initial values.
+    They use the task's own `tau` and weight decay.
+
+    Time constants above `bound` count as long. 0 means the paper's value for the task, or else
+    three times the initial mean. After training, the long ones are reset to the initial mean. For
+    comparison, as many others are reset, drawn at random, or all others if they are fewer.
+
+    Measures:
+        SCORE_long_reset: Score after the long time constants were reset.
+        SCORE_as_many_reset: Score after as many others were reset.
+        reset_share: Share of all synapses that were reset because they were long.
+        as_many_reset_share: Share of all synapses that were reset for comparison.
     """
 
     name = "time-constants"
@@ -56,7 +62,7 @@ class TimeConstants(Study):
     varies = frozenset(
         {"model", "tau", "weight_decay", "frozen_fraction", "decay_weight_decay", "learn_decay"}
     )
-    keeps: ClassVar = {"optimizer": "trains with AdamW, for what its weight decay does is known"}
+    keeps: ClassVar = {"optimizer": "trains with AdamW, whose weight decay has a known effect"}
     blocks = ("part", "tau")
     details = (
         "*_quartile_*", "synapses", "beyond_bound_before_share",
@@ -69,13 +75,13 @@ class TimeConstants(Study):
             None, None, lambda v: v is None or (is_real(v) and v > 0), "a positive number"
         ),
         "bound": StudyOption(
-            0, 0, lambda v: is_real(v) and v >= 0, "a time of at least 0, 0 for the usual one"
+            0, 0, lambda v: is_real(v) and v >= 0, "a time of at least 0 (0: default)"
         ),
     }
 
     @property
     def own(self) -> tuple[str, str]:
-        """Initial time constants and weight decay of the task itself."""
+        """The task's own initial time constants and kind of weight decay."""
         config = self.settings.config()
         return _text(config.tau), USUAL if config.weight_decay > 0 else NONE
 
@@ -127,7 +133,7 @@ class TimeConstants(Study):
             f"{self.score}_long_reset": test(replace(run, network=reset))[self.score],
             f"{self.score}_as_many_reset": test(replace(run, network=other))[self.score],
             "reset_share": share,
-            "as_many_reset_share": others,  # smaller where fewer were left to draw from
+            "as_many_reset_share": others,  # smaller if fewer were left to draw from
         }
 
     def table(self, done: Sequence[Finished]) -> list[Row]:
@@ -147,19 +153,19 @@ class TimeConstants(Study):
 
 
 def _text(tau: str | float) -> str:
-    """A distribution as it is written everywhere."""
+    """Return a distribution without spaces."""
     return str(tau).replace(" ", "")
 
 
 def _plain(tau: str) -> str:
-    """A distribution as part of a file's name."""
+    """Return a distribution as part of a file name."""
     return re.sub(r"[(),]+", "-", tau).strip("-")
 
 
 def _pathway_row(cell: Cell, pathway: str, stages: Sequence[Tensor], bound: float) -> Row:
     row: Row = {"part": "pathways", **cell.values, "pathway": pathway, "synapses": len(stages[0])}
     for when, taus in zip(STAGES, stages, strict=True):
-        values = quartiles(taus.clamp(max=1e9))  # a decay of 1 never ends; JSON has no infinity
+        values = quartiles(taus.clamp(max=1e9))  # JSON cannot store infinity
         row |= {f"{name}_{when}": v for name, v in zip(QUARTILES, values, strict=True)}
         row[f"beyond_bound_{when}_share"] = beyond(taus, bound)
     return row

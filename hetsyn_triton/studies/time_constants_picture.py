@@ -1,4 +1,4 @@
-"""The picture of the study time-constants: distributions by pathway, then accuracies and shares."""
+"""The picture of the study time-constants: distributions by pathway, then scores and shares."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,22 +11,24 @@ from hetsyn_triton.drawing import GREY, INK
 
 from .base import Finished, Row, Study
 from .long_decays import BINS
-from .pictures import COLOURS, SERIES, band, grid, label_score, legend
+from .pictures import COLORS, SERIES, band, grid, label_score, legend
 from .statistics import chosen
 from .weight_decay import LABELS, USUAL
 
-WAYS = dict(zip(LABELS, SERIES, strict=False))  # colours
+WAYS = dict(zip(LABELS, SERIES, strict=False))  # colors
 RESET = {"": "o", "_long_reset": "v", "_as_many_reset": "x"}  # markers
 RESET_TITLE = (
-    "round: as trained, triangle: long ones reset\nto the initial mean, cross: as many others"
+    "circle: as trained, triangle: long ones reset\nto the initial mean, cross: as many reset"
 )
-DODGE = 0.22  # between the ways of one time constant
+DODGE = 0.22  # distance of the kinds of weight decay at one time constant
 LAST = 3  # panels below the distributions
 
 
 def draw(study: Study, table: Sequence[Row], done: Sequence[Finished]) -> Figure:
-    """A row of panels for each initial distribution, a column for each pathway; then what frozen
-    decays cost, what resetting costs, and how many are long."""
+    """Draw a row of panels per initial distribution, with a column per pathway.
+
+    The last row shows the score with frozen decays, the score after resetting, and `reset_share`.
+    """
     plain = [f for f in done if f.cell.values["frozen"] == 0] or list(done)
     taus = list(dict.fromkeys(f.cell.values["tau"] for f in plain))
     ways = list(plain[0].extra["histograms"])
@@ -48,14 +50,14 @@ def draw(study: Study, table: Sequence[Row], done: Sequence[Finished]) -> Figure
     label_score(reset, study.score, _seeds(plain_rows))
     reset.set_title(RESET_TITLE, fontsize=9)
     _points(long, plain_rows, {"reset_share": "o"})
-    label_score(long, "share_of_long_ones", _seeds(plain_rows))
+    label_score(long, "reset_share", _seeds(plain_rows))
     for one in (*axes[:-1, len(ways) :].flat, *axes[-1, LAST:]):
         one.set_axis_off()
     return figure
 
 
 def _distributions(axes: Axes, pathway: str, done: Sequence[Finished]) -> None:
-    """Of one pathway, before and after each way of training, and by weight decay alone."""
+    """Draw one pathway before training, after it, and after weight decay alone."""
     dt, bound = done[0].extra["dt"], done[0].extra["bound"]
 
     def stairs(found: Sequence[Finished], stage: int, label: str, **look: Any) -> None:
@@ -76,15 +78,15 @@ def _distributions(axes: Axes, pathway: str, done: Sequence[Finished]) -> None:
 
 
 def _frozen(axes: Axes, study: Study, networks: Sequence[Row]) -> None:
-    """The score over the part that is frozen, of the networks that have one."""
+    """Draw the score over the frozen fraction."""
     first = next((row for row in networks if row["frozen"] > 0), networks[0])
     mine = chosen(networks, tau=first["tau"], weight_decay=first["weight_decay"])
     mine.sort(key=lambda row: row["frozen"])
     means = [row[study.score] for row in mine]
     width = [row[f"{study.score}_deviation"] for row in mine]
     places = [row["frozen"] for row in mine]
-    band(axes, places, means, width, colour=COLOURS["hetsyn"], marker="o", label=None)
-    axes.set_xlabel("part of the decays frozen at their initial values", fontsize=9)
+    band(axes, places, means, width, color=COLORS["hetsyn"], marker="o", label=None)
+    axes.set_xlabel("fraction of the decays frozen at their initial values", fontsize=9)
     axes.set_title(f"from {first['tau']}, {LABELS[first['weight_decay']]}", fontsize=9)
     label_score(axes, study.score, _seeds(mine))
 
@@ -94,8 +96,7 @@ def _seeds(rows: Sequence[Row]) -> set[int]:
 
 
 def _points(axes: Axes, rows: Sequence[Row], markers: Mapping[str, str]) -> None:
-    """Measures by initial distribution, each with its marker, side by side for the ways of
-    training."""
+    """Draw measures by initial distribution, side by side for each kind of weight decay."""
     taus = list(dict.fromkeys(row["tau"] for row in rows))
     ways = [way for way in WAYS if chosen(rows, weight_decay=way)]
     for number, way in enumerate(ways):

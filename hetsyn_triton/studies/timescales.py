@@ -1,4 +1,4 @@
-"""Time itself changed: inputs stretched at test, and the delay a network is trained for."""
+"""The study timescales: inputs stretched at test, and networks trained for several delays."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FACTORS = (-0.5, -0.25, 0, 0.25, 0.5)  # log2 of alpha
-RANGE = 0.5  # of log2 alpha where it is drawn for each sample, the paper's
-DELAY = "delay"  # the option of tasks that have one
+RANGE = 0.5  # of log2 alpha drawn for each sample, as in the paper
+DELAY = "delay"  # the option of tasks with a delay
 LABELS = {
     "warp": r"time scale $\alpha$ at test (square: drawn, $\log_2\alpha \sim$ U(-0.5, 0.5))",
     "delay": "delay in training and test (ms)",
@@ -30,15 +30,15 @@ LABELS = {
 
 
 class Timescales(Study):
-    """Networks trained once and tested on stretched inputs; and, on a task with a delay, networks
-    trained for each of `delays`.
+    """Train networks once and test them on stretched inputs; train others for each of `delays`.
 
-    `factors` are log2 alpha of tests in which all samples have the same; in one more test alpha is
-    drawn for each sample. The number of steps T becomes round(alpha T), and alpha the quotient.
-    `homneu_tau` are time constants that the plain model is trained with for each delay besides the
-    task's own: at a fixed delay the fair rival is the homogeneous model whose time constant suits
-    it best. Which one does, held-out samples say: of equal ones the first, beginning with the
-    task's own.
+    Only a task with a delay has `delays`. `factors` are values of log2 alpha: in each test, all
+    samples are stretched from T to round(alpha T) steps. In one more test, alpha is drawn for each
+    sample.
+
+    `homneu_tau` are time constants that homneu is trained with at each delay, besides the task's
+    own. At a fixed delay, the fair baseline is the homogeneous model with the best time constant.
+    Held-out samples choose it; the task's own and then the first wins a tie.
     """
 
     name = "timescales"
@@ -57,7 +57,7 @@ class Timescales(Study):
 
     @classmethod
     def wants(cls, task: str) -> str | None:
-        return None if task_class(task).scores_classes else "one that names classes"
+        return None if task_class(task).scores_classes else "a task that classifies"
 
     def cells(self) -> list[Cell]:
         assert self.settings.task is not None
@@ -122,7 +122,7 @@ class Timescales(Study):
         return table
 
     def draw(self, table: Sequence[Row], done: Sequence[Finished]) -> "Figure":
-        from .pictures import COLOURS, MARKERS, band, grid, label_score, legend
+        from .pictures import COLORS, MARKERS, band, grid, label_score, legend
 
         kinds = [kind for kind in LABELS if chosen(table, change=kind)]
         figure, axes = grid(1, len(kinds), sharey=True)
@@ -141,24 +141,24 @@ class Timescales(Study):
                         [row["level"] for row in mine],
                         [row[self.score] for row in mine],
                         [row[f"{self.score}_deviation"] for row in mine],
-                        colour=COLOURS[model],
+                        color=COLORS[model],
                         marker=MARKERS[model],
                         label=label,
                         style=style,
                     )
                 for row in own:
-                    if row["level"] is None:  # drawn: beside the curve
+                    if row["level"] is None:  # drawn for each sample: beside the curve
                         place = 2 ** (max(self.option["factors"]) + 0.12)
                         one.errorbar(
                             place, row[self.score], row[f"{self.score}_deviation"],
-                            fmt="s", ms=6, color=COLOURS[model], mfc="none",
+                            fmt="s", ms=6, color=COLORS[model], mfc="none",
                         )  # fmt: skip
             one.set_xscale("log", base=2)
             ticks = sorted({row["level"] for row in chosen(table, change=kind) if row["level"]})
             one.set_xticks(ticks, [f"{tick:.4g}" for tick in ticks])
             one.minorticks_off()
             one.set_xlabel(LABELS[kind], fontsize=9)
-            legend(one, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)  # curves lie anywhere
+            legend(one, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)  # no corner is free
         label_score(axes[0, 0], self.score, {row["seeds"] for row in table})
         return figure
 
@@ -171,7 +171,7 @@ def _cell_name(model: str, delay: int | None, tau: float | None, seed: int) -> s
 
 
 def _warped(factor: float | None, batch: Batch, generator: torch.Generator) -> Iterable[Batch]:
-    """`batch` over round(alpha T) steps, with one log2 alpha or one drawn for each sample."""
+    """Stretch `batch` to round(alpha T) steps, with one log2 alpha or one drawn for each sample."""
     steps, samples = batch.input.shape[:2]
     if factor is None:
         exponents = RANGE * (2 * torch.rand(samples, generator=generator) - 1)

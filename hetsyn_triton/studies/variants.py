@@ -185,7 +185,7 @@ class Variants(Study):
     def _draw_curves(self, axes: "Axes", done: Sequence[Finished]) -> None:
         from hetsyn_triton.drawing import log_scale
 
-        from .pictures import COLOURS, band, label_score, legend
+        from .pictures import COLORS, band, label_score, legend
 
         part = done[0].extra["curve"]["part"]
         seeds = set()
@@ -197,7 +197,7 @@ class Variants(Study):
                 several = [mean_and_deviation(column) for column in values.T.tolist()]
                 means, widths = zip(*several, strict=True)
                 steps = curves[0]["steps"]
-                band(axes, steps, means, widths, colour=COLOURS[model], label=model)
+                band(axes, steps, means, widths, color=COLORS[model], label=model)
         if self.score_falls:
             log_scale(axes)
         label_score(axes, self.score, seeds)
@@ -205,7 +205,7 @@ class Variants(Study):
         legend(axes)
 
     def _draw_ends(self, axes: "Axes", done: Sequence[Finished]) -> None:
-        from .pictures import COLOURS, MARKERS
+        from .pictures import COLORS, MARKERS
 
         models = self.option["models"]
         for place, model in enumerate(models):
@@ -214,8 +214,8 @@ class Variants(Study):
                 spread = np.linspace(-0.18, 0.18, len(values)) if len(values) > 1 else [0.0]
                 axes.plot(
                     place + np.array(spread), values, MARKERS[model],
-                    color=COLOURS[model], ms=5, alpha=0.6, mew=0,
+                    color=COLORS[model], ms=5, alpha=0.6, mew=0,
                 )  # fmt: skip
-                axes.hlines(np.mean(values), place - 0.32, place + 0.32, color=COLOURS[model], lw=2)
+                axes.hlines(np.mean(values), place - 0.32, place + 0.32, color=COLORS[model], lw=2)
         axes.set_xticks(range(len(models)), [m.replace("-", "-\n") for m in models], fontsize=8)
         axes.set_title("test, last epoch: each seed, and the mean", fontsize=9)

@@ -1,4 +1,4 @@
-"""Weight decay of decays: the ways to train that tell what it does, and what it would do alone."""
+"""Weight decay on decays: the kinds that a study compares, and its effect without gradients."""
 
 import copy
 import math
@@ -17,15 +17,15 @@ LABELS = {
     USUAL: "with weight decay",
     EXEMPT: "decays exempt from weight decay",
 }
-OF_SHD = 4e-3  # the paper's, on weights and decays
+OF_SHD = 4e-3  # the paper's weight decay for SHD, on weights and decays
 
 
 def settings_of(way: str, weight_decay: float) -> dict[str, Any]:
-    """Fields of TrainConfig that train in that `way`: without weight decay, with it on weights and
-    decays (HetSyn's choice), or on weights alone.
+    """Return the fields of TrainConfig for a kind of weight decay.
 
-    All with AdamW: PyTorch's Adam adds weight decay to the gradient and then divides by its scale,
-    so it does not shrink anything by a known factor. Without weight decay the two are the same.
+    It applies to nothing, to weights and decays (as in HetSyn), or to weights only. All kinds use
+    AdamW, which shrinks parameters by a known factor. PyTorch's Adam adds weight decay to the
+    gradient and scales the sum. Without weight decay both are the same.
     """
     return {
         "optimizer": "adamw",
@@ -35,15 +35,20 @@ def settings_of(way: str, weight_decay: float) -> dict[str, Any]:
 
 
 def shrunk(network: SpikingNetwork, config: TrainConfig, steps_per_epoch: int) -> SpikingNetwork:
-    """A copy of `network` as a run of `config` would leave its decays if no gradient moved them.
+    """Return a copy of `network` with the decays that a run of `config` leaves without gradients.
 
-    AdamW multiplies a parameter by 1 - lr wd at each step (arXiv 1711.05101, algorithm 2), with the
-    rate of that step. Frozen decays stay; weights are not touched. ConfigError unless the optimizer
-    is "adamw".
+    AdamW multiplies a parameter by 1 - lr wd at each step, with the learning rate of that step.
+    Frozen decays and weights do not change.
+
+    Raises:
+        ConfigError: If the optimizer is not "adamw".
+
+    References:
+        arXiv 1711.05101, algorithm 2.
     """
     if config.optimizer != "adamw":
         raise ConfigError(
-            f"optimizer: expected adamw, the one that shrinks parameters apart from the gradient, "
+            f"optimizer: expected adamw because its weight decay does not depend on the gradient, "
             f"got {config.optimizer!r}"
         )
     changed = copy.deepcopy(network)

@@ -1,26 +1,27 @@
-"""How measures are written."""
+"""How tables and pictures write measures and counts."""
 
-import re
 from collections.abc import Collection
+
+from hetsyn_triton.training.measure import shown_name
 
 
 def in_words(name: str) -> str:
-    """A measure's name as axes and tables show it."""
-    return re.sub(r"\bmse\b", "mean squared error", name.replace("_", " "))
+    """Return the name of a measure as axes and tables show it."""
+    return shown_name(name)
 
 
 def counted(count: int, name: str) -> str:
-    """As many of what is called `name`."""
+    """Return a count with its noun, such as "1 seed" or "3 seeds"."""
     return f"{count} {name}{'' if count == 1 else 's'}"
 
 
 def seeds_in_words(numbers: Collection[int]) -> str:
-    """How many seeds there are, where that is not the same number everywhere."""
+    """Return the number of seeds, or its range if it differs between points."""
     least, most = min(numbers), max(numbers)
     return f"{'' if least == most else f'{least} to '}{counted(most, 'seed')}"
 
 
 def is_share(name: str) -> bool:
-    """Whether a measure is a fraction, shown in per cent; accuracy_validation_selected too."""
+    """Return whether a measure is a fraction, shown in percent: accuracy, success or a share."""
     words = name.replace("_", " ").split()
     return any(word in ("accuracy", "share", "success") for word in words)

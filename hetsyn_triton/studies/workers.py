@@ -1,7 +1,7 @@
-"""Cells on several processes: one that fails, or whose process dies, is told and loses no other.
+"""Run cells in several processes; a cell or process that fails does not affect the others.
 
-Each worker is an executor of one process of its own, given one cell at a time, so that a process
-that dies names the cell it had. Processes are spawned, never forked: the kernels have threads.
+Each worker is an executor with one process and gets one cell at a time. If a process dies, its cell
+is therefore known. Processes are spawned, not forked, because the kernels use threads.
 """
 
 import multiprocessing
@@ -19,10 +19,10 @@ from hetsyn_triton.freed_memory import keep_freed_memory
 
 Item = TypeVar("Item")
 
-LOOK_EVERY_S = 1.0  # for a parent that is gone
+LOOK_EVERY_S = 1.0  # between checks whether the parent still runs
 
 Outcome = tuple[Item, "str | None"]
-"""An item, and what went wrong with it."""
+"""An item, and its error or None."""
 
 
 def work_through(
@@ -31,10 +31,11 @@ def work_through(
     processes: int,
     begun: Callable[[Item], None] = lambda item: None,
 ) -> Iterator[Outcome[Item]]:
-    """`work(item)` for all items; yields each as it ends, with its error in one line or None.
+    """Call `work(item)` for all items, and yield each when it ends with its error or None.
 
-    One process: here, one after the other. More: `work` and items are pickled. `begun` is called,
-    here, when an item is given out. Leaving the iterator early ends the processes.
+    The error is one line. With one process, the work is done here, one item after the other. With
+    more, `work` and items are pickled. `begun` is called in this process when an item starts.
+    Closing the iterator early ends the processes.
     """
     if processes == 1:
         for item in items:
@@ -73,15 +74,15 @@ def work_through(
 
 
 def in_one_line(error: BaseException) -> str:
-    """What an error says, with its kind where it says little."""
+    """Return the type and the first line of an error."""
     if isinstance(error, BrokenProcessPool):
-        return "its process ended before it did (killed, or out of memory)"
+        return "its process ended early (killed or out of memory)"
     lines = str(error).splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 class _Worker:
-    """One process, in an executor of its own."""
+    """One process in its own executor."""
 
     def __init__(self) -> None:
         self.renew()
@@ -92,7 +93,7 @@ class _Worker:
         self.process: Future[int] = self.executor.submit(os.getpid)
 
     def end(self, kill: bool) -> None:
-        """Let the process go; with `kill`, in the middle of its work."""
+        """End the process; with `kill`, in the middle of its work."""
         self.executor.shutdown(wait=not kill, cancel_futures=True)
         if kill and self.process.done() and self.process.exception() is None:
             with suppress(ProcessLookupError):
@@ -100,8 +101,7 @@ class _Worker:
 
 
 def _begin(parent: int) -> None:
-    """Ctrl-C reaches every process of a terminal; the first one answers it and ends the others. One
-    that is killed cannot: its workers see to their own end."""
+    """Ignore Ctrl-C, which the parent handles, and end when the parent is killed."""
     keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()

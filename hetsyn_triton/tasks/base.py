@@ -1,4 +1,4 @@
-"""What a task is: batches for three splits, a loss, metrics, and the settings it is run with."""
+"""The base class of a task: batches of three splits, loss, metrics and default settings."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,18 +17,18 @@ SPLITS = ("train", "validation", "test")
 
 
 class Batch(NamedTuple):
-    """`input` [T, B, in_features] and `target`, of the shape the task's loss takes."""
+    """`input` [T, B, in_features], and `target` in the form that the task's loss takes."""
 
     input: Tensor
     target: Tensor
 
     def to(self, device: torch.device | str) -> "Batch":
-        """Both on `device`."""
+        """Move both to `device`."""
         return Batch(self.input.to(device), self.target.to(device))
 
 
 class Span(NamedTuple):
-    """A named stretch of time steps, shaded in the picture of a sample."""
+    """A named range of time steps, shaded in the picture of a sample."""
 
     start: int
     stop: int
@@ -38,23 +38,24 @@ class Span(NamedTuple):
 class Task(ABC):
     """One problem to train a network on.
 
-    A task of one's own names its sizes, says in `defaults` which settings differ from the common
-    ones (fields of `TrainConfig`), in `options` its own settings, each with what it may hold
-    (`hetsyn_triton.tasks.options`), and implements `steps_per_epoch`, `batches` and `loss`;
-    `hetsyn_triton.tasks.register` then makes it known by its name. Whatever is random comes from
-    `seeded_generator(self.seed, ...)`: batches are a function of the split, the epoch and the
-    seed, never of what was drawn before.
+    A new task sets `name`, `in_features` and `out_features`, and implements `steps_per_epoch`,
+    `batches` and `loss`. `defaults` are the settings that differ from the common ones (fields of
+    `TrainConfig`). `options` are the task's own settings with their allowed values
+    (`hetsyn_triton.tasks.options`). `hetsyn_triton.tasks.register` registers the task by name.
+
+    All random numbers come from `seeded_generator(self.seed, ...)`. Batches are therefore functions
+    of split, epoch and seed only.
     """
 
     name: ClassVar[str]
-    scores_classes: ClassVar[bool] = False  # whether the setting `readout` means anything to it
+    scores_classes: ClassVar[bool] = False  # whether it uses the setting `readout`
     score: ClassVar[str | None] = None  # the metric shown beside the loss
-    score_falls: ClassVar[bool] = False  # whether a smaller score is a better one
+    score_falls: ClassVar[bool] = False  # whether a smaller score is better
     drawn_metrics: ClassVar[tuple[str, ...]] = ()  # metrics drawn over epochs beside the loss
     defaults: ClassVar[Mapping[str, Any]] = {}
     options: ClassVar[Mapping[str, Option]] = {}
-    split_options: ClassVar[frozenset[str]] = frozenset()  # options that say which sample is where
-    reads_files: ClassVar[bool] = False  # whether `data_dir` means anything to it
+    split_options: ClassVar[frozenset[str]] = frozenset()  # options that choose samples
+    reads_files: ClassVar[bool] = False  # whether it uses the setting `data_dir`
     in_features: int
     out_features: int
 
@@ -79,85 +80,90 @@ class Task(ABC):
 
     @classmethod
     def default_options(cls) -> dict[str, Any]:
-        """The task's own settings as they are unless changed."""
+        """Return the default values of the task's own settings."""
         return {name: option.default for name, option in cls.options.items()}
 
     @classmethod
     def check(cls, options: Mapping[str, Any], data_dir: str | Path | None = None) -> None:
-        """ValueError, naming it, for an option that is unknown or not allowed, and for a
-        `data_dir` where the task reads no files."""
+        """Check the task's own settings and `data_dir`.
+
+        Raises:
+            ValueError: If an option is unknown or not allowed, or if `data_dir` is given to a task
+                that reads no files.
+        """
         for name, value in options.items():
             if name not in cls.options:
-                allowed = ", ".join(cls.options) or "none"
+                allowed = f"one of {', '.join(cls.options)}" if cls.options else "none"
                 near = did_you_mean(name, cls.options)
-                raise ValueError(f"options: expected for {cls.name} {allowed}, got {name!r}{near}")
+                raise ValueError(f"options: expected {allowed} for {cls.name}, got {name!r}{near}")
             if not cls.options[name].allows(value):
                 expected = cls.options[name].expected
                 raise ValueError(f"options.{name}: expected {expected}, got {value!r}")
         if data_dir is not None and not cls.reads_files:
             raise ValueError(
-                f"data_dir: expected none, for {cls.name} reads no files, got {str(data_dir)!r}"
+                f"data_dir: expected no value because {cls.name} reads no files, "
+                f"got {str(data_dir)!r}"
             )
 
     @property
     def spiking_output(self) -> bool:
-        """Whether the output is the spikes of a last spiking layer; else a leaky readout."""
+        """Whether the output is the spikes of a last layer instead of a leaky readout."""
         return False
 
     @property
     @abstractmethod
     def steps_per_epoch(self) -> int:
-        """Number of training batches in one epoch."""
+        """Number of training batches per epoch."""
 
     @abstractmethod
     def batches(self, split: str, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
-        """The batches of "train", "validation" or "test", from number `start` on.
+        """Yield the batches of "train", "validation" or "test", from number `start` on.
 
-        Only "train" depends on `epoch`. A split the task does not have yields nothing. Tensors are
-        on the CPU; for a GPU they are made in a thread of their own.
+        Only "train" depends on `epoch`. A split that the task does not have yields nothing. Tensors
+        are on the CPU. For a GPU, this runs in a separate thread.
         """
 
     @abstractmethod
     def loss(self, output: Tensor, spikes: Sequence[Tensor], target: Tensor) -> Tensor:
-        """Scalar loss of `output` [T, B, out]; `spikes` holds [T, B, J] of each hidden layer."""
+        """Return the loss of `output` [T, B, out] and `spikes` [T, B, J] per hidden layer."""
 
     def metrics(self, output: Tensor, spikes: Sequence[Tensor], target: Tensor) -> dict[str, float]:
-        """Means over the batch, by name. Averaged over batches with their sizes as weights."""
+        """Return means over the batch by name; they are averaged over batches by size."""
         return {}
 
     def sample(self) -> Batch:
-        """One test sample (B = 1) for the picture."""
+        """Return one test sample (B = 1) for the picture."""
         batch = next(self.batches("test"))
         return Batch(batch.input[:, :1], batch.target[:1])
 
-    # How the picture of a sample reads. A task overrides what does not fit.
+    # Texts and curves of the picture of a sample. A task overrides them where necessary.
 
     def caption(self, output: Tensor, target: Tensor) -> str:
-        """One line above the picture."""
+        """Return the line above the picture."""
         return self.name
 
     def trace(self, output: Tensor) -> Tensor:
-        """The curves drawn for `output` [T, 1, out], as [T, out]."""
+        """Return the curves drawn for `output` [T, 1, out], as [T, out]."""
         return output[:, 0]
 
     trace_label: str = "readout"
-    class_names: ClassVar[tuple[str, ...]] = ()  # of the outputs, where numbers say less
+    class_names: ClassVar[tuple[str, ...]] = ()  # of the outputs, if they have names
     input_label: ClassVar[str] = "input"
     time_unit: ClassVar[str] = "steps"  # of time constants, and of a step's length
-    step_label: ClassVar[str | None] = None  # what a step is, where it is not one such unit
+    step_label: ClassVar[str | None] = None  # a step, if it is not one `time_unit`
 
     def wanted(self, target: Tensor) -> Tensor | None:
-        """The curves the output should follow [T, out], where there are any."""
+        """Return the target curves [T, out], if there are any."""
         return None
 
     def highlight(self, target: Tensor) -> int | None:
-        """The output that should win, where there is one."""
+        """Return the output that should be the largest, if there is one."""
         return None
 
     def class_name(self, number: int) -> str:
-        """What output `number` stands for."""
+        """Return the name of output `number`."""
         return self.class_names[number] if self.class_names else str(number)
 
     def spans(self) -> list[Span]:
-        """Stretches of time to shade."""
+        """Return the time ranges to shade."""
         return []

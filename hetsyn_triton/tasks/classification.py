@@ -1,4 +1,4 @@
-"""Tasks that name the class of a sample held in memory."""
+"""Tasks that classify samples in memory."""
 
 import math
 from abc import abstractmethod
@@ -14,24 +14,24 @@ from .seeds import seeded_generator
 
 
 class Samples(NamedTuple):
-    """`values` [n, ...] in the form `encode` takes, and `labels` [n]."""
+    """`values` [n, ...] in the form that `encode` takes, and `labels` [n]."""
 
     values: Tensor
     labels: Tensor
 
 
 class Classification(Task):
-    """Cross-entropy on `logits(output)`, and accuracy.
+    """Classify with cross-entropy on `logits(output)`; the score is the accuracy.
 
-    A subclass gives `load`, once, and `encode`; it may give `augment`. How class scores are made
-    is the setting `readout`, one of `READOUTS`, with a default in `defaults` (else "mean");
-    "spike-count" makes the output spiking. Training batches are a fresh permutation each epoch;
-    the last may be smaller.
+    A subclass implements `load` and `encode`, and optionally `augment`. The setting `readout`, one
+    of `READOUTS`, chooses how class scores are computed. It defaults to "mean" or the value in
+    `defaults`; "spike-count" makes the output spiking. Training samples are shuffled in each epoch,
+    and the last batch may be smaller.
     """
 
     scores_classes = True
     split_options: ClassVar[frozenset[str]] = frozenset({"validation"})
-    first_step: ClassVar[int] = 0  # steps before it do not count in the class scores
+    first_step: ClassVar[int] = 0  # first step that counts in the class scores
     score: ClassVar[str | None] = "accuracy"
     drawn_metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
     evaluation_batch_size: ClassVar[int] = 256
@@ -48,28 +48,28 @@ class Classification(Task):
 
     @abstractmethod
     def load(self) -> dict[str, Samples]:
-        """The samples of each split; "validation" may be missing."""
+        """Return the samples of each split; "validation" may be missing."""
 
     @abstractmethod
     def encode(self, values: Tensor) -> Tensor:
-        """`values` of B samples as network input [T, B, in_features]."""
+        """Return `values` of B samples as network input [T, B, in_features]."""
 
     def augment(self, values: Tensor, generator: torch.Generator) -> Tensor:
-        """Training `values` of B samples, changed at random; as they are unless overridden."""
+        """Return randomly changed training `values` of B samples; no change by default."""
         return values
 
     def logits(self, output: Tensor) -> Tensor:
-        """Class scores [B, classes] of `output` [T, B, classes], as `readout` says."""
+        """Return class scores [B, classes] of `output` [T, B, classes], as `readout` says."""
         if len(output) <= self.first_step:
             raise ValueError(
-                f"output: expected more than {self.first_step} steps, for those before do not "
-                f"count in {self.name}, got {len(output)}"
+                f"output: expected more than {self.first_step} steps because {self.name} ignores "
+                f"the first {self.first_step}, got {len(output)}"
             )
         return READOUTS[self.readout](output[self.first_step :])
 
     @property
     def splits(self) -> dict[str, Samples]:
-        """The loaded samples by split."""
+        """The samples by split, loaded at the first use."""
         if self._splits is None:
             self._splits = self.load()
         return self._splits
@@ -104,14 +104,14 @@ class Classification(Task):
         return {"accuracy": correct.double().mean().item()}
 
     def sample(self) -> Batch:
-        """The first test sample of class seed mod classes, or the first of all."""
+        """Return the first test sample of class seed mod classes, or the first one."""
         samples = self.splits["test"]
         row = int((samples.labels == self.seed % self.out_features).int().argmax())
         return Batch(self.encode(samples.values[row : row + 1]), samples.labels[row : row + 1])
 
     def caption(self, output: Tensor, target: Tensor) -> str:
         found = int(self.logits(output).argmax(1))
-        return f"{self.name}: class {int(target)}, read as {found}"
+        return f"{self.name}: class {int(target)}, predicted {found}"
 
     def trace(self, output: Tensor) -> Tensor:
         return output[:, 0].cumsum(0) if self.spiking_output else output[:, 0]

@@ -1,7 +1,7 @@
-"""Delayed match-to-sample: were two cues, a long silence apart, the same?
+"""Delayed match-to-sample: decide whether two cues, a long delay apart, match.
 
-The task of the HetSyn paper's second experiment (arXiv 2508.11644). The paper does not say where
-the cross-entropy is taken; here it is at the last step, where the two readouts are compared.
+This is the second experiment of the HetSyn paper (arXiv 2508.11644). The paper does not specify the
+step of the cross-entropy; here it is the last step, where the two readouts are compared.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,11 +19,11 @@ from .seeds import seeded_generator
 DT_MS = 5
 SILENCE = 50 // DT_MS  # steps before the first cue
 CUE = 100 // DT_MS  # steps of each cue
-GROUP = 10  # channels that fire for left, for right, and throughout
+GROUP = 10  # channels of the left cue, of the right cue, and of the noise
 LONGEST_MS = 20_000
 RATE_HZ = 10.0
 RATE_WEIGHT = 0.01
-TRIALS = {"validation": 500, "test": 2000}  # a quarter of each pair of cues
+TRIALS = {"validation": 500, "test": 2000}  # a quarter for each pair of cues
 WORDS = ("mismatch", "match")
 DELAY = Option(
     800,
@@ -33,14 +33,19 @@ DELAY = Option(
 
 
 class DelayedMatch(Classification):
-    """30 Poisson channels in, "mismatch" (0) or "match" (1) out, in steps of 5 ms.
+    """Classify 30 Poisson channels as "mismatch" (0) or "match" (1), in steps of 5 ms.
 
-    After 50 ms of silence the ten channels of the left or of the right cue fire at `cue_hz` for
-    100 ms, and once more after `delay` ms; the four pairs are equally likely, and equal cues are a
-    match. Ten further channels fire at `noise_hz` throughout, the rest is silent. The trial ends
-    with the second cue, after 210 steps as a rule. Training trials are drawn anew for every batch,
-    an epoch is `iterations` of them; 500 validation and 2,000 test trials come from streams of
-    their own.
+    After 50 ms of silence, the ten channels of the left or of the right cue fire at `cue_hz` for
+    100 ms. After another `delay` ms, a second cue follows, and the trial ends with it (210 steps by
+    default). The four pairs of cues are equally likely; equal cues match. Ten more channels fire at
+    `noise_hz` all the time.
+
+    Every training batch has new trials, and an epoch is `iterations` batches. 500 validation and
+    2,000 test trials come from separate random streams.
+
+    Metrics:
+        accuracy: Fraction of correct trials.
+        rate_hz: Mean firing rate of the hidden neurons in Hz.
     """
 
     name = "delayed-match"
@@ -78,7 +83,7 @@ class DelayedMatch(Classification):
 
     @property
     def second_cue(self) -> int:
-        """The step the second cue begins at."""
+        """The first step of the second cue."""
         return SILENCE + CUE + int(self.option["delay"]) // DT_MS
 
     @property
@@ -102,8 +107,10 @@ class DelayedMatch(Classification):
             yield Batch(self.encode(values), labels)
 
     def _trials(self, pairs: Tensor, generator: torch.Generator) -> Samples:
-        """Spikes [n, T, 30], as booleans, of trials whose cues are `pairs` [n]: left-left,
-        left-right, right-left or right-right; and whether they match."""
+        """Return boolean spikes [n, T, 30] of trials with cues `pairs` [n], and whether they match.
+
+        The pairs are left-left, left-right, right-left and right-right.
+        """
         count, first, second = len(pairs), pairs // 2, pairs % 2
         spikes = torch.zeros(count, self.second_cue + CUE, self.in_features, dtype=torch.bool)
         for start, side in ((SILENCE, first), (self.second_cue, second)):
@@ -129,7 +136,7 @@ class DelayedMatch(Classification):
 
     def caption(self, output: Tensor, target: Tensor) -> str:
         found = int(self.logits(output).argmax(1))
-        return f"{self.name}: {WORDS[int(target)]}, read as {WORDS[found]}"
+        return f"{self.name}: {WORDS[int(target)]}, predicted {WORDS[found]}"
 
     def spans(self) -> list[Span]:
         starts = (SILENCE, self.second_cue)

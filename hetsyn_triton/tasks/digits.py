@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits, read row by row."""
+"""The handwritten digits of scikit-learn, row by row."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -12,10 +12,10 @@ from hetsyn_triton.extras import require_extra
 from .classification import Classification, Samples
 from .options import Option, integer, is_real, number
 
-SPLIT_SEED = 1797  # of the split alone: the test set is the same in every run
-GREY_LEVELS = 16.0
+SPLIT_SEED = 1797  # the test set is the same in every run
+GRAY_LEVELS = 16.0
 TEST_PART = 0.2
-VALIDATION = Option(  # less than 0.01 would hold out no image, more than 0.7 leave none to train on
+VALIDATION = Option(  # below 0.01, no image is held out; above 0.7, none is left for training
     0.1,
     lambda v: is_real(v) and (v == 0 or 0.01 <= v <= 0.7),
     "0 or a number from 0.01 to 0.7",
@@ -23,12 +23,12 @@ VALIDATION = Option(  # less than 0.01 would hold out no image, more than 0.7 le
 
 
 class Digits(Classification):
-    """1,797 images of 8 x 8 grey levels, shown as 8 rows of 8 analog inputs in [0, 1].
+    """Classify 1,797 images of 8 x 8 gray levels, shown as 8 rows of 8 analog inputs in [0, 1].
 
-    Each row is held for `hold` steps; the readout after the last one names the digit. A fifth of
-    the images of every digit is the test set, a further `validation` of every digit is held out of
-    training; neither depends on the seed. In training the part `shift` of the images is moved by
-    up to one pixel in each direction.
+    Each row lasts `hold` steps, and the readout after the last row gives the class. A fifth of each
+    digit is the test set, and a fraction `validation` of each digit is held out of training. Both
+    are the same for every seed. In training, the fraction `shift` of the images is shifted by up to
+    one pixel in each direction.
     """
 
     name = "digits"
@@ -42,7 +42,7 @@ class Digits(Classification):
         "lr": 1e-2,
         "tau": "uniform(2,10)",
         "readout": "last",
-        "threads": 1,  # tensors this small gain nothing from more, and lose much on a busy machine
+        "threads": 1,  # more threads do not help small tensors, and are slow on a busy machine
     }
     options: ClassVar[Mapping[str, Option]] = {
         "hold": integer(3, 1, 1000),
@@ -55,7 +55,7 @@ class Digits(Classification):
         from sklearn.datasets import load_digits
 
         data = load_digits()
-        values = torch.from_numpy(data.images / GREY_LEVELS).float()
+        values = torch.from_numpy(data.images / GRAY_LEVELS).float()
         labels = torch.from_numpy(data.target).long()
         parts = stratified_split(data.target, (TEST_PART, self.option["validation"]))
         names = ("test", "validation", "train")
@@ -73,8 +73,10 @@ class Digits(Classification):
 
 
 def shifted(images: Tensor, part: float, generator: torch.Generator) -> Tensor:
-    """The part `part` of `images` [B, H, W] moved by -1, 0 or 1 pixel along each axis; the rest as
-    they are. What moves in is 0."""
+    """Shift a fraction `part` of `images` [B, H, W] by -1, 0 or 1 pixel along each axis.
+
+    New pixels at the border are 0.
+    """
     count, height, width = images.shape
     offset = torch.randint(0, 3, (2, count, 1), generator=generator)
     offset[:, torch.rand(count, generator=generator) >= part] = 1
@@ -84,9 +86,9 @@ def shifted(images: Tensor, part: float, generator: torch.Generator) -> Tensor:
 
 
 def stratified_split(labels: np.ndarray, fractions: tuple[float, ...]) -> list[Tensor]:
-    """Indices of one part per fraction, then of what is left; every class in proportion.
+    """Return the indices of one part per fraction, then the remaining ones.
 
-    A fraction is of all samples of a class, rounded. The parts depend on `labels` alone.
+    Each part has the same (rounded) fraction of every class. The parts depend only on `labels`.
     """
     generator = np.random.default_rng(SPLIT_SEED)
     parts: list[list[np.ndarray]] = [[] for _ in range(len(fractions) + 1)]

@@ -1,5 +1,5 @@
-"""The error of a data set that is not there or not whole."""
+"""The error of a missing or damaged data set."""
 
 
 class DataError(RuntimeError):
-    """A data file is missing, truncated or not what its name says."""
+    """A data file is missing, damaged, or not the expected file."""

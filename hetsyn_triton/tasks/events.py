@@ -1,4 +1,4 @@
-"""Spikes kept as events, and binned into a network's input when a batch is asked for."""
+"""Spikes stored as events, and binned into the network input of a batch."""
 
 from typing import NamedTuple
 
@@ -11,8 +11,10 @@ BINNINGS = ("plain", "official")
 class Events(NamedTuple):
     """The spikes of n samples, one sample after the other.
 
-    `times` [m] in whole microseconds (int32), `channels` [m] (int16); sample k has those from
-    `starts[k]` up to `starts[k + 1]`, `starts` [n + 1] (int64).
+    Attributes:
+        times: Times [m] in whole microseconds, int32.
+        channels: Channels [m], int16.
+        starts: First event of each sample, and their number, [n + 1], int64.
     """
 
     times: Tensor
@@ -20,7 +22,7 @@ class Events(NamedTuple):
     starts: Tensor
 
     def take(self, rows: Tensor) -> "Events":
-        """The samples `rows` [k], in that order."""
+        """Return the samples `rows` [k], in that order."""
         first = self.starts[rows]
         counts = self.starts[rows + 1] - first
         starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
@@ -29,7 +31,7 @@ class Events(NamedTuple):
 
 
 def joined(parts: list[Events]) -> Events:
-    """All samples of `parts`, in their order."""
+    """Return all samples of `parts`, in their order."""
     ends = torch.tensor([0] + [len(part.times) for part in parts]).cumsum(0)
     return Events(
         torch.cat([part.times for part in parts]),
@@ -42,11 +44,11 @@ def joined(parts: list[Events]) -> Events:
 
 
 def bin_events(events: Events, steps: int, channels: int, width_us: int, binning: str) -> Tensor:
-    """Input [steps, samples, channels]: 1 where a channel has one or more events in a step, else 0.
+    """Return the input [steps, samples, channels]: 1 if a channel has an event in a step, else 0.
 
-    By "plain" binning step k holds the times [k, k + 1) * `width_us`; by "official" binning it
-    holds ((k - 1) * `width_us`, k * `width_us`], so step 0 the time 0 alone, and the order of the
-    channels is reversed. Events of later steps are not shown.
+    With "plain" binning, step k has the times [k, k + 1) * `width_us`. With "official" binning, it
+    has ((k - 1) * `width_us`, k * `width_us`], so step 0 has only time 0, and the channels are
+    reversed. Events after the last step are ignored.
     """
     count = len(events.starts) - 1
     sample = torch.arange(count).repeat_interleave(events.starts.diff())
@@ -56,7 +58,7 @@ def bin_events(events: Events, steps: int, channels: int, width_us: int, binning
         channel = channels - 1 - channel
     else:
         step = events.times.div(width_us, rounding_mode="floor")
-    # What is too late falls into one step more, which is cut off: cheaper than leaving it out.
+    # Later events go to one extra step that is cut off, which is faster than filtering them.
     places = (step.clamp(max=steps) * count + sample) * channels + channel
     shown = torch.zeros((steps + 1) * count * channels).index_fill_(0, places, 1)
     return shown.view(steps + 1, count, channels)[:steps]

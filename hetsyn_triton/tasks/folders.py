@@ -1,4 +1,4 @@
-"""Where a task's files are: the folder given, or its own in that of all data."""
+"""The folder of a task's files."""
 
 import os
 from pathlib import Path
@@ -7,9 +7,16 @@ from .errors import DataError
 
 
 def data_folder(given: Path | None, home: str | None, expected: str, help: str) -> Path:
-    """`given`, else the folder `home` (None: there is no such) of the one HETSYN_DATA names.
+    """Return the folder `given`, or else the folder `home` in HETSYN_DATA.
 
-    DataError, with what is `expected` and with `help`, where that is none, or not there.
+    Args:
+        given: The folder in the setting `data_dir`.
+        home: Name of the folder in HETSYN_DATA. None if the task has none.
+        expected: Text for the error if there is no folder.
+        help: Text for the error that says where to get the data.
+
+    Raises:
+        DataError: If there is no folder.
     """
     folder, root = given, os.environ.get("HETSYN_DATA")
     if folder is None and home is not None and root:

@@ -1,6 +1,6 @@
-"""The files of the Spiking Heidelberg Digits, read through tonic.
+"""Read the files of the Spiking Heidelberg Digits with tonic.
 
-The only file that imports tonic, which is under the GPL: it comes with the extra `data`.
+Only this file imports tonic, which has the GPL and comes with the extra `data`.
 """
 
 from pathlib import Path
@@ -25,25 +25,26 @@ class Recordings(NamedTuple):
 
 
 class SHD(TonicSHD):  # type: ignore[misc]
-    """tonic's class, kept off the network. It bears the same name because tonic looks for the
-    files in a folder called as the class is."""
+    """The class of tonic without downloads; tonic expects the files in a folder of its name."""
 
     def download(self) -> None:
-        """Nothing. tonic comes here where the archive of a file is gone, which it does not need."""
+        """Do nothing. tonic calls this if the archive of a file is missing, which is not needed."""
 
 
 def read_shd(folder: Path, train: bool, path: Path, end_us: int) -> Recordings:
-    """The events up to `end_us` microseconds of all samples of `path`, tonic's file in `folder`.
+    """Read all samples of `path`, with events up to `end_us` microseconds.
 
-    tonic gives times in whole microseconds. DataError, naming the file, where it is truncated,
-    lacks a part, or holds what no recording of this data set can.
+    `path` is the file that tonic reads from `folder`. Times are whole microseconds.
+
+    Raises:
+        DataError: If the file is truncated, lacks a part, or has impossible values.
     """
     times, channels, labels = [], [], []
     try:
         data = SHD(str(folder), train=train)
         speakers = torch.from_numpy(np.asarray(data.speaker).astype(np.int64))
         for number in range(len(data)):
-            with np.errstate(invalid="ignore"):  # a time that is no number is found below
+            with np.errstate(invalid="ignore"):  # NaN in times is found below
                 events, label = data[number]
             _check(path, number, events, int(label))
             events = events[events["t"] <= end_us]
@@ -53,9 +54,9 @@ def read_shd(folder: Path, train: bool, path: Path, end_us: int) -> Recordings:
     except (OSError, KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{path} is damaged, or not the file its name says: {error}") from error
+        raise DataError(f"{path} is damaged or not a file of SHD: {error}") from error
     if not labels or len(speakers) != len(labels):
-        raise DataError(f"{path}: expected samples, each with a speaker, got {len(labels)} samples")
+        raise DataError(f"{path}: expected a speaker for each sample, got {len(labels)} samples")
     starts = torch.tensor([0] + [len(part) for part in times]).cumsum(0)
     return Recordings(
         Events(
@@ -70,14 +71,12 @@ def read_shd(folder: Path, train: bool, path: Path, end_us: int) -> Recordings:
 
 def _check(path: Path, number: int, events: np.ndarray, label: int) -> None:
     if not 0 <= label < CLASSES:
-        raise DataError(f"{path}: sample {number} has label {label}, expected 0 to {CLASSES - 1}")
+        raise DataError(f"{path}: sample {number}: expected label 0 to {CLASSES - 1}, got {label}")
     last = CHANNELS - 1
-    for name, what, most, allowed in (
-        ("x", "channel", last, f"0 to {last}"), ("t", "time", np.inf, "at least 0"),
+    for name, most, allowed in (
+        ("x", last, f"channels from 0 to {last}"), ("t", np.inf, "times of at least 0"),
     ):  # fmt: skip
         values = events[name]
         if len(values) and (values.min() < 0 or values.max() > most):
             odd = values.min() if values.min() < 0 else values.max()
-            raise DataError(
-                f"{path}: sample {number} has an event with {what} {odd}, expected {allowed}"
-            )
+            raise DataError(f"{path}: sample {number}: expected {allowed}, got {odd}")

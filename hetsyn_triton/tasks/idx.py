@@ -1,7 +1,7 @@
-"""Reader of idx files, the format MNIST is published in.
+"""Read idx files, the format of MNIST.
 
-A file is: two zero bytes, a type code (8 = unsigned byte), the number of dimensions, each size as
-a big-endian 32-bit integer, then the values in row-major order.
+A file has two zero bytes, a type code (8 = unsigned byte), the number of dimensions, each size as a
+big-endian 32-bit integer, and the values in row-major order.
 """
 
 import gzip
@@ -19,7 +19,7 @@ UNSIGNED_BYTE = 8
 
 
 def find_idx(folder: Path, name: str) -> Path:
-    """The file `name` or `name`.gz in `folder`; DataError names both where neither is there."""
+    """Return the file `name` or `name`.gz in `folder`; DataError if both are missing."""
     for path in (folder / name, folder / f"{name}.gz"):
         if path.is_file():
             return path
@@ -27,25 +27,27 @@ def find_idx(folder: Path, name: str) -> Path:
 
 
 def read_idx(path: Path, dimensions: int) -> Tensor:
-    """The values of an idx file of unsigned bytes with that many dimensions, as uint8.
+    """Read an idx file of unsigned bytes with that many dimensions, as uint8.
 
-    Raises DataError, naming the file, where it is truncated, longer than its header says, not
-    gzip though it ends in .gz, of another type or of another number of dimensions.
+    Raises:
+        DataError: If the file is truncated, longer than its header says, not in gzip format despite
+            the suffix .gz, of another type, or of another number of dimensions.
     """
     content = _content(path)
     header = 4 + 4 * dimensions
     if len(content) < header:
-        raise DataError(f"{path} is truncated: {len(content)} bytes, its header alone has {header}")
+        raise DataError(f"{path} is truncated: its header needs {header} bytes, got {len(content)}")
     zeros, code, found = struct.unpack(">HBB", content[:4])
     if zeros != 0 or code != UNSIGNED_BYTE or found != dimensions:
         magic = bytes([0, 0, UNSIGNED_BYTE, dimensions]).hex()
-        raise DataError(f"{path}: expected an idx file of magic {magic}, got {content[:4].hex()}")
+        raise DataError(f"{path}: expected an idx file with magic {magic}, got {content[:4].hex()}")
     sizes = struct.unpack(f">{dimensions}I", content[4:header])
     wanted_bytes = header + int(np.prod(sizes, dtype=np.int64))
     if len(content) != wanted_bytes:
         what = "truncated" if len(content) < wanted_bytes else "too long"
         raise DataError(
-            f"{path} is {what}: {len(content)} bytes, its header {list(sizes)} means {wanted_bytes}"
+            f"{path} is {what}: its header {list(sizes)} needs {wanted_bytes} bytes, "
+            f"got {len(content)}"
         )
     values = np.frombuffer(content, np.uint8, offset=header).reshape(sizes)
     return torch.from_numpy(values.copy())

@@ -1,4 +1,4 @@
-"""Any data set of grey images in idx files, one pixel per time step."""
+"""Any data set of gray images in idx files, one pixel per time step."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,25 +8,25 @@ from .errors import DataError
 from .options import Option, integer
 from .pixels import PixelByPixel
 
-WORDS = {"train": ("train",), "test": ("test", "t10k")}  # of which a file's name has one
+WORDS = {"train": ("train",), "test": ("test", "t10k")}  # a file name contains one
 KINDS = ("images", "labels")
 MOST = 100_000_000
 HELP = (
-    "The task idx reads four idx files of unsigned bytes, gzipped or not, from --data-dir, named "
-    "as those of MNIST are: train and test (or t10k), then images and labels, as in "
-    "train-images-idx3-ubyte or emnist-letters-test-labels-idx1-ubyte.gz. Such are Fashion-MNIST "
-    "(https://github.com/zalandoresearch/fashion-mnist), KMNIST "
+    "The task idx reads four idx files of unsigned bytes from --data-dir; they may be gzipped. "
+    "Their names contain train or test (or t10k), and images or labels, as in "
+    "train-images-idx3-ubyte or emnist-letters-test-labels-idx1-ubyte.gz. Examples are "
+    "Fashion-MNIST (https://github.com/zalandoresearch/fashion-mnist), KMNIST "
     "(https://github.com/rois-codh/kmnist) and EMNIST "
     "(https://www.nist.gov/itl/products-and-services/emnist-dataset)"
 )
 
 
 class IdxImages(PixelByPixel):
-    """Fashion-MNIST, EMNIST and others of that format, of any image size and number of classes.
+    """Classify images of any size in idx files, such as Fashion-MNIST or EMNIST.
 
-    The files are found by their names, the number of steps is that of an image's pixels, and
-    `classes` says how many classes there are, labels counted from 0. `permuted` takes the pixels
-    in the fixed order of psmnist's kind. The settings are those of S-MNIST, whose protocol this is.
+    The files are found by name, and an image has one step per pixel. `classes` is the number of
+    classes; labels start at 0. `permuted` reads the pixels in a fixed random order, as psmnist
+    does. Protocol and settings are those of S-MNIST.
     """
 
     name = "idx"
@@ -52,7 +52,7 @@ class IdxImages(PixelByPixel):
 
     @staticmethod
     def _file(folder: Path, part: str, kind: str) -> Path:
-        """The one file of that part and kind, the unpacked one of two."""
+        """Return the only file of that part and kind; a file that is not gzipped comes first."""
         found = {
             path.name.removesuffix(".gz"): path
             for path in sorted(folder.iterdir(), reverse=True)  # name.gz before name
@@ -63,6 +63,6 @@ class IdxImages(PixelByPixel):
         if len(found) != 1:
             what = ", ".join(sorted(found)) or "none"
             words = " or ".join(WORDS[part])
-            raise DataError(f"{folder}: expected one file of {words} {kind}, found {what}")
+            raise DataError(f"{folder}: expected one file of {words} {kind}, got {what}")
         (path,) = found.values()
         return path

@@ -1,4 +1,4 @@
-"""A task's own settings: each with its default and what it may hold."""
+"""The options of a task: default and allowed values."""
 
 import math
 from collections.abc import Callable, Collection
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 
 class Option(NamedTuple):
-    """`allows(value)` says whether a value may stand; `expected` says so in words, for errors."""
+    """`allows(value)` returns whether a value is allowed; `expected` describes them for errors."""
 
     default: Any
     allows: Callable[[Any], bool]
@@ -14,31 +14,31 @@ class Option(NamedTuple):
 
 
 def integer(default: int, low: int, high: int) -> Option:
-    """A whole number from `low` to `high`, both included."""
+    """Allow an integer from `low` to `high`, both included."""
     return Option(
         default, lambda v: type(v) is int and low <= v <= high, f"an integer from {low} to {high}"
     )
 
 
 def number(default: float, low: float, high: float) -> Option:
-    """A number from `low` to `high`, both included."""
+    """Allow a number from `low` to `high`, both included."""
     return Option(
         default, lambda v: is_real(v) and low <= v <= high, f"a number from {low:g} to {high:g}"
     )
 
 
 def choice(default: str, allowed: Collection[str]) -> Option:
-    """One of the words `allowed`."""
+    """Allow one of the names `allowed`."""
     return Option(
         default, lambda v: isinstance(v, str) and v in allowed, f"one of {', '.join(allowed)}"
     )
 
 
 def is_real(value: Any) -> bool:
-    """Whether `value` is a finite int or float, and no bool."""
+    """Return whether `value` is a finite int or float, but not a bool."""
     if type(value) not in (int, float):
         return False
     try:
         return math.isfinite(value)
-    except OverflowError:  # an integer beyond the floats
+    except OverflowError:  # an integer that is too large for a float
         return False

@@ -1,6 +1,6 @@
 """Pattern generation: turn a recurring burst of input spikes into a smooth curve.
 
-The task of the HetSyn paper's first experiment (arXiv 2508.11644).
+This is the first experiment of the HetSyn paper (arXiv 2508.11644).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ from .seeds import seeded_generator
 DT_MS = 1.0
 STEPS = 2000
 SEGMENT = 500  # steps of the frozen burst
-STARTS = (0, 750, 1500)  # three showings, 250 ms apart
+STARTS = (0, 750, 1500)  # three presentations, 250 ms apart
 SEGMENT_HZ = 10.0
 BASE_HZ = 0.5
 COSINES = 5
@@ -28,12 +28,17 @@ TEST_DRAWS = 10
 
 
 class PatternGeneration(Task):
-    """100 Poisson channels in, one curve of 2 s out.
+    """Turn 100 Poisson channels into one curve of 2 s.
 
-    One frozen segment of 500 ms at 10 Hz is shown three times over background noise of
-    `noise_hz`, drawn anew for every trial. The curve is a sum of five cosines of 0.5 to 2.5 Hz
-    scaled to [-1, 1]. Segment and curve come from the seed. An epoch is `iterations` batches;
-    `curves` asks for more than one output.
+    A frozen segment of 500 ms at 10 Hz is shown three times. Every trial adds new background noise
+    of `noise_hz`. The curve is a sum of five cosines of 0.5 to 2.5 Hz, scaled to [-1, 1]. The seed
+    determines segment and curve. An epoch is `iterations` batches. `curves` is the number of curves
+    and outputs.
+
+    Metrics:
+        mse: Mean squared error between output and target curve.
+        distance: Difference of the output between presentations (`normalized_distance`).
+        rate_hz: Mean firing rate of the hidden neurons in Hz.
     """
 
     name = "pattern-generation"
@@ -56,7 +61,7 @@ class PatternGeneration(Task):
         "tau_reset": 20.0,
         "tau_adaptation": 500.0,
         "adaptation": 0.01,
-        "threads": 1,  # one sample: nothing to share out
+        "threads": 1,  # one sample cannot be divided
     }
     options: ClassVar[Mapping[str, Option]] = {
         "noise_hz": number(2.0, 0, 1000 / DT_MS),  # at most a spike in every step
@@ -99,13 +104,13 @@ class PatternGeneration(Task):
         wanted = target.transpose(0, 1)
         return {
             "mse": torch.nn.functional.mse_loss(output, wanted).item(),
-            "distance": normalised_distance(output, wanted).item(),
+            "distance": normalized_distance(output, wanted).item(),
             "rate_hz": firing_rates(spikes, DT_MS).mean().item(),
         }
 
     def caption(self, output: Tensor, target: Tensor) -> str:
         values = self.metrics(output, [output.new_zeros(1, 1, 1)], target)
-        return f"{self.name}: mean squared error {values['mse']:.3f}"
+        return f"{self.name}: mse {values['mse']:.3f}"
 
     def wanted(self, target: Tensor) -> Tensor | None:
         return target[0]
@@ -114,11 +119,12 @@ class PatternGeneration(Task):
         return [Span(first, first + SEGMENT, "segment") for first in STARTS]
 
 
-def normalised_distance(output: Tensor, target: Tensor) -> Tensor:
-    """How far apart the outputs of two showings of the segment are, as a part of what is wanted.
+def normalized_distance(output: Tensor, target: Tensor) -> Tensor:
+    """Return the difference of the output between two presentations, relative to the target.
 
-    MSE(output_a, output_b) / MSE(target_a, target_b) for `output` and `target` [T, B, out], mean
-    over the three pairs of showings; 1 is ideal, 0 is the same curve in every showing.
+    This is MSE(output_a, output_b) / MSE(target_a, target_b) for `output` and `target` [T, B, out],
+    averaged over the three pairs of presentations. 1 is ideal; 0 means that every presentation
+    gives the same curve.
     """
     ratios = []
     for a, b in combinations(STARTS, 2):

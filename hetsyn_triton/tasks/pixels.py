@@ -1,4 +1,4 @@
-"""Images read one pixel per time step, row by row or in one fixed order of another kind."""
+"""Images read one pixel per time step, row by row or in a fixed random order."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -14,24 +14,24 @@ from .folders import data_folder
 from .idx import read_idx
 from .seeds import seeded_generator
 
-ORDER_SEED = 784  # of the permuted order alone: it is the same in every run
+ORDER_SEED = 784  # of the random pixel order, which is the same in every run
 PARTS = ("train", "test")
 
 
 class PixelByPixel(Classification):
-    """Grey images of unsigned bytes as T = height x width steps of one analog input in [0, 1].
+    """Classify gray images as T = height x width steps of one analog input in [0, 1].
 
-    A subclass says in `files` which idx files hold the images and labels of a part, and in
-    `permuted` whether the pixels come in `pixel_order` instead of row by row. Its options
-    `validation`, how many of the last training images are held out, and `limit`, how many of each
-    split are kept (0 all of them), are seen to here.
+    A subclass returns in `files` the idx files of images and labels, and in `permuted` whether
+    pixels are read in `pixel_order` instead of row by row. It has the options `validation`, the
+    number of last training images that are held out, and `limit`, the number of images to keep per
+    split (0: all).
     """
 
     reads_files = True
     split_options: ClassVar[frozenset[str]] = frozenset({"validation", "limit"})
     in_features = 1
-    home: ClassVar[str | None] = None  # the files' folder in that which HETSYN_DATA names
-    help: ClassVar[str]  # where the files can be had and where they go
+    home: ClassVar[str | None] = None  # folder of the files in HETSYN_DATA
+    help: ClassVar[str]  # where to get the files and where to put them
     defaults: ClassVar[Mapping[str, Any]] = {
         "hidden": (64, 64),
         "epochs": 150,
@@ -54,7 +54,7 @@ class PixelByPixel(Classification):
 
     @abstractmethod
     def files(self, folder: Path, part: str) -> tuple[Path, Path]:
-        """The files of images and of labels of "train" or "test" in `folder`."""
+        """Return the files of images and of labels of "train" or "test" in `folder`."""
 
     def load(self) -> dict[str, Samples]:
         expected = "a folder of idx files, got none: give --data-dir DIR"
@@ -63,8 +63,8 @@ class PixelByPixel(Classification):
         sizes = [tuple(splits[part].values.shape[1:]) for part in PARTS]
         if sizes[0] != sizes[1]:
             raise DataError(
-                f"{folder}: expected test images of the training images' size, "
-                f"{sizes[0][0]} x {sizes[0][1]}, got {sizes[1][0]} x {sizes[1][1]}"
+                f"{folder}: expected test images of {sizes[0][0]} x {sizes[0][1]} pixels as in "
+                f"training, got {sizes[1][0]} x {sizes[1][1]}"
             )
         held_out = self.option["validation"]
         train = splits["train"]
@@ -105,5 +105,5 @@ class PixelByPixel(Classification):
 
 
 def pixel_order(count: int) -> Tensor:
-    """The one permutation of `count` pixels, the same in every run and for every seed."""
+    """Return a permutation of `count` pixels that is the same in every run and for every seed."""
     return torch.randperm(count, generator=seeded_generator(ORDER_SEED, "pixels"))

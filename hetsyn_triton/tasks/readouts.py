@@ -1,4 +1,4 @@
-"""How class scores [B, classes] are made from the output [T, B, classes], by name."""
+"""Functions that turn the output [T, B, classes] into class scores [B, classes], by name."""
 
 from collections.abc import Callable
 
@@ -6,25 +6,25 @@ from torch import Tensor
 
 
 def mean(output: Tensor) -> Tensor:
-    """The mean over steps."""
+    """Return the mean over steps."""
     return output.mean(0)
 
 
 def last(output: Tensor) -> Tensor:
-    """The last step."""
+    """Return the last step."""
     return output[-1]
 
 
 def summed_softmax(output: Tensor) -> Tensor:
-    """The sum over steps of the softmax over classes (arXiv 2508.11644).
+    """Return the sum over steps of the softmax over classes (arXiv 2508.11644).
 
-    The cross-entropy is taken on this sum, as if it were logits: each step gives a class at most 1.
+    The cross-entropy uses this sum as logits, so each step adds at most 1 to a class.
     """
     return output.softmax(2).sum(0)
 
 
 def spike_count(output: Tensor) -> Tensor:
-    """The number of spikes of each output neuron; `output` is that of a spiking layer."""
+    """Return the number of spikes of each output neuron of a spiking layer."""
     return output.sum(0)
 
 
@@ -34,4 +34,4 @@ READOUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "summed-softmax": summed_softmax,
     "spike-count": spike_count,
 }
-SPIKING = ("spike-count",)  # what reads the spikes of a last spiking layer, and no leaky readout
+SPIKING = ("spike-count",)  # readouts of a last spiking layer instead of a leaky readout

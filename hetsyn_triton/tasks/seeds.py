@@ -1,4 +1,4 @@
-"""Random numbers that depend on nothing but a seed and what they are for."""
+"""Random numbers that depend only on a seed and their purpose."""
 
 import zlib
 
@@ -7,10 +7,10 @@ import torch
 
 
 def derived_seed(seed: int, *stream: int | str) -> int:
-    """A 63-bit seed for one purpose, such as `derived_seed(seed, "order", epoch)`.
+    """Return a 63-bit seed for one purpose, such as `derived_seed(seed, "order", epoch)`.
 
-    Words and non-negative integers in `stream` tell purposes apart. The same arguments give the
-    same number on every machine, so a resumed run needs no generator state from a checkpoint.
+    Words and non-negative integers in `stream` identify the purpose. The same arguments give the
+    same number on every machine, so a checkpoint needs no generator state.
     """
     words = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in stream]
     state = np.random.SeedSequence([seed, *words]).generate_state(1, np.uint64)
@@ -18,5 +18,5 @@ def derived_seed(seed: int, *stream: int | str) -> int:
 
 
 def seeded_generator(seed: int, *stream: int | str) -> torch.Generator:
-    """A CPU generator started from `derived_seed(seed, *stream)`."""
+    """Return a CPU generator with seed `derived_seed(seed, *stream)`."""
     return torch.Generator().manual_seed(derived_seed(seed, *stream))

@@ -1,8 +1,8 @@
 """Spiking Heidelberg Digits: spoken digits as the spikes of 700 cochlear channels.
 
-The data set is that of Cramer et al. (arXiv 1910.07407), the protocol that of the HetSyn paper
-(arXiv 2508.11644). It computes decays with a step of 1 although a bin is 4 ms wide: its time
-constants of 5 to 20 are time steps, 20 to 80 ms.
+The data set is from Cramer et al. (arXiv 1910.07407), the protocol from the HetSyn paper (arXiv
+2508.11644). The paper computes decays with a step of 1 although a bin is 4 ms wide. Its time
+constants of 5 to 20 are therefore steps, or 20 to 80 ms.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from hetsyn_triton.extras import require_extra
+from hetsyn_triton.extras import INSTALL, require_extra
 
 from .classification import Classification, Samples
 from .digits import VALIDATION, stratified_split
@@ -27,21 +27,20 @@ BIN_US = 4000
 FILES = {"train": "shd_train.h5", "test": "shd_test.h5"}
 HELD_OUT_SPEAKERS = 2
 HELP = (
-    "The Spiking Heidelberg Digits are read from the folder SHD of --data-dir, or of the folder "
-    f"HETSYN_DATA names, unpacked: {', '.join(FILES.values())}. They can be had from "
-    "https://zenkelab.org/resources/spiking-heidelberg-datasets-shd/, and are read by tonic: "
-    "pip install 'hetsyn-triton[data]'"
+    f"The task shd reads the unpacked files {' and '.join(FILES.values())} in the folder SHD of "
+    "--data-dir, or of the folder in HETSYN_DATA. Download them from "
+    "https://zenkelab.org/resources/spiking-heidelberg-datasets-shd/. The reader is tonic: "
+    f"run {INSTALL.format(extra='data')}"
 )
 
 
 class SpikingHeidelbergDigits(Classification):
-    """8,156 + 2,264 recordings of the digits 0 to 9 in English and German, 20 classes.
+    """Classify 8,156 + 2,264 recordings of the digits 0 to 9 in English and German, 20 classes.
 
-    The first 1,000 ms in 250 bins of 4 ms, 1 where a channel has a spike. `binning` "plain" puts
-    the times [4k, 4k + 4) ms into step k, "official" the times (4k - 4, 4k] ms with the channels in
-    reverse order. `validation` is the part of each class held out of training, or "speakers" to
-    hold out the two speakers with the highest numbers. Only spikes are kept in memory; batches are
-    binned as they are asked for.
+    The first 1,000 ms become 250 binary steps of 4 ms. With `binning` "plain", step k has the times
+    [4k, 4k + 4) ms. With "official", it has (4k - 4, 4k] ms, and the channels are reversed.
+    `validation` is the fraction of each class that is held out, or "speakers" to hold out the two
+    speakers with the highest numbers. Memory holds only the spikes; each batch is binned on use.
     """
 
     name = "shd"
@@ -49,7 +48,7 @@ class SpikingHeidelbergDigits(Classification):
     in_features = CHANNELS
     out_features = CLASSES
     input_label = "channel"
-    first_step = 11  # the sum over steps begins there
+    first_step = 11  # the class scores sum over steps from here on
     evaluation_batch_size = 64  # 45 MB of input
     defaults: ClassVar[Mapping[str, Any]] = {
         "hidden": (128, 64),
@@ -81,15 +80,15 @@ class SpikingHeidelbergDigits(Classification):
         ),
     }
     events: Events
-    """The spikes of all recordings, training before test; there once `splits` are."""
+    """The spikes of all recordings, training before test; set when `splits` are loaded."""
 
     def load(self) -> dict[str, Samples]:
-        # The home of SHD is the folder that HETSYN_DATA names: SHD itself lies in it.
-        folder = data_folder(self.data_dir, "", "a folder that holds SHD, got none", HELP)
+        # HETSYN_DATA, like --data-dir, is the folder that contains SHD.
+        folder = data_folder(self.data_dir, "", "a folder that contains SHD, got none", HELP)
         paths = {split: folder / "SHD" / name for split, name in FILES.items()}
         for path in paths.values():
             if not path.is_file():
-                raise DataError(f"{path} is not there. {HELP}")
+                raise DataError(f"{path} does not exist. {HELP}")
         require_extra("the data set SHD", "tonic", extra="data")
         from .heidelberg import read_shd
 
@@ -108,7 +107,7 @@ class SpikingHeidelbergDigits(Classification):
         return splits
 
     def _held_out(self, labels: Tensor, speakers: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows of the training set that are validation, and those left to train on."""
+        """Return the rows of the training set that are held out, and the remaining rows."""
         if self.option["validation"] != "speakers":
             held_out, left = stratified_split(labels.numpy(), (self.option["validation"],))
             return held_out, left

@@ -1,7 +1,7 @@
 """Sequential MNIST, one pixel per time step: row by row, and permuted.
 
-The protocol is that of the HetSyn paper (arXiv 2508.11644), which does not say how a pixel enters
-nor what the cross-entropy is taken on: here an analog value in [0, 1], and spike counts.
+The protocol is that of the HetSyn paper (arXiv 2508.11644). The paper does not specify input and
+class scores; here they are an analog value in [0, 1] and spike counts.
 """
 
 from collections.abc import Mapping
@@ -17,19 +17,19 @@ FILES = {
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
 HELP = (
-    "S-MNIST reads the four MNIST idx files "
-    f"({', '.join(name for pair in FILES.values() for name in pair)}; gzipped or not) from "
-    "--data-dir, or from the folder mnist of the folder HETSYN_DATA names. They can be had from "
+    "The task reads four idx files of MNIST "
+    f"({', '.join(name for pair in FILES.values() for name in pair)}; they may be gzipped) from "
+    "--data-dir, or from the folder mnist in HETSYN_DATA. Download them from "
     "https://github.com/cvdfoundation/mnist"
 )
 
 
 class SequentialMNIST(PixelByPixel):
-    """60,000 + 10,000 handwritten digits as 784 steps of one analog input in [0, 1].
+    """Classify 60,000 + 10,000 handwritten digits as 784 steps of one analog input in [0, 1].
 
-    The class is the spike count of ten spiking outputs unless `readout` says else. `validation` is
-    how many of the last training images are held out; `limit` keeps only that many of each split,
-    0 all of them.
+    By default, class scores are the spike counts of ten spiking outputs. `validation` is the number
+    of last training images that are held out. `limit` is the number of images to keep per split
+    (0: all).
     """
 
     name = "smnist"
@@ -47,7 +47,7 @@ class SequentialMNIST(PixelByPixel):
 
 
 class PermutedMNIST(SequentialMNIST):
-    """Sequential MNIST with its pixels in one fixed random order, the same in every run."""
+    """Sequential MNIST with the pixels in a fixed random order, the same in every run."""
 
     name = "psmnist"
 

@@ -1,18 +1,18 @@
-"""How far a task is with making its data ready, told to whoever watches."""
+"""Report how far a task is with the preparation of its data."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 Watcher = Callable[[str, int, int], None]
-"""Gets what is done, in words, how many pieces are done, and of how many."""
+"""Receives what is done, how many pieces are done, and their total number."""
 
 _watcher: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
 
 
 @contextmanager
 def watched(watcher: Watcher) -> Iterator[None]:
-    """While the block runs, what is told goes to `watcher`."""
+    """Send reports to `watcher` while the block runs."""
     token = _watcher.set(watcher)
     try:
         yield
@@ -21,7 +21,7 @@ def watched(watcher: Watcher) -> Iterator[None]:
 
 
 def tell(what: str, done: int, total: int) -> None:
-    """Say that `done` of `total` pieces are done. Nothing where nobody watches."""
+    """Report that `done` of `total` pieces are done, if there is a watcher."""
     watcher = _watcher.get()
     if watcher is not None:
         watcher(what, done, total)

@@ -1,4 +1,4 @@
-"""Training a network on a task, in a run folder that can be resumed and evaluated."""
+"""Train a network on a task, in a run folder that can be resumed and evaluated."""
 
 from .config import TrainConfig, default_config
 from .errors import CheckpointError, ConfigError, NonFiniteError, RanksError, RunFolderError

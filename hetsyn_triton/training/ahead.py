@@ -1,4 +1,4 @@
-"""Batches on the device of a run, each made while the one before is worked on."""
+"""Batches on the device of a run, prefetched for a GPU."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,10 +10,12 @@ from hetsyn_triton.tasks import Batch
 
 
 def on_device(batches: Iterator[Batch], device: torch.device | str) -> Iterator[Batch]:
-    """`batches`, moved to `device`.
+    """Yield `batches`, moved to `device`.
 
-    For a GPU the next one is made in a thread meanwhile, on the CPU: ValueError for one that is
-    not there. A CPU's cores are the network's.
+    For a GPU, a thread makes the next batch on the CPU. On a CPU, the network needs the cores.
+
+    Raises:
+        ValueError: If a batch for a GPU is not made on the CPU.
     """
     if torch.device(device).type == "cpu":
         yield from (batch.to(device) for batch in batches)
@@ -21,7 +23,7 @@ def on_device(batches: Iterator[Batch], device: torch.device | str) -> Iterator[
     context, with_gradients = copy_context(), torch.is_grad_enabled()
 
     def following() -> Batch | None:
-        with torch.set_grad_enabled(with_gradients):  # each thread has a mode of its own
+        with torch.set_grad_enabled(with_gradients):  # each thread has its own mode
             return next(batches, None)
 
     with ThreadPoolExecutor(1, thread_name_prefix="batches") as thread:
@@ -31,5 +33,5 @@ def on_device(batches: Iterator[Batch], device: torch.device | str) -> Iterator[
                 if tensor.device.type != "cpu":
                     raise ValueError(f"batches: expected tensors on the CPU, got {tensor.device}")
             coming = thread.submit(context.run, following)
-            # Moved here: a thread that talks to the GPU would spoil a capture.
+            # Moved here, because GPU calls of another thread break a graph capture.
             yield batch.to(device)

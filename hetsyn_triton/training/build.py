@@ -1,4 +1,4 @@
-"""From a configuration to the task, the network and the optimizer it names."""
+"""Build the task, the network and the optimizer of a configuration."""
 
 import torch
 
@@ -15,7 +15,7 @@ from .errors import ConfigError
 
 
 def build_task(config: TrainConfig) -> Task:
-    """The task of `config`."""
+    """Return the task of `config`."""
     return task_class(config.task)(
         seed=config.seed,
         batch_size=config.batch_size,
@@ -26,9 +26,12 @@ def build_task(config: TrainConfig) -> Task:
 
 
 def build_network(config: TrainConfig, task: Task) -> SpikingNetwork:
-    """The network of `config`, freshly drawn from its seed, on its device.
+    """Return the network of `config`, initialized from its seed, on its device.
 
-    One silent step is run, so that a setting or a backend that cannot work is a ConfigError here.
+    The network runs one step with zero input, to check settings and backend.
+
+    Raises:
+        ConfigError: If a setting or the backend cannot work.
     """
     readout = config.tau_readout
     try:
@@ -62,7 +65,7 @@ def build_network(config: TrainConfig, task: Task) -> SpikingNetwork:
 
 
 def build_optimizer(config: TrainConfig, network: SpikingNetwork) -> torch.optim.Optimizer:
-    """The optimizer of `config`, with the decays in groups of their own."""
+    """Return the optimizer of `config`, with decays in separate groups."""
     groups = parameter_groups(
         network,
         config.lr,

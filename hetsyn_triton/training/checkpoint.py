@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, read without executing code, checked before use."""
+"""Checkpoints: written atomically, read without executing code, checked before use."""
 
 import io
 import json
@@ -21,15 +21,23 @@ FORMAT = 3
 
 @dataclass
 class Checkpoint:
-    """All that a run needs to go on as if it had never stopped.
+    """The state from which a run resumes as if it had not stopped.
 
-    `epoch` whole epochs are done, and `batch` batches of the next; `sums` are that epoch's running
-    totals, `seconds` what it has taken (0 where that was not yet recorded), `history` the metrics
-    lines of the whole epochs. `best` has the "epoch" and the "model" of the best validation epoch,
-    None where nothing is held out or no epoch is whole. `sessions` has a line for each process that
-    trained: the "step" it went on from, machine, versions and date; none of what was trained before
-    they were recorded. The learning rate is a function of the number of steps and random numbers of
-    the seed, so neither has a state of its own.
+    Learning rate and random numbers are functions of step and seed, so they have no state.
+
+    Attributes:
+        config: Settings of the run as JSON values.
+        model: Weights.
+        optimizer: State of the optimizer.
+        epoch: Number of complete epochs.
+        batch: Number of batches of the next epoch that are done.
+        sums: Running totals of the next epoch.
+        history: Metrics of the complete epochs.
+        best: "epoch" and "model" of the best validation epoch. None if no samples are held out or
+            no epoch is complete.
+        sessions: First "step", machine, versions and date of each process that trained. Processes
+            of versions that did not record them are missing.
+        seconds: Time of the next epoch so far; 0 if it was not recorded.
     """
 
     config: dict[str, Any]
@@ -45,48 +53,52 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write `checkpoint`, and a digest of it, to `path` atomically."""
+    """Write `checkpoint` with a checksum to `path` atomically."""
     save_values(path, FORMAT, vars(checkpoint))
 
 
 def read_checkpoint(path: Path, device: torch.device) -> Checkpoint:
-    """The checkpoint in `path` with its tensors on `device`.
+    """Read the checkpoint in `path`, with its tensors on `device`.
 
-    CheckpointError where the file is missing, truncated, damaged in any bit, not one of this
-    format, or holds what no run saves.
+    Raises:
+        CheckpointError: If the file is missing, truncated, damaged, in another format, or has
+            contents that no run saves.
     """
     values = read_values(path, FORMAT, device)
     try:
         checkpoint = Checkpoint(**values)
     except TypeError as error:
-        raise CheckpointError(f"{path} is no checkpoint: {error}") from error
+        raise CheckpointError(f"{path} is not a checkpoint: {error}") from error
     _check_content(path, checkpoint)
     return checkpoint
 
 
 def save_values(path: Path, form: int | str, values: Mapping[str, Any]) -> None:
-    """Write tensors and JSON values by name, of the format `form`, with a digest and atomically."""
+    """Write named tensors and JSON values in format `form` atomically, with a checksum."""
     buffer = io.BytesIO()
     torch.save({"format": form, **values}, buffer)
     write_atomically(path, lambda file: file.write(seal(buffer.getvalue())))
 
 
 def read_values(path: Path, form: int | str, device: torch.device) -> dict[str, Any]:
-    """What `save_values` wrote to `path`, with its tensors on `device`.
+    """Read what `save_values` wrote to `path`, with tensors on `device`.
 
-    CheckpointError where the file is missing, truncated, damaged in any bit or not of this format.
+    Raises:
+        CheckpointError: If the file is missing, truncated, damaged or in another format.
     """
     try:
         content = unseal(path.read_bytes())
     except FileNotFoundError:
         raise CheckpointError(f"there is no checkpoint {path}") from None
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is truncated, damaged or no checkpoint: {error}") from error
+        raise CheckpointError(
+            f"{path} is truncated, damaged or not a checkpoint: {error}"
+        ) from error
     try:
         values = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
-    except Exception as error:  # the reader of pickles raises whatever its input leads it to
+    except Exception as error:  # an unpickler can raise any error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path} is no checkpoint: {reason}") from error
+        raise CheckpointError(f"{path} is not a checkpoint: {reason}") from error
     found = values.get("format") if isinstance(values, dict) else None
     if type(found) is not type(form) or found != form:
         raise CheckpointError(f"{path}: expected a checkpoint of format {form}, got {found!r}")
@@ -95,7 +107,7 @@ def read_values(path: Path, form: int | str, device: torch.device) -> dict[str, 
 
 
 def _check_content(path: Path, checkpoint: Checkpoint) -> None:
-    """CheckpointError, naming the part, unless each is of the kind that a run saves."""
+    """Raise CheckpointError unless each part has the form that a run saves."""
     model, optimizer = checkpoint.model, checkpoint.optimizer
     for name, right, expected in (
         ("config", _named(checkpoint.config) and _json(checkpoint.config), "JSON values by name"),
@@ -116,13 +128,13 @@ def _check_content(path: Path, checkpoint: Checkpoint) -> None:
             isinstance(checkpoint.history, list)
             and all(_record(line, epoch) for epoch, line in enumerate(checkpoint.history, 1))
             and len(checkpoint.history) == checkpoint.epoch,
-            "a line of finite numbers for each of its epochs",
+            "a record of finite numbers for each epoch",
         ),
-        ("best", _best(checkpoint.best), "nothing, or the epoch and the model of the best one"),
+        ("best", _best(checkpoint.best), "no value, or epoch and model of the best epoch"),
         (
             "sessions",
             isinstance(checkpoint.sessions, list) and all(map(_session, checkpoint.sessions)),
-            "the step and the machine of each",
+            "step and machine of each session",
         ),
     ):
         if not right:
@@ -134,7 +146,7 @@ def _check_content(path: Path, checkpoint: Checkpoint) -> None:
         for name, value in tensors.items():
             if value.is_floating_point() and not bool(value.isfinite().all()):
                 raise CheckpointError(
-                    f"{path}: {part}: expected finite values, got others in {name}"
+                    f"{path}: {part}: expected finite values, got NaN or infinity in {name}"
                 )
 
 
@@ -169,7 +181,7 @@ def _best(value: Any) -> bool:
 
 
 def _record(value: Any, epoch: int) -> bool:
-    """Whether `value` is the metrics line of `epoch` (from 1)."""
+    """Return whether `value` is the record of `epoch` (from 1)."""
     required = {"epoch", "step", "lr", "seconds", "train_loss"}
     return (
         _named(value) and required <= value.keys() and _numbers(value) and value["epoch"] == epoch

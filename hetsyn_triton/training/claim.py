@@ -1,4 +1,4 @@
-"""A run folder as one process's own, from the first file to the last."""
+"""Claim a run or study folder, so that no other process writes to it."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -11,38 +11,50 @@ from .errors import RunFolderError
 from .folder import check_empty, folder_names, not_writable
 from .lock import LockedError, locked
 
+USERS = {"run": "`hetsyn train`", "study": "`hetsyn study`"}  # what locks a folder
+
 
 @contextmanager
 def claim_new_folder(wanted: Path | None, config: TrainConfig) -> Iterator[Path]:
-    """A folder for a new run: `wanted`, or for None the first new one in runs/.
+    """Claim the folder of a new run: `wanted`, or if None the first free name in runs/.
 
-    It is made here if need be, and goes again if the block leaves it empty. RunFolderError where
-    `wanted` has files in it, another process holds it, or it cannot be written.
+    The folder is created if necessary, and removed again if the block leaves it empty.
+
+    Raises:
+        RunFolderError: If `wanted` contains files, is used by another process, or is not writable.
     """
     try:
         folder, made = _new_folder(config) if wanted is None else (wanted, _make(wanted))
     except OSError as error:
         raise not_writable(wanted or next(folder_names(config)), error) from error
     try:
-        with claim_run_folder(folder):
-            check_empty(folder)  # again: another run may have come first
+        with claim_folder(folder, "run"):
+            check_empty(folder)  # again, because another run may have been faster
             yield folder
     finally:
         if made:
-            with suppress(OSError):  # it is not empty, as a rule
+            with suppress(OSError):  # usually it is not empty
                 folder.rmdir()
 
 
 @contextmanager
-def claim_run_folder(folder: Path) -> Iterator[None]:
-    """Hold `folder`, without what killed writers left in it; RunFolderError where another does."""
+def claim_folder(folder: Path, kind: str) -> Iterator[None]:
+    """Lock `folder` while the block runs, and remove partial files of killed processes.
+
+    Args:
+        folder: The folder.
+        kind: "run" or "study", for the message.
+
+    Raises:
+        RunFolderError: If another process uses the folder, or if it is not writable.
+    """
     with ExitStack() as held:
         try:
             held.enter_context(locked(folder))
         except LockedError as error:
             raise RunFolderError(
-                f"run folder: expected one that no other process works in, got {folder}, "
-                "where another hetsyn train or resume is at work"
+                f"{kind} folder: expected one that no other process uses, got {folder}, "
+                f"which another {USERS[kind]} uses"
             ) from error
         except OSError as error:
             raise not_writable(folder, error) from error
@@ -52,15 +64,15 @@ def claim_run_folder(folder: Path) -> Iterator[None]:
 
 
 def _new_folder(config: TrainConfig) -> tuple[Path, bool]:
-    """A folder that nobody had before: `mkdir` decides between processes."""
+    """Create a new folder; `mkdir` decides which process gets it."""
     for folder in folder_names(config):
         if _make(folder):
             return folder, True
-    raise AssertionError("unreachable: the names have no end")
+    raise AssertionError("unreachable: the names are endless")
 
 
 def _make(folder: Path) -> bool:
-    """Make `folder`; whether it was not there before."""
+    """Create `folder`, and return whether it is new."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         folder.mkdir()

@@ -1,4 +1,4 @@
-"""All settings of a run in one frozen, checked dataclass that survives JSON."""
+"""All settings of a run, in one frozen and checked dataclass."""
 
 import json
 import os
@@ -28,7 +28,7 @@ OPTIMIZERS: dict[str, type[torch.optim.Adam] | type[torch.optim.AdamW]] = {
 }
 SCHEDULES = ("constant", "cosine", "step")
 SCHEDULE_UNITS = ("batch", "epoch")
-MOST_THREADS = 1024  # of a run from any machine; far more end the process in PyTorch
+MOST_THREADS = 1024  # of a run from any machine; PyTorch aborts with far more
 
 COMMON: dict[str, Any] = {
     "model": "hetsyn",
@@ -68,18 +68,21 @@ COMMON: dict[str, Any] = {
     "threads": None,
     "data_dir": None,
 }
-"""What holds where a task's `defaults` say nothing else."""
+"""Default settings, unless a task's `defaults` differ."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Settings of one run; `default_config` fills in those of a task.
+    """Settings of one run; `default_config` returns those of a task.
 
-    No field has a default of its own, so that none of a task's settings is forgotten. Times (`tau`,
-    `dt` and the like) share the task's unit, as a rule time steps. `decay_lr` and
-    `decay_weight_decay` of None mean twice `lr` and the same as `weight_decay`; `horizon` of None
-    is the run's end, `clip` of None does not clip, `threads` of None leaves PyTorch's choice. Every
-    field is checked: ConfigError names it, its value and what is allowed.
+    Fields have no defaults here, so that no setting of a task is forgotten. Times such as `tau` and
+    `dt` are in the task's unit, usually time steps.
+
+    None means twice `lr` for `decay_lr`, and `weight_decay` for `decay_weight_decay`. It means the
+    end of the run for `horizon`, no clipping for `clip`, and PyTorch's choice for `threads`.
+
+    Raises:
+        ConfigError: If a value is not allowed; the message names the field and what is allowed.
     """
 
     task: str
@@ -132,12 +135,12 @@ class TrainConfig:
         _check_task(self.task, self.options, self.data_dir)
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as JSON values."""
+        """Return the fields as JSON values."""
         return {**asdict(self), "hidden": list(self.hidden)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "TrainConfig":
-        """The configuration `to_json` wrote. A missing or unknown field is a ConfigError."""
+        """Return the configuration that `to_json` wrote; ConfigError if its fields differ."""
         cls._check_fields(values, "configuration")
         return cls(**values)
 
@@ -145,16 +148,16 @@ class TrainConfig:
     def _check_fields(cls, values: Mapping[str, Any], where: str) -> None:
         names = [item.name for item in fields(cls)]
         for what, odd in (
-            ("unknown", [name for name in values if name not in names]),
-            ("missing", [name for name in names if name not in values]),
+            ("unknown fields", [name for name in values if name not in names]),
+            ("no", [name for name in names if name not in values]),
         ):
             if odd:
                 expected = ", ".join(names)
-                raise ConfigError(f"{where}: {what} fields {', '.join(odd)}; expected {expected}")
+                raise ConfigError(f"{where}: expected {expected}, got {what} {', '.join(odd)}")
 
     @classmethod
     def load(cls, path: str | Path, **changes: Any) -> "TrainConfig":
-        """Read a config.json, with other values for some fields."""
+        """Read a config.json and change some fields."""
         try:
             values = json.loads(Path(path).read_text())
         except (OSError, ValueError) as error:
@@ -166,11 +169,16 @@ class TrainConfig:
 
 
 def default_config(task: str = "digits", **changes: Any) -> TrainConfig:
-    """The settings `task` is run with, but for `changes`.
+    """Return the default settings of `task`, with `changes`.
 
-    `changes` are fields of TrainConfig; `options` among them adds to the task's own options. An
-    unknown name is a ConfigError that lists the fields. `threads` may be at most the CPUs of this
-    machine; a run from a larger machine can still be loaded.
+    Args:
+        task: Name of the task.
+        changes: Fields of TrainConfig. `options` changes only the task's own settings that it
+            names. `threads` is at most the number of CPUs, but a run from a larger machine can
+            still be loaded.
+
+    Raises:
+        ConfigError: If a name is unknown or a value is not allowed; the message lists what is.
     """
     try:
         chosen = task_class(task)
@@ -181,7 +189,7 @@ def default_config(task: str = "digits", **changes: Any) -> TrainConfig:
         names = [*chosen.options, *FIELDS]
         found = ", ".join(f"{name}{did_you_mean(name, names)}" for name in unknown)
         raise ConfigError(
-            f"settings: expected {', '.join(FIELDS)}, or of {task} "
+            f"settings: expected one of {', '.join(FIELDS)}, or for {task} "
             f"{', '.join(chosen.options) or 'none'}, got {found}"
         )
     settings = {**COMMON, **chosen.defaults, "options": {}, **changes}
@@ -190,9 +198,7 @@ def default_config(task: str = "digits", **changes: Any) -> TrainConfig:
         settings["options"] = {**chosen.default_options(), **options}
     threads, cpus = settings["threads"], os.cpu_count() or 1
     if _integer(threads) and threads > cpus:
-        raise ConfigError(
-            f"threads: expected at most {cpus}, the CPUs of this machine, got {threads}"
-        )
+        raise ConfigError(f"threads: expected at most {cpus}, the number of CPUs, got {threads}")
     return TrainConfig(task=task, **settings)
 
 
@@ -209,18 +215,18 @@ _NAMES: dict[str, Iterable[str]] = {
     "schedule_unit": SCHEDULE_UNITS,
     "backend": BACKENDS,
 }
-"""What the fields that hold a name may hold."""
+"""Allowed values of the fields that are names."""
 
 _Rule = tuple[Callable[[Any], bool], str]
 
 
 def _rules() -> dict[str, _Rule]:
-    """What each field may hold. Built on use, because tasks can be registered."""
+    """Return the allowed values of each field, built on use because tasks can be registered."""
     positive: _Rule = (lambda v: is_real(v) and v > 0, "a positive number")
     not_negative: _Rule = (lambda v: is_real(v) and v >= 0, "a number of at least 0")
     count: _Rule = (lambda v: _integer(v) and 0 < v < 2**31, "a positive integer below 2^31")
     flag: _Rule = (lambda v: isinstance(v, bool), "true or false")
-    distribution: _Rule = (is_distribution, f"positive times: {DISTRIBUTION}")
+    distribution: _Rule = (is_distribution, f"positive time constants: {DISTRIBUTION}")
     return {
         **{name: _one_of(names) for name, names in _NAMES.items()},
         "seed": (lambda v: _integer(v) and 0 <= v < 2**63, "an integer from 0 to 2^63 - 1"),
@@ -256,7 +262,7 @@ def _rules() -> dict[str, _Rule]:
             )
         ),
         "data_dir": _or_none((lambda v: isinstance(v, str) and v != "", "a folder's name")),
-        "options": (lambda v: isinstance(v, dict), "an object of the task's own settings"),
+        "options": (lambda v: isinstance(v, dict), "an object with settings of the task"),
     }
 
 
@@ -266,7 +272,7 @@ def _one_of(names: Iterable[str]) -> _Rule:
 
 
 def _or_none(rule: _Rule) -> _Rule:
-    return (lambda v: v is None or rule[0](v), f"{rule[1]}, or nothing")
+    return (lambda v: v is None or rule[0](v), f"{rule[1]}, or null")
 
 
 def _integer(value: Any) -> bool:
@@ -282,10 +288,10 @@ def _sizes(value: Any) -> bool:
 
 
 def _devices() -> str:
-    """The devices of this machine, in words."""
+    """Return the devices of this machine, for a message."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if not count:
-        return "cpu, for PyTorch finds no GPU on this machine"
+        return "cpu because PyTorch finds no GPU"
     return ", ".join(["cpu", "cuda", *(f"cuda:{number}" for number in range(count))])
 
 
@@ -300,7 +306,7 @@ def _device_is_here(value: Any) -> bool:
 
 
 def _check_task(task: str, options: Mapping[str, Any], data_dir: str | None) -> None:
-    """ConfigError unless `options` are all of the task's own settings, each as it allows."""
+    """Raise ConfigError unless `options` are all settings of the task, with allowed values."""
     chosen = task_class(task)
     try:
         chosen.check(options, data_dir)
@@ -308,4 +314,4 @@ def _check_task(task: str, options: Mapping[str, Any], data_dir: str | None) -> 
         raise ConfigError(str(error)) from None
     missing = [name for name in chosen.options if name not in options]
     if missing:
-        raise ConfigError(f"options: missing {', '.join(missing)} of {task}")
+        raise ConfigError(f"options: expected all settings of {task}, got no {', '.join(missing)}")

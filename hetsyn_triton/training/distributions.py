@@ -1,4 +1,4 @@
-"""Distributions of time constants written as text: "20", "uniform(5,20)", "normal(20,5)"."""
+"""Distributions of time constants as text, such as "20", "uniform(5,20)" or "normal(20,5)"."""
 
 import re
 from typing import Any
@@ -13,13 +13,13 @@ _KINDS: dict[str, type[Uniform] | type[Normal] | type[LogUniform]] = {
     "log-uniform": LogUniform,
 }
 EXPECTED = (
-    'a number, "uniform(LOW,HIGH)", "log-uniform(LOW,HIGH)" or "normal(MEAN,DEVIATION)", '
-    "LOW not above HIGH"
+    'a number, "uniform(LOW,HIGH)", "log-uniform(LOW,HIGH)" or "normal(MEAN,DEVIATION)" '
+    "where LOW <= HIGH"
 )
 
 
 def parse_distribution(text: str | float) -> Distribution:
-    """The initialiser that `text` names; ValueError says which forms there are."""
+    """Return the initializer that `text` describes; the ValueError lists the forms."""
     if isinstance(text, (int, float)) and not isinstance(text, bool):
         return Constant(float(text))
     number = r"\s*([-+.\deE]+)\s*"
@@ -36,14 +36,14 @@ def parse_distribution(text: str | float) -> Distribution:
 
 
 def smallest(distribution: Distribution) -> float:
-    """The least time constant drawn; the mean of a normal one, which is drawn again below 0."""
+    """Return the smallest time constant of a distribution, or the mean of a normal one."""
     if isinstance(distribution, Constant):
         return distribution.value
     return distribution.mean if isinstance(distribution, Normal) else distribution.low
 
 
 def is_distribution(value: Any) -> bool:
-    """Whether `value` names a distribution of positive time constants."""
+    """Return whether `value` describes a distribution of positive time constants."""
     try:
         return smallest(parse_distribution(value)) > 0
     except (ValueError, TypeError):

@@ -1,4 +1,4 @@
-"""What can go wrong in a run, told apart by what the user has to change."""
+"""Errors of a run, by what the user has to change."""
 
 
 class ConfigError(ValueError):
@@ -6,21 +6,21 @@ class ConfigError(ValueError):
 
 
 class RunFolderError(RuntimeError):
-    """The run folder cannot be written, is not empty, is no run folder, or another run has it."""
+    """A run folder is not writable, not empty, not a run folder, or used by another process."""
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint is missing, damaged, or of another network or run."""
+    """A checkpoint is missing, damaged, or belongs to another network or run."""
 
 
 class NonFiniteError(ArithmeticError):
-    """The loss, a gradient, or what an optimizer step made of them is NaN or infinite."""
+    """A loss, gradient, parameter or optimizer state is NaN or infinite."""
 
 
 class RanksError(RuntimeError):
-    """Another process of a data-parallel run failed, or its parameters are other ones.
+    """Another process of a data-parallel run failed, or its parameters differ.
 
-    `first` says whether this is raised on the first rank, which is the one to say so.
+    `first` is True on the first rank, which reports the error.
     """
 
     def __init__(self, message: str, first: bool) -> None:

@@ -1,6 +1,6 @@
-"""Whether training is still in the numbers: loss, gradients, parameters, optimizer state.
+"""Check that loss, gradients, parameters and optimizer state are finite.
 
-Each check reads one number: on a GPU to read is to wait until everything queued is done.
+Each check reads one number, because a read on a GPU waits for all queued work.
 """
 
 import math
@@ -16,10 +16,16 @@ from .errors import NonFiniteError
 def check_gradients(
     loss: Tensor, network: nn.Module, where: str, clip: float | None = None
 ) -> None:
-    """NonFiniteError, naming the tensor and `where`, unless loss and gradients are finite.
+    """Check that loss and gradients are finite, and clip the gradients.
 
-    With `clip` the gradients are then scaled so that their common norm is at most that;
-    NonFiniteError too where the norm itself overflows.
+    Args:
+        loss: The loss.
+        network: The network with its gradients.
+        where: Place in the training, for the message.
+        clip: Maximum of the common norm of all gradients. Defaults to no clipping.
+
+    Raises:
+        NonFiniteError: If the loss, a gradient or the norm is not finite; the message names it.
     """
     if not math.isfinite(loss.item()):
         raise NonFiniteError(f"the loss is {loss.item()} {where}")
@@ -29,7 +35,7 @@ def check_gradients(
         return
     norm = torch.nn.utils.get_total_norm(gradients.values())
     size = norm.item()
-    if not math.isfinite(size):  # else every gradient is finite
+    if not math.isfinite(size):  # otherwise every gradient is finite
         _check_each(gradients, where)
         raise NonFiniteError(f"the norm of all gradients is {size} {where}")
     torch.nn.utils.clip_grads_with_norm_(network.parameters(), clip, norm)
@@ -42,7 +48,7 @@ def _check_each(gradients: Mapping[str, Tensor], where: str) -> None:
 
 
 def step_checked(optimizer: torch.optim.Optimizer, network: nn.Module, where: str) -> None:
-    """One step of `optimizer`; NonFiniteError, naming the tensor and `where`, if it overflows."""
+    """Make one step of `optimizer`; NonFiniteError names a tensor that is not finite after it."""
     take_step(optimizer, where)
     parameters = ((f"parameter {name}", value) for name, value in network.named_parameters())
     state = ((f"optimizer's {name}", value) for name, value in optimizer_state(optimizer, network))
@@ -52,7 +58,7 @@ def step_checked(optimizer: torch.optim.Optimizer, network: nn.Module, where: st
 
 
 def take_step(optimizer: torch.optim.Optimizer, where: str) -> None:
-    """One step of `optimizer`; NonFiniteError, naming `where`, if one of its factors overflows."""
+    """Make one step of `optimizer`; NonFiniteError if one of its factors overflows."""
     try:
         optimizer.step()
     except (OverflowError, RuntimeError) as error:
@@ -62,9 +68,9 @@ def take_step(optimizer: torch.optim.Optimizer, where: str) -> None:
 
 
 def first_non_finite(tensors: Iterable[tuple[str, Tensor]]) -> str | None:
-    """The name of the first tensor with a NaN or an infinity in it."""
+    """Return the name of the first tensor with NaN or infinity, or None."""
     named = [(name, value.detach()) for name, value in tensors if value.is_floating_point()]
-    # the largest magnitude is finite exactly where every value is; one number to wait for
+    # the largest magnitude is finite if and only if every value is; this reads one number
     largest = torch.nn.utils.get_total_norm([value for _, value in named], norm_type=math.inf)
     if math.isfinite(largest.item()):
         return None
@@ -74,7 +80,7 @@ def first_non_finite(tensors: Iterable[tuple[str, Tensor]]) -> str | None:
 def optimizer_state(
     optimizer: torch.optim.Optimizer, network: nn.Module
 ) -> Iterator[tuple[str, Tensor]]:
-    """What `optimizer` keeps of each parameter, in the parameter's shape, with names."""
+    """Yield the optimizer state that has the shape of a parameter, with names."""
     for name, parameter in network.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:

@@ -1,4 +1,4 @@
-"""The run folder: the names of its files, and how a new one is chosen and checked."""
+"""The run folder: names of its files, and choice and checks of a new one."""
 
 import tempfile
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ TIME_CONSTANTS = "time_constants.png"
 
 
 def folder_names(config: TrainConfig, parent: Path = Path("runs")) -> Iterator[Path]:
-    """runs/<task>-<model>-s<seed>, then the same with -2, -3 ..., without end."""
+    """Yield runs/<task>-<model>-s<seed>, then the same with -2, -3 and so on."""
     name = f"{config.task}-{config.model}-s{config.seed}"
     yield parent / name
     for number in count(2):
@@ -29,13 +29,12 @@ def folder_names(config: TrainConfig, parent: Path = Path("runs")) -> Iterator[P
 
 
 def free_folder(config: TrainConfig, parent: Path = Path("runs")) -> Path:
-    """The first of the `folder_names` that is not there yet."""
+    """Return the first of the `folder_names` that does not exist."""
     return next(folder for folder in folder_names(config, parent) if not folder.exists())
 
 
 def check_new_folder(folder: Path) -> None:
-    """RunFolderError unless a run can begin in `folder`: it is not there yet or empty, and it can
-    be written. Nothing is created."""
+    """Raise RunFolderError unless `folder` is new or empty, and writable; create nothing."""
     try:
         nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         if nearest == folder:
@@ -46,17 +45,17 @@ def check_new_folder(folder: Path) -> None:
 
 
 def check_empty(folder: Path) -> None:
-    """RunFolderError where the existing `folder` has files in it."""
-    # a run killed in its first moment leaves at most its lock and a partial file
+    """Raise RunFolderError if the existing `folder` contains files."""
+    # a run that is killed at its start leaves at most its lock and a partial file
     if any(path.name != LOCK and not is_partial(path) for path in folder.iterdir()):
         raise RunFolderError(
-            f"out: expected an empty or new folder, got {folder}, which has files in it. "
-            f"To continue the run in it: hetsyn train --resume {folder}"
+            f"out: expected an empty or new folder, got {folder}, which contains files. "
+            f"To resume the run in it: hetsyn train --resume {folder}"
         )
 
 
 def check_writable(folder: Path, nearest: Path | None = None) -> None:
-    """RunFolderError unless a file can be made in `folder`, or in the `nearest` one there is."""
+    """Raise RunFolderError unless `folder`, or its `nearest` existing parent, is writable."""
     try:
         with tempfile.TemporaryFile(dir=nearest or folder):
             pass
@@ -65,13 +64,11 @@ def check_writable(folder: Path, nearest: Path | None = None) -> None:
 
 
 def not_writable(folder: Path, error: OSError) -> RunFolderError:
-    """What to raise where the system refuses to write in `folder`."""
-    return RunFolderError(
-        f"out: expected a folder that can be written, got {folder}: {error.strerror}"
-    )
+    """Return the error for a `folder` that is not writable."""
+    return RunFolderError(f"out: expected a writable folder, got {folder}: {error.strerror}")
 
 
 def check_run_folder(folder: Path) -> None:
-    """RunFolderError unless `folder` holds a run."""
+    """Raise RunFolderError unless `folder` contains a run."""
     if not (folder / CONFIG).is_file():
-        raise RunFolderError(f"run: expected a run folder, with {CONFIG} in it, got {folder}")
+        raise RunFolderError(f"run: expected a run folder that contains {CONFIG}, got {folder}")

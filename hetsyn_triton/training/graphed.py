@@ -1,4 +1,4 @@
-"""Training passes of a network replayed from CUDA graphs: two launches a step, not one a kernel."""
+"""Replay the passes of a network from CUDA graphs: two launches per step."""
 
 import warnings
 from collections.abc import Callable
@@ -14,21 +14,24 @@ from .parallel import Ranks
 
 
 def passes(device: torch.device, ranks: Ranks, sample: Callable[[], Tensor]) -> Run:
-    """How training runs a network: on a GPU by graphs, unless several `ranks` meet between passes,
-    for which graphs have no place."""
+    """Return the function that runs a network in training: with CUDA graphs on a single GPU.
+
+    Graphs cannot contain the communication of several `ranks`.
+    """
     graphed = device.type == "cuda" and ranks.size == 1
     return GraphedNetwork(sample) if graphed else run_network
 
 
 class GraphedNetwork:
-    """`run_network` in training on a GPU: captured when first called, and replayed.
+    """Run a network on a GPU as `run_network` does, with graphs captured at the first call.
 
-    The same kernels on the same numbers: the results are those of `run_network`, bit for bit.
-    Captured are the passes of the network, in training, of an input like `sample()`,
-    [T, B, in_features]. What is not like it, as the last batch of an epoch, is run as it is.
-    Outputs and gradients are the graphs' own memory, overwritten by the next replay. Beside what a
-    training step takes they keep an input and a gradient of each output, 4 T B (I + J of all
-    layers) bytes; their memory serves nothing else.
+    The results are bit-identical to those of `run_network`. The graphs contain forward and
+    backward pass for an input like `sample()`, [T, B, in_features]. Other inputs, such as a
+    smaller last batch, run without graphs.
+
+    Outputs and gradients are in memory of the graphs, which the next replay overwrites. In
+    addition to a training step, the graphs keep an input and a gradient of each output:
+    4 T B (I + J of all layers) bytes.
     """
 
     def __init__(self, sample: Callable[[], Tensor]) -> None:
@@ -38,7 +41,8 @@ class GraphedNetwork:
 
     def __call__(self, network: SpikingNetwork, values: Tensor) -> tuple[Tensor, list[Tensor]]:
         if self._replay is None:
-            # Before any backward: a tape that somebody keeps would tie its stream to the capture.
+            # Before any backward pass: a tape that is still alive would tie its stream to the
+            # capture.
             sample = self._sample().to(values.device, copy=True)
             self._of, self._replay = _kind(network, sample), _captured(network, sample)
         if _kind(network, values) != self._of:
@@ -48,12 +52,12 @@ class GraphedNetwork:
 
 
 def _kind(network: SpikingNetwork, values: Tensor) -> tuple[Any, ...]:
-    """What a replay stands for."""
+    """Return what has to match for a replay."""
     return id(network), network.training, values.shape, values.dtype
 
 
 class _Flat(nn.Module):
-    """Output and spikes of a network as one tuple, with its parameters, as captures want them."""
+    """Return output and spikes of a network as one tuple, which a capture needs."""
 
     def __init__(self, network: SpikingNetwork) -> None:
         super().__init__()
@@ -65,9 +69,9 @@ class _Flat(nn.Module):
 
 
 def _captured(network: SpikingNetwork, sample: Tensor) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    """`sample` becomes the graphs' own input."""
-    with torch.random.fork_rng([sample.device]), warnings.catch_warnings():  # trials draw dropout
-        # PyTorch's own trials and capture are on streams of their own.
+    """Capture the graphs; `sample` becomes their input."""
+    with torch.random.fork_rng([sample.device]), warnings.catch_warnings():  # for dropout
+        # PyTorch uses separate streams for warm-up and capture.
         warnings.filterwarnings("ignore", "The AccumulateGrad node's stream does not match")
         replay = torch.cuda.make_graphed_callables(
             _Flat(network), (sample,), allow_unused_input=True

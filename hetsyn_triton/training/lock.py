@@ -1,4 +1,4 @@
-"""A folder held by one process at a time; the system lets go of it when that process ends."""
+"""Lock a folder for one process; the system releases the lock when the process ends."""
 
 import fcntl
 import os
@@ -10,15 +10,19 @@ LOCK = ".hetsyn-lock"
 
 
 class LockedError(RuntimeError):
-    """Another process, or another run of this one, holds the folder."""
+    """Another process, or another run in this process, has locked the folder."""
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold `folder` while the block runs; LockedError, at once, where somebody else does.
+    """Lock `folder` while the block runs.
 
-    The lock is flock(2) on a file in the folder, removed at the end. A killed process leaves the
-    file but not the lock. OSError where the file system makes no such file or lock.
+    The lock is flock(2) on a file in the folder, which is removed at the end. A killed process
+    leaves the file but not the lock.
+
+    Raises:
+        LockedError: If the folder is already locked.
+        OSError: If the file system does not support the file or the lock.
     """
     path = folder / LOCK
     while True:
@@ -33,16 +37,16 @@ def locked(folder: Path) -> Iterator[None]:
         except BaseException:
             os.close(handle)
             raise
-        os.close(handle)  # the holder before us removed the file in between: take a new one
+        os.close(handle)  # the previous process removed the file in between: create a new one
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)  # still locked, so nobody else's
+        path.unlink(missing_ok=True)  # still locked, so no other process uses it
         os.close(handle)
 
 
 def _is_at(handle: int, path: Path) -> bool:
-    """Whether the open file is the one of that name."""
+    """Return whether the open file is the file at `path`."""
     try:
         return os.path.samestat(os.fstat(handle), os.stat(path))
     except FileNotFoundError:

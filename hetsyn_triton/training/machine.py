@@ -1,4 +1,4 @@
-"""What a result depends on besides its settings: machine, versions, date."""
+"""Machine, versions and date of a result."""
 
 import datetime
 import os
@@ -12,7 +12,7 @@ import torch
 
 
 def environment() -> dict[str, Any]:
-    """Versions and the number of threads, which together with the seed fix the result."""
+    """Return versions and thread counts; with the settings, they determine a result."""
     names = ("hetsyn-triton", "torch", "triton", "numba", "numpy")
     return {
         "python": platform.python_version(),
@@ -23,8 +23,7 @@ def environment() -> dict[str, Any]:
 
 
 def provenance(gpus: Iterable[torch.device | int] = ()) -> dict[str, Any]:
-    """The date now (UTC), the CPU's name, those of `gpus` where there are some, and the
-    `environment` without what is not there."""
+    """Return the date (UTC), the names of CPU and `gpus`, and the known parts of `environment`."""
     names = [torch.cuda.get_device_name(gpu) for gpu in gpus]
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
@@ -35,7 +34,7 @@ def provenance(gpus: Iterable[torch.device | int] = ()) -> dict[str, Any]:
 
 
 def cpu_name() -> str:
-    """The CPU's name as the system gives it, else its architecture."""
+    """Return the name of the CPU, or its architecture if the system reports no name."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

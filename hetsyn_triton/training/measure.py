@@ -1,7 +1,7 @@
-"""Loss and metrics of a batch, and their means over a split."""
+"""Loss and metrics of a batch, their means over a split, and how measures are shown."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, islice
 
 import torch
@@ -16,14 +16,13 @@ from .parallel import ALONE, Ranks
 
 
 class Means:
-    """Running means of named values, weighted by how many samples each batch has."""
+    """Running means of named values, weighted by the samples of each batch."""
 
     def __init__(self, sums: Mapping[str, float] | None = None) -> None:
         self.sums: dict[str, float] = dict(sums or {})
 
     def add(self, values: Mapping[str, float], samples: int, where: str = "") -> None:
-        """Count the means of one batch; NonFiniteError, naming it and `where`, for one that is not
-        finite."""
+        """Add the means of one batch; NonFiniteError names one that is not finite, and `where`."""
         for name, value in {**values, "samples": 1.0}.items():
             if not math.isfinite(value):
                 raise NonFiniteError(f"the mean of {name} over a batch is {value} {where}".strip())
@@ -31,11 +30,11 @@ class Means:
 
     @property
     def samples(self) -> int:
-        """How many samples are counted."""
+        """Number of samples so far."""
         return int(self.sums.get("samples", 0))
 
     def values(self) -> dict[str, float]:
-        """The means so far; empty before the first batch."""
+        """Return the means so far; empty before the first batch."""
         samples = self.sums.get("samples")
         if samples is None:
             return {}
@@ -43,11 +42,11 @@ class Means:
 
 
 Run = Callable[[SpikingNetwork, Tensor], tuple[Tensor, list[Tensor]]]
-"""What gives output and hidden spikes of a network, as `run_network`."""
+"""Returns output and hidden spikes of a network, as `run_network` does."""
 
 
 def run_network(network: SpikingNetwork, values: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Output [T, B, out] and the spikes [T, B, J] of each hidden layer."""
+    """Return the output [T, B, out] and the spikes [T, B, J] of each hidden layer."""
     output, _, spikes = network(values, return_spikes=True)
     return output, spikes if network.readout is not None else spikes[:-1]
 
@@ -60,10 +59,11 @@ def measure(
     run: Run = run_network,
     then: Callable[[Tensor], None] = lambda loss: None,
 ) -> tuple[Tensor, dict[str, float]]:
-    """Loss and metrics of `batch`, among them "rate", the spikes per hidden neuron and step.
+    """Return loss and metrics of `batch`.
 
-    Each of `ranks` computes its own samples; loss and metrics are those of the whole batch. `then`
-    is called with the loss before metrics are read, for which a GPU has to end what is queued.
+    The metric "rate" is the mean number of spikes per hidden neuron and step. Each of `ranks`
+    computes its own samples; loss and metrics are those of the whole batch. `then` is called with
+    the loss before metrics are read, because a read on a GPU waits for all queued work.
     """
     samples = batch.input.shape[1]
     output, spikes = run(network, batch.input[:, ranks.own(samples)])
@@ -77,17 +77,17 @@ def measure(
 def metrics_of(
     task: Task, output: Tensor, spikes: Sequence[Tensor], target: Tensor
 ) -> dict[str, float]:
-    """The task's metrics, and "rate", of an output [T, B, out] and the hidden spikes."""
+    """Return the task's metrics and "rate" of an output [T, B, out] and the hidden spikes."""
     with torch.no_grad():
         quiet = [layer.detach() for layer in spikes]
         metrics = task.metrics(output.detach(), quiet, target)
         if task.score is not None and task.score not in metrics:
             raise ConfigError(
-                f"metrics: expected of {task.name} its score {task.score!r} among them, "
+                f"metrics: expected the score {task.score!r} of {task.name}, "
                 f"got {', '.join(metrics) or 'none'}"
             )
         sizes = [layer.shape[-1] for layer in quiet]
-        # read together: on a GPU each reading waits
+        # read together, because each read on a GPU waits
         rates = torch.stack([layer.mean() for layer in quiet]).tolist() if quiet else []
         rate = sum(r * size for r, size in zip(rates, sizes, strict=True)) / max(1, sum(sizes))
     return {**metrics, "rate": rate}
@@ -101,7 +101,7 @@ def measure_split(
     ranks: Ranks = ALONE,
     where: str = "",
 ) -> dict[str, float]:
-    """The means of `split_means`, by name; empty where the task has no such split."""
+    """Return the means of `split_means` by name; empty if the task has no such split."""
     return split_means(task, network, split, device, ranks, where).values()
 
 
@@ -113,10 +113,12 @@ def split_means(
     ranks: Ranks = ALONE,
     where: str = "",
 ) -> Means:
-    """Means over a whole split in evaluation mode; of no sample where the task has no such split.
+    """Return means over a whole split in evaluation mode, without samples if it does not exist.
 
-    `ranks` share the batches; the means are those of one process, bit for bit. NonFiniteError names
-    what is not finite, and `where`.
+    `ranks` share the batches; the means are bit-identical to those of one process.
+
+    Raises:
+        NonFiniteError: If a mean is not finite; the message names it, and `where`.
     """
     results: list[tuple[int, int, dict[str, float]]] = []  # place, samples, means
     training = network.training
@@ -133,10 +135,24 @@ def split_means(
         network.train(training)
     means = Means()
     for _, samples, values in sorted(chain.from_iterable(ranks.gather(results))):
-        means.add(values, samples, f"of {split} {where}")
+        means.add(values, samples, f"in split {split} {where}")
     return means
 
 
+def shown_name(name: str) -> str:
+    """Return the name of a measure as tables and pictures show it, such as "rate hz".
+
+    It is the key of the measure with spaces, so each measure has the same name everywhere.
+    """
+    return name.replace("_validation_selected", " validation-selected").replace("_", " ")
+
+
+def shown_measures(names: Iterable[str]) -> list[str]:
+    """Return the measures that tables show: `rate`, per step, is left out beside `rate_hz`."""
+    names = list(names)
+    return [name for name in names if name != "rate" or "rate_hz" not in names]
+
+
 def format_metric(name: str, value: float) -> str:
-    """A fraction called accuracy in per cent, anything else with four digits."""
+    """Format an accuracy in percent and any other measure with four digits."""
     return f"{100 * value:.2f} %" if name.endswith("accuracy") else f"{value:.4g}"

@@ -1,9 +1,9 @@
-"""Data-parallel training: each rank takes its part of every batch, all make the same step.
+"""Data-parallel training: each rank takes its part of every batch, and all make the same step.
 
-Each rank holds the whole network and the whole data. It computes the output of its own samples,
-gets that of the others, and takes the loss of the whole batch; the gradient through its own part,
-summed over ranks, is then the gradient of one process with the whole batch, whatever the loss is.
-`torchrun` starts the ranks and ends them all when one fails.
+Each rank has the whole network and all data. It computes the output for its own samples, receives
+the outputs of the other ranks, and computes the loss of the whole batch. Each rank backpropagates
+through its own part. The sum over ranks is the gradient of one process with the whole batch, for
+any loss. `torchrun` starts the ranks, and ends all if one fails.
 """
 
 import os
@@ -21,15 +21,15 @@ from torch import Tensor, nn
 from .errors import ConfigError, RanksError
 
 T = TypeVar("T")
-SECONDS_TO_SPEAK = 5.0
-PATIENCE = timedelta(hours=12)  # of ranks that wait while another writes, draws or compiles
+SECONDS_TO_SPEAK = 5.0  # for the first rank to report an error
+PATIENCE = timedelta(hours=12)  # timeout of ranks that wait for another
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """The processes that train one network: this is number `rank` of `size`.
+    """The processes that train one network; this is number `rank` of `size`.
 
-    Methods that exchange something are called by all ranks, in the same order.
+    All ranks have to call the methods that communicate, in the same order.
     """
 
     rank: int = 0
@@ -37,38 +37,40 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this rank is the one that writes and speaks."""
+        """Whether this is the rank that writes and prints."""
         return self.rank == 0
 
     def device(self, wanted: str) -> str:
-        """The device of this rank where the run's is `wanted`: with CUDA, a GPU for each."""
+        """Return the device of this rank for a run on `wanted`; each rank gets its own GPU."""
         device = torch.device(wanted)
         if self.size == 1 or device.type != "cuda":
             return wanted
         number, have = int(os.environ.get("LOCAL_RANK", self.rank)), torch.cuda.device_count()
         if device.index is not None:
-            raise ConfigError(f"device: expected cuda, so that each rank has its own, got {wanted}")
+            raise ConfigError(
+                f"device: expected cuda because each rank uses its own GPU, got {wanted}"
+            )
         if number >= have:
             raise ConfigError(
-                f"device: expected a GPU for each rank, got {have} on this machine and rank "
-                f"{number} of it"
+                f"device: expected a GPU for each rank, got {have} on this machine and local rank "
+                f"{number}"
             )
         return f"cuda:{number}"
 
     def parts(self, samples: int) -> list[int]:
-        """How many of `samples` each rank takes, those of rank 0 first; none differs by over 1."""
+        """Return how many of `samples` each rank takes; the numbers differ by at most 1."""
         return [samples // self.size + (rank < samples % self.size) for rank in range(self.size)]
 
     def own(self, samples: int) -> slice:
-        """The samples of this rank; empty where there are fewer samples than ranks."""
+        """Return the samples of this rank; empty if there are fewer samples than ranks."""
         parts = self.parts(samples)
         start = sum(parts[: self.rank])
         return slice(start, start + parts[self.rank])
 
     def whole(self, own: Tensor, samples: int, spikes: bool = False) -> Tensor:
-        """[T, samples, N] of all ranks from `own` [T, part, N]; gradients flow to `own` alone.
+        """Gather [T, samples, N] of all ranks from `own` [T, part, N].
 
-        With `spikes`, all values are 0 or 1, and are sent in a byte each.
+        Gradients flow to `own` only. With `spikes`, values are 0 or 1 and are sent as bytes.
         """
         if self.size == 1:
             return own
@@ -83,7 +85,7 @@ class Ranks:
         return torch.cat(pieces, dim=1)
 
     def sum_gradients(self, network: nn.Module) -> None:
-        """Each gradient as the sum of those of all ranks; none where no rank has one."""
+        """Sum each gradient over all ranks; no gradient if no rank has one."""
         if self.size == 1:
             return
         parameters = [p for p in network.parameters() if p.requires_grad]
@@ -103,21 +105,21 @@ class Ranks:
             parameter.grad = total.view_as(parameter) if any_has else None
 
     def check_alike(self, network: nn.Module, where: str) -> None:
-        """RanksError unless the parameters of all ranks are equal bit for bit."""
+        """Raise RanksError unless the parameters of all ranks are bit-identical."""
         if self.size == 1:
             return
         for name, value in network.state_dict().items():
             first = value.clone()
             dist.broadcast(first, 0)
             if not self.all(torch.equal(first, value)):
-                raise RanksError(f"the ranks no longer have the same {name} {where}", self.first)
+                raise RanksError(f"the ranks have different values of {name} {where}", self.first)
 
     def all(self, holds: bool) -> bool:
-        """Whether it holds on every rank."""
+        """Return whether `holds` is true on every rank."""
         return all(self.gather(holds))
 
     def gather(self, value: T) -> list[T]:
-        """What each rank has, by rank, on every rank."""
+        """Return the values of all ranks, on every rank."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -125,7 +127,7 @@ class Ranks:
         return values
 
     def share(self, value: T) -> T:
-        """What rank 0 has, on every rank."""
+        """Return the value of rank 0, on every rank."""
         if self.size == 1:
             return value
         values: list[Any] = [value]
@@ -133,18 +135,21 @@ class Ranks:
         shared: T = values[0]
         return shared
 
-    def let_the_first_speak(self) -> None:
-        """On other ranks than the first, before an end that all make for the same reason: wait.
+    def wait_for_report(self) -> None:
+        """Let the first rank report an error that ends all ranks; wait on the others.
 
-        `torchrun` ends all when one has ended; the first one should have said why.
+        `torchrun` ends all ranks when one has ended.
         """
         if not self.first:
             time.sleep(SECONDS_TO_SPEAK)
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """What fails in the block on one rank ends all: rank 0 raises its own error or names the
-        rank, the others raise a RanksError that says so."""
+        """End all ranks if the block fails on one.
+
+        Rank 0 raises its own error, or a RanksError that names the failed rank. The others raise a
+        RanksError.
+        """
         if self.size == 1:
             yield
             return
@@ -158,7 +163,7 @@ class Ranks:
             raise failed
         for rank, problem in enumerate(problems):
             if problem is not None:
-                self.let_the_first_speak()
+                self.wait_for_report()
                 raise RanksError(f"rank {rank} of {self.size}: {problem}", self.first) from failed
 
 
@@ -166,7 +171,7 @@ ALONE = Ranks()
 
 
 def current_ranks() -> Ranks:
-    """The ranks of the process group this process is in; ALONE without one."""
+    """Return the ranks of the current process group, or ALONE."""
     if not (dist.is_available() and dist.is_initialized()):
         return ALONE
     return Ranks(dist.get_rank(), dist.get_world_size())
@@ -174,10 +179,10 @@ def current_ranks() -> Ranks:
 
 @contextmanager
 def joined_ranks() -> Iterator[Ranks]:
-    """The ranks that `torchrun` started, as a process group while the block runs.
+    """Join the ranks that `torchrun` started in a process group while the block runs.
 
-    A group that is there already is used and stays. Without `torchrun`, or with one process, this
-    process is alone.
+    An existing group is used and kept. Without `torchrun`, or with one process, the result is
+    ALONE.
     """
     ranks = current_ranks()
     launched = dist.is_available() and dist.is_torchelastic_launched()
@@ -189,7 +194,7 @@ def joined_ranks() -> Iterator[Ranks]:
     try:
         yield current_ranks()
     except BaseException:
-        if not with_gpus:  # NCCL may wait for ranks that do not come any more
+        if not with_gpus:  # NCCL may wait for ranks that have ended
             dist.destroy_process_group()
         raise
     dist.destroy_process_group()

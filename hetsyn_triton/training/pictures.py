@@ -1,4 +1,4 @@
-"""The three pictures of a run: learning curve, one sample, time constants."""
+"""The three pictures of a run: learning curve, sample and time constants."""
 
 import math
 from collections.abc import Sequence
@@ -21,29 +21,26 @@ from .timeconstants import quartiles
 
 RASTER_STEPS = 200  # longer samples are drawn as dots, shorter ones as filled cells
 PARTS = (("train", GREY, 9.0), ("validation", BLUE, 6.5), ("test", ORANGE, 4.0))
-"""Colour and size of marker of each curve: of points that coincide the later ones are smaller."""
-TAU_RANGE = (0.5, 1000.0)  # in steps; what lies outside is counted in the outermost bins
+"""Color and marker size of each curve; later ones are smaller, so that all points are visible."""
+TAU_RANGE = (0.5, 1000.0)  # in steps; values outside count in the outermost bins
 
 
 def draw_learning_curve(
     task: Task, history: list[dict[str, Any]], test: dict[str, float], path: Path
 ) -> None:
-    """Loss and the task's metrics over epochs, with the test result after the last one.
-
-    Validation and test are drawn where they were measured.
-    """
+    """Draw loss and the task's metrics over epochs, with the test result after the last epoch."""
     names = ["loss", *task.drawn_metrics]
     figure = Figure(figsize=(4.6 * len(names), 3.6), layout="constrained")
     epochs = [record["epoch"] for record in history]
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         clean_axes(axes)
-        for part, colour, size in PARTS:
+        for part, color, size in PARTS:
             lines = [record for record in history if f"{part}_{name}" in record]
             if lines:
                 values = [record[f"{part}_{name}"] for record in lines]
                 marker = "o" if len(lines) < 3 else None
                 at = [record["epoch"] for record in lines]
-                axes.plot(at, values, color=colour, lw=1.8, marker=marker, ms=size, label=part)
+                axes.plot(at, values, color=color, lw=1.8, marker=marker, ms=size, label=part)
         label = f"test, last epoch: {format_metric(name, test[name])}"
         axes.plot(
             epochs[-1:], [test[name]], "D", color=ORANGE, mfc="none", ms=11, label=label, zorder=3
@@ -51,14 +48,14 @@ def draw_learning_curve(
         if name.endswith("accuracy"):
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        margin = min(0.5, 0.05 * len(epochs)) if len(epochs) > 1 else 0.5  # no room for epoch 0
+        margin = min(0.5, 0.05 * len(epochs)) if len(epochs) > 1 else 0.5  # epoch 0 is not shown
         axes.set(xlabel="epoch", title=name, xlim=(epochs[0] - margin, epochs[-1] + margin))
         axes.legend(frameon=False, fontsize=8)
     save_figure(figure, path)
 
 
 def draw_sample(task: Task, network: SpikingNetwork, device: torch.device, path: Path) -> None:
-    """Input, hidden spikes and output of one test sample over time."""
+    """Draw input, hidden spikes and output of one test sample over time."""
     sample = task.sample()
     with torch.no_grad():
         output, hidden = run_network(network, sample.input.to(device))
@@ -80,7 +77,7 @@ def draw_sample(task: Task, network: SpikingNetwork, device: torch.device, path:
 def draw_time_constants(
     before: dict[str, Tensor], after: dict[str, Tensor], unit: str, dt: float, path: Path
 ) -> None:
-    """Histograms of the time constants of each group of synapses, before and after training."""
+    """Draw histograms of the time constants of each group, before and after training."""
     columns = min(3, len(after))
     rows = math.ceil(len(after) / columns)
     figure = Figure(figsize=(4.2 * columns, 3.4 * rows), layout="constrained")
@@ -108,14 +105,14 @@ def _draw_histogram(
     bins: list[float],
     when: str,
     style: Literal["stepfilled", "step"],
-    colour: str,
+    color: str,
 ) -> None:
     low, high = bins[0], bins[-1]
     median = quartiles(taus)[1]
     label = f"{when}, median {median:.3g}"
     shown = taus.clamp(low, high).numpy()
-    axes.hist(shown, bins, histtype=style, color=colour, lw=1.6, label=label)
-    axes.axvline(min(max(median, low), high), color=colour, lw=1.0, ls="--")
+    axes.hist(shown, bins, histtype=style, color=color, lw=1.6, label=label)
+    axes.axvline(min(max(median, low), high), color=color, lw=1.0, ls="--")
 
 
 def _tau_ticks(low: float, dt: float, high: float) -> list[str]:
@@ -134,7 +131,7 @@ def shade_spans(rows: Sequence[Axes], task: Task) -> None:
 
 
 def draw_events(axes: Axes, values: Tensor, name: str) -> None:
-    """Values [T, N] over time: dots or cells for spikes, grey levels for analog values."""
+    """Draw values [T, N] over time: dots or cells for spikes, gray levels for analog values."""
     clean_axes(axes, grid=False)
     steps, count = values.shape
     binary = bool(((values == 0) | (values == 1)).all())
@@ -146,7 +143,7 @@ def draw_events(axes: Axes, values: Tensor, name: str) -> None:
         time, neuron = values.nonzero(as_tuple=True)
         axes.plot(time + 0.5, neuron + 0.5, ".", ms=1.6, color=INK, rasterized=True)
     else:
-        shown = np.ma.masked_equal(values.T.numpy(), 0)  # clear, for the shading of spans below
+        shown = np.ma.masked_equal(values.T.numpy(), 0)  # shows spans behind it
         axes.imshow(
             shown, cmap="Greys", vmin=0, aspect="auto", origin="lower", interpolation="nearest",
             extent=(0, steps, 0, count), zorder=1,

@@ -1,4 +1,4 @@
-"""What a running training tells whoever watches it."""
+"""The events that a training reports."""
 
 from pathlib import Path
 from typing import Any
@@ -7,22 +7,22 @@ from .config import TrainConfig
 
 
 class Reporter:
-    """Says nothing. Override what should be shown."""
+    """Report nothing. Override the methods whose events should be shown."""
 
     def preparing(self, what: str, done: int, total: int) -> None:
-        """Before training `what` is done to the data: `done` of `total` pieces so far."""
+        """Report that data is prepared: `what` is done to `done` of `total` pieces."""
 
     def started(self, config: TrainConfig, folder: Path, steps: int, done: int) -> None:
-        """Training begins: `done` of `steps` steps were made before."""
+        """Report the start of training; `done` of `steps` steps are already done."""
 
     def stepped(self, epoch: int, done: int, means: dict[str, float]) -> None:
-        """`done` steps are made; `means` are those of `epoch` (from 0) so far."""
+        """Report that `done` steps are done; `means` are those of `epoch` (from 0) so far."""
 
     def epoch_ended(self, record: dict[str, Any]) -> None:
-        """The metrics line of an epoch is written."""
+        """Report the metrics of an epoch, after they are written."""
 
     def finishing(self) -> None:
-        """Training is over; the test and the pictures begin."""
+        """Report that training is finished, before test and pictures."""
 
     def finished(self, summary: dict[str, Any], folder: Path) -> None:
-        """The run folder is complete."""
+        """Report that the run folder is complete."""

@@ -1,4 +1,4 @@
-"""A checkpoint against the run it should go on: the same settings, the same tensors, its place."""
+"""Checks of a checkpoint before a run resumes from it: settings, tensors and position."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,16 +14,16 @@ from .config import TrainConfig
 from .errors import CheckpointError
 from .selection import best_epoch
 
-MOVABLE = ("data_dir", "device", "threads")  # where a run is computed, not what is computed
+MOVABLE = ("data_dir", "device", "threads")  # settings that may change when a run is resumed
 
 
 def lasting(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """`settings` without those of MOVABLE."""
+    """Return `settings` without those in MOVABLE."""
     return {name: value for name, value in settings.items() if name not in MOVABLE}
 
 
 def check_same_run(path: Path, checkpoint: Checkpoint, config: TrainConfig) -> None:
-    """CheckpointError, naming the settings, unless `checkpoint` belongs to `config`."""
+    """Raise CheckpointError unless `checkpoint` belongs to a run with `config`."""
     check_same_settings(path, checkpoint.config, config)
     if checkpoint.epoch > config.epochs:
         raise CheckpointError(
@@ -32,8 +32,10 @@ def check_same_run(path: Path, checkpoint: Checkpoint, config: TrainConfig) -> N
 
 
 def check_same_settings(path: Path, stored: dict[str, Any], config: TrainConfig) -> None:
-    """CheckpointError, naming them, unless the settings `stored` in `path` are those of `config`,
-    but for where it is computed."""
+    """Raise CheckpointError if the settings `stored` in `path` differ from `config`.
+
+    The settings in MOVABLE may differ.
+    """
     wanted = config.to_json()
     different = [
         f"{name} is {stored.get(name)!r} in the checkpoint and {value!r} in the configuration"
@@ -41,11 +43,11 @@ def check_same_settings(path: Path, stored: dict[str, Any], config: TrainConfig)
         if name not in MOVABLE and stored.get(name) != value
     ]
     if different:
-        raise CheckpointError(f"{path} is of another run: {'; '.join(different)}")
+        raise CheckpointError(f"{path} belongs to another run: {'; '.join(different)}")
 
 
 def check_place(path: Path, checkpoint: Checkpoint, epochs: int, steps_per_epoch: int) -> None:
-    """CheckpointError unless the checkpoint's place is one where the run saves."""
+    """Raise CheckpointError unless the position of the checkpoint is one at which a run saves."""
     allowed = steps_per_epoch if checkpoint.epoch < epochs else 1
     if checkpoint.batch >= allowed:
         raise CheckpointError(
@@ -54,14 +56,13 @@ def check_place(path: Path, checkpoint: Checkpoint, epochs: int, steps_per_epoch
         )
     if bool(checkpoint.sums) != bool(checkpoint.batch):
         raise CheckpointError(
-            f"{path}: sums: expected {'those' if checkpoint.batch else 'none'} of "
+            f"{path}: sums: expected {'values' if checkpoint.batch else 'none'} after "
             f"{checkpoint.batch} batches, got {sorted(checkpoint.sums)}"
         )
 
 
 def check_best(path: Path, checkpoint: Checkpoint, task: Task, network: nn.Module) -> None:
-    """CheckpointError unless the best validation epoch is that of the checkpoint's history, and
-    its weights are of the architecture of `network`."""
+    """Raise CheckpointError unless the best validation epoch fits the history and `network`."""
     best, expected = checkpoint.best, best_epoch(task, checkpoint.history, "validation")
     found = None if best is None else best["epoch"]
     if found != expected:
@@ -71,16 +72,17 @@ def check_best(path: Path, checkpoint: Checkpoint, task: Task, network: nn.Modul
 
 
 def load_weights(path: Path, weights: dict[str, Tensor], network: nn.Module) -> None:
-    """Put `weights`, of the checkpoint in `path`, into `network`.
+    """Load `weights` of the checkpoint in `path` into `network`.
 
-    CheckpointError, naming tensors, shapes and values, where they are of another architecture or
-    hold values that no network can have.
+    Raises:
+        CheckpointError: If they belong to another architecture or have invalid values; the message
+            names the tensors.
     """
     _check_architecture(path, weights, network)
     try:
         network.load_state_dict(weights)
     except (ValueError, TypeError, RuntimeError) as error:
-        raise CheckpointError(f"{path} holds weights that cannot be: {error}") from error
+        raise CheckpointError(f"{path} contains invalid weights: {error}") from error
 
 
 def _check_architecture(path: Path, weights: dict[str, Tensor], network: nn.Module) -> None:
@@ -95,24 +97,27 @@ def _check_architecture(path: Path, weights: dict[str, Tensor], network: nn.Modu
     if different:
         if len(different) > 3:
             different[3:] = [f"and {len(different) - 3} more"]
-        raise CheckpointError(f"{path} is of another architecture: {'; '.join(different)}")
+        raise CheckpointError(f"{path} belongs to another architecture: {'; '.join(different)}")
 
 
 def load_optimizer(
     path: Path, state: dict[str, Any], step: int, optimizer: torch.optim.Optimizer
 ) -> None:
-    """Put the moments in `state`, of the checkpoint in `path` after `step` steps, into `optimizer`.
+    """Load the optimizer `state` of the checkpoint in `path`, written after `step` steps.
 
-    CheckpointError where its groups are other ones, or moments are missing, of another shape or
-    type, or not finite. A parameter that never had a gradient has none.
+    A parameter that never had a gradient has no moments.
+
+    Raises:
+        CheckpointError: If the groups differ, or if moments are missing, have another shape or
+            type, or are not finite.
     """
     before = [_settings(group) for group in optimizer.param_groups]
     try:
         optimizer.load_state_dict(state)
         after = [_settings(group) for group in optimizer.param_groups]
         stored = state["state"]
-    except Exception as error:  # whatever its unchecked content leads PyTorch to
-        raise CheckpointError(f"{path}: the optimizer does not fit: {error!r}") from error
+    except Exception as error:  # unchecked content can cause any error in PyTorch
+        raise CheckpointError(f"{path}: the optimizer state does not fit: {error!r}") from error
     if before != after:
         raise CheckpointError(f"{path}: optimizer: expected groups {before}, got {after}")
     if not stored and step > 0:
@@ -121,18 +126,18 @@ def load_optimizer(
     for number, moments in stored.items():
         if number not in parameters or not _moments_fit(moments, parameters[number]):
             raise CheckpointError(
-                f"{path}: optimizer: expected finite moments of {len(parameters)} parameters, "
-                f"in their shapes and types, got others for number {number}"
+                f"{path}: optimizer: expected finite moments with the shapes and types of "
+                f"{len(parameters)} parameters, got other ones for parameter {number}"
             )
 
 
 def _settings(group: dict[str, Any]) -> dict[str, Any]:
-    """What a group keeps from start to end: the rate follows the step, parameters are numbered."""
+    """Return the settings of a group that do not change during training."""
     return {name: value for name, value in group.items() if name not in ("params", "lr")}
 
 
 def _moments_fit(state: Any, parameter: Tensor) -> bool:
-    """Whether `state` is what Adam keeps of `parameter`."""
+    """Return whether `state` is the state of `parameter` in Adam."""
     count = torch.zeros((), device="cpu")
     return set(state) == {"step", "exp_avg", "exp_avg_sq"} and all(
         isinstance(value, Tensor)

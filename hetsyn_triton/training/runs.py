@@ -1,4 +1,4 @@
-"""Runs from Python: train, resume, load and evaluate."""
+"""Train, resume, load and evaluate runs."""
 
 import time
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from hetsyn_triton.tasks.watching import watched
 
 from .build import build_network, build_task
 from .checkpoint import read_checkpoint
-from .claim import claim_new_folder, claim_run_folder
+from .claim import claim_folder, claim_new_folder
 from .config import TrainConfig, default_config
 from .errors import CheckpointError, ConfigError
 from .folder import (
@@ -50,10 +50,15 @@ WEIGHTS = ("last", "validation")
 
 @dataclass
 class Run:
-    """A run read from its folder, with the weights of its last checkpoint or of its best epoch.
+    """A run with the weights of its last checkpoint or of its best validation epoch.
 
-    The weights are those after `epoch` whole epochs, of `config.epochs`; `history` has one record
-    for each epoch trained.
+    Attributes:
+        path: The run folder.
+        config: The settings.
+        task: The task.
+        network: The network with its weights.
+        epoch: Number of complete epochs after which it had these weights.
+        history: One record per trained epoch.
     """
 
     path: Path
@@ -71,13 +76,27 @@ def train(
     reporter: Reporter | None = None,
     pictures: bool = True,
 ) -> Run:
-    """Train a network, from the start, in the new run folder `out`.
+    """Train a network in a new run folder.
 
-    `config` may be the name of a task, for its default settings; `out` of None is the first free
-    name in runs/. Every setting, the folder and the data are checked before anything is created;
-    then the folder is this run's alone: RunFolderError where another process has it.
+    Settings, folder and data are checked before anything is created. Under `torchrun`, the
+    processes share the work of each batch, and the first one writes the folder.
 
-    Under `torchrun` its processes share the work of each batch; the first one writes the folder.
+    Args:
+        config: The settings, or the name of a task for its default settings.
+        out: The run folder. Defaults to the first free name in runs/.
+        reporter: Receives the progress.
+        pictures: Whether to draw the pictures.
+
+    Returns:
+        The complete run.
+
+    Raises:
+        ConfigError: If a setting cannot work.
+        DataError: If the data is missing or damaged.
+        RunFolderError: If the folder contains files, is not writable, or is used by another
+            process.
+        NonFiniteError: If training diverges.
+        RanksError: If another process of `torchrun` fails.
     """
     config = default_config(config) if isinstance(config, str) else config
     reporter = reporter or Reporter()
@@ -105,12 +124,29 @@ def resume(
     reporter: Reporter | None = None,
     pictures: bool = True,
 ) -> Run:
-    """Go on with the run in folder `path` from its last checkpoint, to the same end.
+    """Resume the run in folder `path` from its last checkpoint.
 
-    A run that is complete is only tested and drawn again. `data_dir` says where the data is now;
-    `device` and `threads` where to compute; None: as when the run began. RunFolderError where
-    another process works on the run. Under `torchrun` as in `train`; the number of processes need
-    not be that of before.
+    A complete run is only tested and drawn again. Under `torchrun`, the number of processes may
+    differ from before.
+
+    Args:
+        path: The run folder.
+        data_dir: New folder of the data. Defaults to that of the run.
+        device: New device. Defaults to that of the run.
+        threads: New number of threads. Defaults to that of the run.
+        reporter: Receives the progress.
+        pictures: Whether to draw the pictures.
+
+    Returns:
+        The complete run.
+
+    Raises:
+        ConfigError: If a setting cannot work.
+        CheckpointError: If the checkpoint is missing, damaged, or belongs to another run.
+        DataError: If the data is missing or damaged.
+        RunFolderError: If `path` is not a run folder, or is used by another process.
+        NonFiniteError: If training diverges.
+        RanksError: If another process of `torchrun` fails.
     """
     folder, reporter = Path(path), reporter or Reporter()
     with joined_ranks() as ranks, ExitStack() as held:
@@ -121,8 +157,8 @@ def resume(
             held.enter_context(on_threads(config.threads))
             if ranks.first:
                 check_writable(folder)
-                held.enter_context(claim_run_folder(folder))
-        with ranks.together():  # what a killed writer left is gone
+                held.enter_context(claim_folder(folder, "run"))
+        with ranks.together():  # partial files of a killed process are removed now
             trainer = _prepared(config, ranks, reporter)
             checkpoint = folder / CHECKPOINT
             if checkpoint.exists():
@@ -140,12 +176,24 @@ def load_run(
     options: Mapping[str, Any] | None = None,
     weights: str = "last",
 ) -> Run:
-    """The run in folder `path`: configuration, task, and network with its weights.
+    """Read the run in folder `path`: settings, task, and network with its weights.
 
-    `weights` are those of the "last" checkpoint or of the best "validation" epoch. `options`
-    change settings of the task's own, as for a test with other noise; ConfigError names one that is
-    unknown, not allowed, asks for another network than the one trained, or says which samples it
-    was trained on.
+    Args:
+        path: The run folder.
+        data_dir: New folder of the data. Defaults to that of the run.
+        device: New device. Defaults to that of the run.
+        options: New values of the task's own settings, such as the noise of a test.
+        weights: "last" for the last checkpoint, or "validation" for the best epoch on held-out
+            samples.
+
+    Returns:
+        The run.
+
+    Raises:
+        ConfigError: If a setting is unknown or not allowed, needs another network, or decides
+            which samples are held out of training.
+        CheckpointError: If the checkpoint is missing, damaged, or belongs to another run.
+        RunFolderError: If `path` is not a run folder.
     """
     if weights not in WEIGHTS:
         raise ConfigError(f"weights: expected one of {', '.join(WEIGHTS)}, got {weights!r}")
@@ -165,8 +213,8 @@ def load_run(
     if weights == "validation":
         if checkpoint.best is None:
             raise ConfigError(
-                "weights: expected last, for no epoch of this run was measured on held-out "
-                "samples, got 'validation'"
+                "weights: expected last because this run has no measurement on held-out samples, "
+                "got 'validation'"
             )
         epoch, chosen = checkpoint.best["epoch"], checkpoint.best["model"]
     load_weights(file, chosen, network)
@@ -175,7 +223,7 @@ def load_run(
 
 
 def evaluate(run: Run | str | Path, split: str = "test") -> dict[str, float]:
-    """Loss and metrics of a run on "test", "validation" or "train"."""
+    """Return loss and metrics of a run on "test", "validation" or "train"."""
     if split not in SPLITS:
         raise ConfigError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
     run = run if isinstance(run, Run) else load_run(run)
@@ -184,13 +232,13 @@ def evaluate(run: Run | str | Path, split: str = "test") -> dict[str, float]:
     if not values:
         there = [name for name in SPLITS if next(run.task.batches(name), None) is not None]
         raise ConfigError(
-            f"split: expected one that the run has, {', '.join(there)}, got {split!r}"
+            f"split: expected one of the splits of this run, {', '.join(there)}, got {split!r}"
         )
     return values
 
 
 def _prepared(config: TrainConfig, ranks: Ranks, reporter: Reporter) -> Trainer:
-    """The run with its data read, of which the first rank's reporter hears."""
+    """Return the trainer with its data read; the reporter of the first rank gets the progress."""
     if not ranks.first:
         return Trainer(config, ranks)
     with watched(reporter.preparing):
@@ -243,7 +291,7 @@ def _summary(
     after: dict[str, Tensor],
     seconds: float,
 ) -> dict[str, Any]:
-    """What summary.json holds; `before` and `after` are the time constants."""
+    """Return the contents of summary.json; `before` and `after` are time constants."""
     return {
         "task": run.config.task,
         "model": run.config.model,
@@ -266,10 +314,9 @@ def _summary(
 
 
 def _where(trainer: Trainer) -> dict[str, Any]:
-    """The parts the run was trained in, and the environment of the last of them.
+    """Return the sessions of the run, and the environment of the last session.
 
-    Of a run trained before parts were recorded the environment is this process's, and names no
-    machine.
+    If no sessions were recorded, the environment is that of this process without the machine.
     """
     if not trainer.sessions:
         return {"environment": environment(), "sessions": []}
@@ -278,35 +325,35 @@ def _where(trainer: Trainer) -> dict[str, Any]:
 
 
 def _read_config(folder: Path, **moved: str | int | None) -> TrainConfig:
-    """The run's configuration, with the settings of MOVABLE that are given."""
+    """Read the settings of a run, with new values of settings in MOVABLE."""
     check_run_folder(folder)
     changes = {name: value for name, value in moved.items() if value is not None}
     return TrainConfig.load(folder / CONFIG, **changes)
 
 
 def _check_splits(stored: TrainConfig, options: Mapping[str, Any]) -> None:
-    """ConfigError where `options` would call samples held out that the run was trained on."""
+    """Raise ConfigError if `options` change which samples are held out of training."""
     usual = {**task_class(stored.task).default_options(), **stored.options}
     for name in sorted(task_class(stored.task).split_options & options.keys()):
         if options[name] != usual[name]:
             raise ConfigError(
-                f"options.{name}: expected {usual[name]!r}, with which the run was trained, for it "
-                f"says which samples are held out of training, got {options[name]!r}"
+                f"options.{name}: expected {usual[name]!r} as in training because it decides which "
+                f"samples are held out, got {options[name]!r}"
             )
 
 
 def _check_sizes(task: Task, trained: Task) -> None:
-    """ConfigError where `task` needs a network of other sizes than the `trained` one."""
+    """Raise ConfigError if `task` needs a network of other sizes than the `trained` one."""
     for what in ("in_features", "out_features"):
         wanted, have = getattr(task, what), getattr(trained, what)
         if wanted != have:
             raise ConfigError(
-                f"options: expected such that {what} is {have}, as trained, got {wanted}"
+                f"options: expected values with {what} {have} as in training, got {wanted}"
             )
 
 
 def _shared(ranks: Ranks, folder: Path | None) -> Path:
-    """The folder that the first rank has."""
+    """Return the folder of the first rank."""
     shared = ranks.share(folder)
     assert shared is not None
     return shared

@@ -9,12 +9,12 @@ from .config import TrainConfig
 
 
 def lr_scale(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
-    """What every learning rate is multiplied by at `step` (from 0) of a run.
+    """Return the factor of all learning rates at `step` (from 0) of a run.
 
-    A linear rise over the first `warmup` part times the schedule: constant, half a cosine from 1
-    to 0 over what is left, or `step_factor` once every `step_every`. All of it is counted in
-    batches, or in epochs where `schedule_unit` says so: then the rate stands still within one. It
-    is over after `horizon` epochs (None: at the run's end); from there on the last rate stays.
+    The factor rises linearly over the fraction `warmup` of the schedule. Then it is constant, falls
+    from 1 to 0 as half a cosine, or is multiplied by `step_factor` every `step_every`. The unit is
+    batches or epochs, as `schedule_unit` says. After `horizon` epochs (None: the whole run), the
+    factor stays as it is.
     """
     now, total = step, config.epochs if config.horizon is None else config.horizon
     if config.schedule_unit == "epoch":
@@ -33,6 +33,6 @@ def lr_scale(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
 
 
 def scale_rates(optimizer: torch.optim.Optimizer, base_lrs: Sequence[float], scale: float) -> None:
-    """Give each group of `optimizer` its learning rate in `base_lrs` times `scale`."""
+    """Set the learning rate of each group of `optimizer` to that in `base_lrs` times `scale`."""
     for group, base in zip(optimizer.param_groups, base_lrs, strict=True):
         group["lr"] = base * scale

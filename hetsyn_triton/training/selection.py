@@ -1,4 +1,4 @@
-"""Which epoch a result is of: the last, the best on held-out samples, or the best on test."""
+"""The three results of a run: last epoch, validation-selected and test-selected."""
 
 import copy
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ from .parallel import ALONE, Ranks
 
 
 def best_epoch(task: Task, history: Sequence[dict[str, Any]], split: str) -> int | None:
-    """The epoch (from 1) with the best score on `split`, the first of equals.
+    """Return the epoch (from 1) with the best score on `split`; the first wins a tie.
 
-    The score is the task's own, or the loss. None where nothing was measured on `split`.
+    The score is that of the task, or else the loss. None if nothing was measured on `split`.
     """
     name = f"{split}_{task.score or 'loss'}"
     sign = 1 if task.score is None or task.score_falls else -1
@@ -32,12 +32,22 @@ def selection(
     test: dict[str, float],
     ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
-    """Test measures of the last epoch, of the best validation epoch and of the best test epoch.
+    """Return the test measures of the last, the best validation and the best test epoch.
 
-    `network` has the last weights and `test` their test measures; `best` holds "epoch" and "model"
-    of the best validation epoch, None where nothing is held out. The best test epoch is the best of
-    `of` measurements, None where the test was left to the end; it is no held-out result, for the
-    test samples chose it.
+    The best test epoch is not a held-out result, because the test samples selected it.
+
+    Args:
+        task: The task.
+        network: The network with the weights of the last epoch.
+        history: The records of all epochs.
+        best: "epoch" and "model" of the best validation epoch. None if no samples are held out.
+        test: The test measures of `network`.
+        ranks: Ranks that share the work.
+
+    Returns:
+        "last", "validation" and "test", each with its "epoch" and "test" measures. "test" also has
+        the number "of" test measurements. "validation" is None without held-out samples, and "test"
+        is None if the test came only at the end.
     """
     chosen: dict[str, Any] = {"last": {"epoch": len(history), "test": test}}
     chosen |= {"validation": None, "test": None}
@@ -62,20 +72,20 @@ def selection(
 
 
 def why_no_validation(task: Task, chosen: dict[str, Any]) -> str | None:
-    """Why a run has no validation-selected result, and how it would; None where it has."""
+    """Return why a run has no validation-selected result, or None if it has one."""
     if chosen["validation"] is not None:
         return None
     line = "No validation-selected result: no samples were held out of training"
     option = task.options.get("validation")
-    return (
-        line if option is None else f"{line} (--set validation=N holds some out: {option.expected})"
-    )
+    if option is None:
+        return line
+    return f"{line}. To hold samples out, use --set validation=N (N: {option.expected})"
 
 
 def _measure(
     task: Task, network: SpikingNetwork, weights: dict[str, Tensor], ranks: Ranks
 ) -> dict[str, float]:
-    """Test measures of other weights of `network`, which keeps its own."""
+    """Measure the test of a copy of `network` with other `weights`."""
     other = copy.deepcopy(network)
     other.load_state_dict(weights)
     device = next(iter(weights.values())).device

@@ -1,4 +1,4 @@
-"""PyTorch's number of threads, for as long as a piece of work takes."""
+"""PyTorch's number of threads during a block."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ import torch
 
 @contextmanager
 def on_threads(count: int | None) -> Iterator[None]:
-    """PyTorch's number of threads set to `count` for a while; None leaves it."""
+    """Set PyTorch's number of threads to `count` while the block runs; None does not change it."""
     before = torch.get_num_threads()
     if count is not None:
         torch.set_num_threads(count)

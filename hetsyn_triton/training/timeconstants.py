@@ -8,9 +8,9 @@ from hetsyn_triton.timeconstants import decay_to_tau
 
 
 def time_constants(network: SpikingNetwork, dt: float) -> dict[str, Tensor]:
-    """All time constants of each group of synapses, flat, in the unit of `dt`.
+    """Return all time constants of each group of synapses, flat, in the unit of `dt`.
 
-    Infinite where a decay is 1, 0 where it is 0.
+    A decay of 1 gives infinity, and a decay of 0 gives 0.
     """
     groups: dict[str, Tensor] = {}
     for number, layer in enumerate(network.layers, 1):
@@ -30,7 +30,7 @@ def time_constants(network: SpikingNetwork, dt: float) -> dict[str, Tensor]:
 
 
 def quartiles(taus: Tensor) -> list[float]:
-    """Lower quartile, median and upper quartile of finite or infinite time constants."""
+    """Return lower quartile, median and upper quartile; time constants may be infinite."""
     ordered = taus.sort().values
     last = len(ordered) - 1
     return [float(ordered[round(part * last)]) for part in (0.25, 0.5, 0.75)]

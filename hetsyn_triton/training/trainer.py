@@ -28,13 +28,13 @@ from .restore import check_best, check_place, check_same_run, load_optimizer, lo
 from .schedule import lr_scale, scale_rates
 from .selection import best_epoch
 
-CHECKPOINT_SECONDS = 60.0  # inside an epoch; there is one after every epoch too
+CHECKPOINT_SECONDS = 60.0  # between checkpoints in an epoch; each epoch also ends with one
 
 
 class Trainer:
-    """A run under way: task, network, optimizer, and how far they are.
+    """A run in progress: task, network, optimizer and position.
 
-    Of several `ranks` each has a trainer; the first one writes and reports.
+    Each of several `ranks` has a trainer; the first one writes and reports.
     """
 
     def __init__(self, config: TrainConfig, ranks: Ranks = ALONE) -> None:
@@ -42,7 +42,7 @@ class Trainer:
         self.ranks = ranks
         self.device = torch.device(config.device)
         self.task = build_task(config)
-        self.steps_per_epoch = self.task.steps_per_epoch  # reads the data: errors come here
+        self.steps_per_epoch = self.task.steps_per_epoch  # reads the data, which raises errors
         self.network = build_network(config, self.task)
         self.optimizer = build_optimizer(config, self.network)
         self.run = passes(self.device, ranks, self._whole_batch)
@@ -50,23 +50,23 @@ class Trainer:
         self.epoch = 0
         self.batch = 0
         self.means = Means()
-        self.seconds = 0.0  # of the epoch under way, other processes' too
+        self.seconds = 0.0  # of the current epoch, including earlier processes
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None  # epoch and model of the best validation epoch
         self.sessions: list[dict[str, Any]] = []
 
     @property
     def step(self) -> int:
-        """Optimizer steps made so far."""
+        """Number of optimizer steps so far."""
         return self.epoch * self.steps_per_epoch + self.batch
 
     @property
     def steps(self) -> int:
-        """Optimizer steps of the whole run."""
+        """Number of optimizer steps of the whole run."""
         return self.config.epochs * self.steps_per_epoch
 
     def restore(self, path: Path, checkpoint: Checkpoint) -> None:
-        """Go on from `checkpoint`, read from `path`; CheckpointError where it does not fit."""
+        """Continue from `checkpoint`, read from `path`; CheckpointError if it does not fit."""
         check_same_run(path, checkpoint, self.config)
         check_place(path, checkpoint, self.config.epochs, self.steps_per_epoch)
         check_best(path, checkpoint, self.task, self.network)
@@ -80,7 +80,7 @@ class Trainer:
         self.sessions = checkpoint.sessions
 
     def save(self, folder: Path) -> None:
-        """Write the checkpoint, on the first rank."""
+        """Write the checkpoint on the first rank."""
         if not self.ranks.first:
             return
         checkpoint = Checkpoint(
@@ -104,9 +104,9 @@ class Trainer:
             write_json_lines(folder / METRICS, self.history)
         reporter.started(self.config, folder, self.steps, self.step)
         cuda = [self.device] if self.device.type == "cuda" else []
-        if self.epoch < self.config.epochs:  # a complete run is only tested here
+        if self.epoch < self.config.epochs:  # a complete run is only tested
             self.sessions.append({"step": self.step, **provenance(cuda)})
-        with torch.random.fork_rng(cuda):  # dropout draws from PyTorch's own generators
+        with torch.random.fork_rng(cuda):  # dropout uses PyTorch's global generators
             while self.epoch < self.config.epochs:
                 record = self._epoch(folder, reporter)
                 self.save(folder)
@@ -152,21 +152,21 @@ class Trainer:
         scale = lr_scale(self.config, self.step, self.steps_per_epoch)
         scale_rates(self.optimizer, self.base_lrs, scale)
         if self.config.dropout:
-            other = () if self.ranks.first else (self.ranks.rank,)  # the first as if it were alone
+            other = () if self.ranks.first else (self.ranks.rank,)  # rank 0 as without ranks
             torch.manual_seed(derived_seed(self.config.seed, "dropout", self.step, *other))
         where = f"at step {self.step + 1} (epoch {self.epoch + 1}, batch {self.batch + 1})"
         loss, metrics = self.gradients(batch)
         check_gradients(loss, self.network, where, self.config.clip)
-        step_checked(self.optimizer, self.network, where)  # before anything of it is saved
+        step_checked(self.optimizer, self.network, where)  # before it is saved
         clamp_decays_(self.network)
         self.means.add({"loss": loss.item(), **metrics}, batch.input.shape[1], where)
 
     def _whole_batch(self) -> Tensor:
-        """The input of an epoch's first batch: a run that goes on may begin with its last."""
+        """Return the input of a first batch; a resumed run may begin with a smaller last one."""
         return next(self.task.batches("train")).input
 
     def gradients(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        """Loss and metrics of the whole `batch`, with its gradients in the parameters."""
+        """Return loss and metrics of the whole `batch`, and set the gradients of the parameters."""
         self.optimizer.zero_grad(set_to_none=True)
         task, network, backward = self.task, self.network, Tensor.backward
         loss, metrics = measure(task, network, batch, self.ranks, self.run, backward)

@@ -132,7 +132,7 @@ def test_a_damaged_file_is_made_anew(
     path.write_bytes({"empty": b"", "cut": content[:-70], "bit": content}[damage])
     with caplog.at_level(logging.WARNING, "hetsyn_triton"):
         assert equal(encoded(corpus, NAMES, ENCODER), events)
-    assert f"{path} is damaged and made anew" in caplog.text
+    assert f"{path} is damaged and will be replaced" in caplog.text
     assert equal(encoded(corpus, NAMES, ENCODER), events)
     assert len(reads) == 2 * len(NAMES)
 
@@ -155,7 +155,7 @@ def test_a_full_disk_is_no_error(
 
     monkeypatch.setattr(cache, "write_atomically", full)
     assert len(encoded(corpus, NAMES, ENCODER).starts) == len(NAMES) + 1
-    assert "are not kept" in caplog.text
+    assert "cannot be cached" in caplog.text
 
 
 def test_what_a_killed_writer_left_is_removed(corpus: Path, cache_home: Path) -> None:

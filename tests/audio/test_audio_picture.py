@@ -26,6 +26,10 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert run(command) == 0
     few = CrossingEncoder(steps=10, scale="linear")(*read_audio(file))
     assert f": {len(few.step)} spikes in" in capsys.readouterr().out
+    assert run(["encode", str(file), "--out", str(out), "--normalization", "band"]) == 0
+    by_band = CrossingEncoder(normalization="band")(*read_audio(file))
+    assert len(by_band.step) != len(spikes.step)
+    assert f": {len(by_band.step)} spikes in" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("samples", [0, 1, 4000, 16001])
@@ -39,8 +43,8 @@ def test_any_length(tmp_path: Path, samples: int) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["FILE", "--out", "a.jpg"], "out: expected a name that ends in .png, got 'a.jpg'"),
-        (["FILE", "--out", "gone/a.png"], "out: expected a name in a folder that is there"),
+        (["FILE", "--out", "a.jpg"], "out: expected a file name that ends in .png, got 'a.jpg'"),
+        (["FILE", "--out", "gone/a.png"], "out: expected a file in an existing folder, got"),
         (["FILE", "--out", "a.png", "--hop-ms", "0"], "hop_ms: expected a positive"),
         (["FILE", "--out", "a.png", "--scale", "x"], "scale: expected one of log, linear, got 'x'"),
         (["gone.wav", "--out", "a.png"], "gone.wav cannot be read"),

@@ -1,5 +1,6 @@
 """fsdd, tidigits and ti46: which file is what, batches, learning, errors that help."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -10,9 +11,9 @@ import torch
 from corpora import make_fsdd, make_ti46, make_tidigits, tone, write
 
 from hetsyn_triton.tasks import TASKS, DataError, SpokenDigits, TI46Alpha, TIDigits
-from hetsyn_triton.tasks.audio import read_audio
+from hetsyn_triton.tasks.audio import CrossingEncoder, read_audio
 from hetsyn_triton.tasks.audio.task import SpokenWords
-from hetsyn_triton.training import default_config
+from hetsyn_triton.training import ConfigError, default_config
 from hetsyn_triton.training.trainer import Trainer
 
 
@@ -121,7 +122,7 @@ def test_a_recording_that_is_there_twice(
     folder(tmp_path)
     (tmp_path / copy).parent.mkdir(exist_ok=True)
     shutil.copy(tmp_path / original, tmp_path / copy)
-    with pytest.raises(DataError, match="holds one recording twice: ") as error:
+    with pytest.raises(DataError, match="contains one recording twice: ") as error:
         task(data_dir=tmp_path).load()
     assert original in str(error.value)
     assert copy in str(error.value)
@@ -136,15 +137,15 @@ def test_a_missing_corpus(
 ) -> None:
     monkeypatch.delenv("HETSYN_DATA", raising=False)
     task = TASKS[name]
-    with pytest.raises(DataError, match=f"data_dir: expected the corpus's folder.*{where}"):
+    with pytest.raises(DataError, match=f"data_dir: expected the folder of the corpus.*{where}"):
         task().steps_per_epoch  # noqa: B018
     monkeypatch.setenv("HETSYN_DATA", str(tmp_path))
     with pytest.raises(DataError, match=f"expected a folder, got .*{name}.*{where}"):
         task().steps_per_epoch  # noqa: B018
-    with pytest.raises(DataError, match=f"holds no recording to train with.*{where}"):
+    with pytest.raises(DataError, match=f"expected recordings of the train set, got none.*{where}"):
         task(data_dir=tmp_path).steps_per_epoch  # noqa: B018
     (tmp_path / name).mkdir()
-    with pytest.raises(DataError, match="holds no recording to train with"):
+    with pytest.raises(DataError, match="expected recordings of the train set, got none"):
         task().steps_per_epoch  # noqa: B018
 
 
@@ -159,16 +160,32 @@ def test_a_name_that_is_none_of_fsdd(tmp_path: Path) -> None:
     [
         ("hop_ms", 0, "a number from 1 to 1000"),
         ("steps", 11, "an integer from 12 to 100000"),
-        ("normalisation", "all", "one of utterance, band, none"),
+        ("normalization", "all", "one of utterance, band, none"),
         ("scale", True, "one of log, linear"),
         ("range_db", "50", "a number from 1 to 1000"),
         ("validation", 0.9, "0 or a number from 0.01 to 0.7"),
-        ("speaker", -1, "nothing, a speaker's name or number"),
+        ("speaker", -1, "a speaker's name or number, or null"),
     ],
 )
 def test_wrong_options(option: str, value: Any, expected: str) -> None:
     with pytest.raises(ValueError, match=f"options.{option}: expected {expected}, got"):
         SpokenDigits(**{option: value})
+
+
+def test_the_earlier_spelling_names_the_present_one() -> None:
+    old = {"normalisation": "band"}
+    with pytest.raises(ConfigError, match=r"got 'normalisation' \(did you mean normalization\?\)"):
+        default_config("fsdd", options=old)
+    with pytest.raises(TypeError, match="normalisation"):
+        CrossingEncoder(**old)  # type: ignore[arg-type]
+
+
+def test_stored_runs_have_the_present_options() -> None:
+    stored = sorted((Path(__file__).resolve().parents[2] / "docs/results").glob("run-fsdd-*.json"))
+    assert stored
+    for path in stored:
+        options = json.loads(path.read_text())["config"]["options"]
+        assert set(options) == set(TASKS["fsdd"].options), path.name
 
 
 @pytest.mark.parametrize(

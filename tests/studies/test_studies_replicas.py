@@ -104,9 +104,11 @@ def test_stacking_keeps_names_and_what_learns() -> None:
 def test_what_cannot_be_trained_together() -> None:
     with pytest.raises(ConfigError, match="at least one network"):
         Replicas([])
-    with pytest.raises(ConfigError, match=r"the seed alone, got networks of different lr$"):
+    with pytest.raises(ConfigError, match=r"only in the seed, got networks with different lr$"):
         Replicas([default_config("echo"), default_config("echo", seed=1, lr=0.5)])
-    with pytest.raises(ConfigError, match="clip: expected none"):
+    with pytest.raises(
+        ConfigError, match="clip: expected no value because networks trained together share"
+    ):
         Replicas(configs(clip=1.0))
 
 
@@ -214,7 +216,7 @@ def test_a_network_may_diverge_on_the_test_alone(monkeypatch: pytest.MonkeyPatch
     first, *others = together.measure_split("test")
     assert first == {}
     assert all(other["accuracy"] >= 0 for other in others)
-    assert together.diverged == {0: "the mean of loss over a batch is inf of test"}
+    assert together.diverged == {0: "the mean of loss over a batch is inf in split test"}
 
 
 @pytest.mark.parametrize("stop", [0, 2, 4, 6])
@@ -326,7 +328,7 @@ def test_a_damaged_checkpoint_is_kept_aside(
         again.fit(path)
         (record,) = caplog.records
         assert f"{path} is " in record.getMessage()
-        assert "its work is done anew" in record.getMessage()
+        assert "its work is repeated" in record.getMessage()
         assert torch.equal(again.weights(1)["layers.0.weight"], first.weights(1)["layers.0.weight"])
     names = ["networks.pt.damaged", *(f"networks.pt.damaged-{n}" for n in range(2, len(kept) + 1))]
     assert [(tmp_path / name).read_bytes() for name in names] == kept
@@ -336,7 +338,10 @@ def test_a_checkpoint_of_other_networks_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "networks.pt"
     Replicas(configs()).fit(path)
     for other, message in (
-        (configs(lr=0.5), r"networks.pt is of another run: lr is 0.01 in .*another study folder"),
+        (
+            configs(lr=0.5),
+            r"networks.pt belongs to another run: lr is 0.01 in .*another study folder",
+        ),
         ([replace(config, seed=9 + n) for n, config in enumerate(configs())], "seed is 0 in the"),
     ):
         with pytest.raises(CheckpointError, match=message):
@@ -348,7 +353,7 @@ def test_a_checkpoint_of_other_networks_is_refused(tmp_path: Path) -> None:
         Replicas(configs()).fit(path)
     save_values(path, FORMAT, {**values, "model": Replicas(configs()).network.state_dict(),
                                "optimizer": {"state": {}, "param_groups": []}})  # fmt: skip
-    with pytest.raises(CheckpointError, match="the optimizer does not fit"):
+    with pytest.raises(CheckpointError, match="the optimizer state does not fit"):
         Replicas(configs()).fit(path)
 
 

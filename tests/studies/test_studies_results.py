@@ -1,6 +1,7 @@
-"""docs/results.md is what the stored files say; they are what the folders hold."""
+"""docs/results.md shows the stored files, and the stored files are copies of the folders."""
 
 import json
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,30 @@ from hetsyn_triton.studies.statistics import wilson_interval
 from hetsyn_triton.training import ConfigError, RunFolderError, default_config, train
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def cells(line: str) -> list[str]:
+    """The cells of a row of a table."""
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def tables(text: str) -> list[list[dict[str, str]]]:
+    """The tables of a page, each as rows by column."""
+    found = []
+    for block in text.split("\n\n"):
+        lines = block.splitlines()
+        if len(lines) > 1 and lines[1].startswith("|---"):
+            head = cells(lines[0])
+            found.append([dict(zip(head, cells(line), strict=True)) for line in lines[2:]])
+    return found
+
+
+def paragraph(text: str, begin: str) -> str:
+    """The paragraph that begins so, as one line; each machine's number is its hardware."""
+    (found,) = [block for block in text.split("\n\n") if block.startswith(begin)]
+    machines = {row["machine"]: row["hardware"] for row in tables(text)[-1]}
+    named = re.sub(r"machine (\d+)", lambda m: machines[m[1]], found)
+    return " ".join(named.split())
 
 
 def a_stored_run(task: str) -> tuple[Path, dict[str, Any]]:
@@ -59,20 +84,30 @@ def test_folders_become_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[s
         "| last epoch accuracy | 95 % interval | validation-selected accuracy |"
         " test-selected accuracy |" in section
     )
-    (line,) = [
-        line for line in section.splitlines() if line.startswith("| hetsyn | recurrent | 5 ")
-    ]
+    assert "model: hetsyn, form: recurrent, hidden: 5, " in section
+    assert "epochs: 2, " in section
+    (line,) = [line for line in section.splitlines() if " to " in line and line.startswith("|")]
     accuracies = [
         json.loads((tmp_path / f"run-{seed}/summary.json").read_text())["test"]["accuracy"]
         for seed in range(2)
     ]
-    assert f"| {50 * sum(accuracies):.2f} ± " in line
+    assert line.startswith(f"| {50 * sum(accuracies):.2f} ± ")
     low, high = wilson_interval(sum(accuracies) / 2, 16)  # one seed's test samples
     assert f" % | {100 * low:.2f} to {100 * high:.2f} % | " in line
-    assert "epochs 2, delay 3" in line
-    for part in ("by epoch and hour", "SMALL: 1 seed", "hetsyn study variants --task echo"):
+    train_line = paragraph(text, "`hetsyn train echo --seed 0 ")
+    assert "--set epochs=2 --set delay=3" in train_line
+    assert "` and 1 more seed: " in train_line
+    curve = json.loads(min((docs / "results").glob("run-echo-*-s0-*.json")).read_text())["curve"]
+    (by_epoch,) = [table for table in tables(section) if "epoch, seed 0" in table[0]]
+    assert [row["epoch, seed 0"] for row in by_epoch] == [
+        "hours",
+        "validation accuracy",
+        "test accuracy",
+    ]
+    assert [by_epoch[2]["1"], by_epoch[2]["2"]] == [f"{100 * p['test']:.2f} %" for p in curve]
+    for part in ("SMALL: 1 seed", "hetsyn study variants --task echo"):
         assert part in section
-    assert text.count(NOT_MEASURED) == 4 + 5  # tasks of the paper, studies
+    assert text.count(NOT_MEASURED) == 5 + 5  # tasks with a section of their own, studies
     names = {path.suffix for path in (docs / "results").iterdir()}
     assert names == {".json", ".png", ".csv", ".md"}
     for path in (docs / "results").iterdir():
@@ -98,9 +133,8 @@ def test_a_selection_that_is_not_there_is_marked(tmp_path: Path) -> None:
 
     def shown() -> list[tuple[str, str]]:
         (tmp_path / source.name).write_text(json.dumps(values))
-        table = [line for line in page(tmp_path).splitlines() if line.startswith("|")]
-        head, row = (line.strip("| ").split(" | ") for line in (table[0], table[2]))
-        return [(name, cell) for name, cell in zip(head, row, strict=True) if "accuracy" in name]
+        (row,) = tables(page(tmp_path))[0]
+        return [(name, cell) for name, cell in row.items() if "accuracy" in name]
 
     accuracy = {
         kind: f"{100 * values['selection'][kind]['test']['accuracy']:.2f} %"
@@ -153,7 +187,7 @@ def test_what_is_no_result_is_refused(tmp_path: Path) -> None:
     stored = json.loads(table.read_text())
     del stored["environments"]
     table.write_text(json.dumps(stored))
-    with pytest.raises(RunFolderError, match=r"got that of an earlier version in .*given again"):
+    with pytest.raises(RunFolderError, match=r"got that of an earlier version in .*Run the com"):
         collect(tmp_path / "cost", tmp_path / "docs")
     table.write_text('{"environments": []}')
     with pytest.raises(RunFolderError, match=r"cost is damaged: KeyError: 'rows'"):
@@ -184,9 +218,10 @@ def test_a_run_of_a_gpu_is_recorded_without_one(
     assert on_gpu != on_cpu
     for stored, device in ((on_cpu, "cpu"), (on_gpu, "cuda")):
         assert json.loads(stored.read_text())["environment"]["device"] == device
-    lines = page(tmp_path / "docs/results").splitlines()
-    assert sum(line.startswith("| hetsyn |") for line in lines) == 2  # no mean of two devices
-    assert sum("cores, on cuda; " in line for line in lines) == 1
+    text = page(tmp_path / "docs/results")
+    assert [row["run"] for row in tables(text)[0]] == ["1", "2"]  # no mean of two devices
+    assert sum(row["hardware"].endswith("cores, on cuda") for row in tables(text)[-1]) == 1
+    assert sorted("cores, on cuda" in paragraph(text, f"Run {n}:") for n in (1, 2)) == [False, True]
 
 
 @pytest.mark.usefixtures("echo")
@@ -203,20 +238,22 @@ def test_the_machine_is_that_of_the_training(
     def shown(**changes: Any) -> str:
         path.write_text(json.dumps({**summary, **changes}))
         collect(tmp_path / "run", docs)
-        text = page(docs / "results")
-        return text[text.index("`hetsyn train echo") :].split("\n")[0]
+        return paragraph(page(docs / "results"), "`hetsyn train echo")
 
-    assert ": Trainer 3000, " in shown()
-    assert shown().endswith("; 2001-02-03.")
+    assert "`: Trainer 3000, " in shown()
+    assert shown().endswith(" cores, 2001-02-03.")
     earlier = {**summary["sessions"][0], "cpu": "Older 1", "date": "2001-02-02"}
     last = {**summary["sessions"][0], "step": 2}
-    assert shown(sessions=[earlier, last]).endswith("; 2001-02-03 (before: Older 1, 2001-02-02).")
-    assert shown(sessions=[last]).endswith("; 2001-02-03 (before: not recorded up to step 2).")
+    text = shown(sessions=[earlier, last])
+    assert re.search(r", 2001-02-03 \(earlier sessions: Older 1, \d+ cores, 2001-02-02\)\.$", text)
+    text = shown(sessions=[last])
+    assert text.endswith(", 2001-02-03 (earlier sessions: not recorded up to step 2).")
+    assert shown(sessions=[last | {"step": 0}, last]).endswith(", 2001-02-03 (2 sessions).")
     of_before = {n: v for n, v in summary["environment"].items() if n not in ("cpu", "date")}
     del summary["sessions"]
     text = shown(environment=of_before)
-    assert ": CPU not recorded, " in text
-    assert text.endswith("; date not recorded.")
+    assert "`: CPU not recorded, " in text
+    assert text.endswith(", date not recorded.")
 
 
 @pytest.mark.usefixtures("echo")
@@ -227,8 +264,7 @@ def test_seeds_of_several_machines_name_them_all(
         monkeypatch.setattr("hetsyn_triton.training.machine.cpu_name", lambda cpu=cpu: cpu)
         train(default_config("echo", seed=seed), tmp_path / f"{seed}", pictures=False)
         collect(tmp_path / f"{seed}", tmp_path / "docs")
-    text = page(tmp_path / "docs/results")
-    line = text[text.index("`hetsyn train echo") :].split("\n")[0]
+    line = paragraph(page(tmp_path / "docs/results"), "`hetsyn train echo")
     assert "and 2 more seeds: One, " in line
     assert line.count("One, ") == line.count("; Two, ") == 1
 
@@ -237,11 +273,12 @@ def test_a_copy_of_before_says_when_its_machine_was_noted(tmp_path: Path) -> Non
     """Runs collected before they named their machine themselves."""
     source, values = a_stored_run("delayed-match")
     (tmp_path / source.name).write_text(json.dumps({**values, "sessions": []}))
-    noted = "(machine noted when the run was collected)"
-    assert noted not in page(tmp_path)
+    noted = "(recorded when the run was collected, not when it was trained)."
+    begin = "`hetsyn train delayed-match"
+    assert noted not in paragraph(page(tmp_path), begin)
     values.pop("sessions", None)
     (tmp_path / source.name).write_text(json.dumps(values))
-    assert noted in page(tmp_path)
+    assert paragraph(page(tmp_path), begin).endswith(noted)
 
 
 def test_a_remark_without_a_place_is_told(tmp_path: Path) -> None:
@@ -316,13 +353,41 @@ def test_speakers_left_out_in_turn_have_a_mean(tmp_path: Path) -> None:
     stored("b", 0.75)
     stored("c", 0.1, hop_ms=5)
     (line,) = [line for line in page(tmp_path).splitlines() if "| mean of" in line]
-    assert "| mean of 2 speakers | " in line
-    assert " | 1 | 62.50 ± 17.68 % | - | - | - | " in line
+    assert "| mean of 2 | 62.50 ± 17.68 % | - | - | - | " in line
     stored("d", 0.3, hop_ms=5)
-    lines = [line for line in page(tmp_path).splitlines() if "| mean of" in line]
-    assert [("hop_ms 5" in line, "| 20.00 ± 14.14 % |" in line) for line in lines] == [
-        (False, False), (True, True)
+    rows = tables(page(tmp_path))[0]
+    assert [(row["speaker"], row["last epoch accuracy"]) for row in rows] == [
+        ("all", "100.00 %"), ("a", "50.00 %"), ("b", "75.00 %"), ("mean of 2", "62.50 ± 17.68 %"),
+        ("b", "75.00 %"), ("c", "10.00 %"), ("d", "30.00 %"), ("mean of 2", "20.00 ± 14.14 %"),
     ]  # fmt: skip
+    assert [row["run"] for row in rows] == ["1", "2", "2", "2", "3", "4", "4", "4"]
+
+
+def test_speakers_left_out_share_one_line_of_provenance(tmp_path: Path) -> None:
+    """And have no curve of their own beside that of the official split."""
+    _, values = a_stored_run("fsdd")
+    for speaker in (None, "a", "b"):
+        changed = {} if speaker is None else {"speaker": speaker}
+        config = {**values["config"], "seed": 0}
+        config["options"] = {**config["options"], "speaker": speaker}
+        command = f"hetsyn train fsdd --set speaker={speaker}"
+        copy = {**values, "config": config, "changed": changed, "command": command}
+        (tmp_path / f"run-{speaker}.json").write_text(json.dumps(copy))
+
+    def curves() -> list[str]:
+        return re.findall(r"^!\[.*\]\(results/(.*)\.png\)$", page(tmp_path), re.MULTILINE)
+
+    text = page(tmp_path)
+    assert paragraph(text, "Run 1:").startswith("Run 1: `hetsyn train fsdd --set speaker=None`: ")
+    second = paragraph(text, "Run 2:")
+    assert second.startswith(
+        "Run 2: `hetsyn train fsdd --set speaker=a` and 1 more run (2 speakers): "
+    )
+    assert len(re.findall("^Run ", text, re.MULTILINE)) == 2
+    assert text.count("\n| epoch, seed 0 | ") == 1
+    assert curves() == ["run-None"]
+    (tmp_path / "run-None.json").unlink()
+    assert curves() == ["run-a"]
 
 
 def test_links_of_remarks_lead_somewhere_from_file_and_page(tmp_path: Path) -> None:
@@ -349,12 +414,12 @@ def test_a_long_table_is_cut_on_the_page(tmp_path: Path) -> None:
     source = min((ROOT / "docs/results").glob("study-cost-*.json"))
     study = json.loads(source.read_text())
     line = {name: study["table"][0][name] for name in ("form", "neurons", "model", "parameters")}
-    for count, told in ((40, ""), (42, "2 more lines: [study-x.csv](results/study-x.csv).")):
+    for count, told in ((40, ""), (42, "2 more rows: [CSV](results/study-x.csv).")):
         table = [{**line, "neurons": 1000 + n} for n in range(count)]
         (tmp_path / "study-x.json").write_text(json.dumps({**study, "table": table}))
         text = page(tmp_path)
         assert text.count("\n| 10") == 40
-        assert ("more lines" in text) == bool(told)
+        assert ("more rows" in text) == bool(told)
         assert told in text
 
 
@@ -385,9 +450,47 @@ def test_a_gpu_is_named_where_it_was_used(tmp_path: Path) -> None:
 
     def shown(*places: dict[str, Any]) -> str:
         (tmp_path / "study-x.json").write_text(json.dumps({**study, "environments": places}))
-        (line,) = [one for one in page(tmp_path).splitlines() if "hours of cells" in one]
-        return line
+        return paragraph(page(tmp_path), "`hetsyn study cost`")
 
     assert "cuda" not in shown(place)
-    assert " cores and Big 9, on cuda; " in shown({**place, "gpu": "Big 9"})
-    assert " hours of cells; machine and date not recorded; " in shown({}, place)
+    assert f" cores and Big 9, on cuda, {place['date']}." in shown({**place, "gpu": "Big 9"})
+    assert " hours; machine and date not recorded; " in shown({}, place)
+
+
+def wide_study(tmp_path: Path, name: str) -> tuple[list[dict[str, Any]], str]:
+    """The table of a stored study and the page that shows it alone."""
+    source = min((ROOT / "docs/results").glob(f"study-{name}-*.json"))
+    (tmp_path / source.name).write_text(source.read_text())
+    return json.loads(source.read_text())["table"], page(tmp_path)
+
+
+def test_one_measure_at_several_levels_has_a_column_per_model(tmp_path: Path) -> None:
+    table, text = wide_study(tmp_path, "noise")
+    shown = tables(text)[:-1]  # the last one lists machines
+    assert sum(len(block) * (len(block[0]) - 1) for block in shown) == len(table)
+    kinds = list(dict.fromkeys(row["noise"] for row in table))
+    for row in table:
+        (line,) = [
+            line
+            for line in shown[kinds.index(row["noise"])]
+            if line["level"] == f"{row['level']:.4g}"
+        ]
+        mean, deviation = (f"{100 * row[f'accuracy{end}']:.2f}" for end in ("", "_deviation"))
+        assert line[f"{row['model']} accuracy"] == f"{mean} ± {deviation} %"
+    assert "All columns: [CSV](results/study-noise-" in " ".join(text.split())
+
+
+def test_a_wide_table_leaves_out_details(tmp_path: Path) -> None:
+    """What all rows share is in the heading instead."""
+    table, text = wide_study(tmp_path, "cost")
+    (head, *_), *_ = tables(text)
+    assert len(table[0]) > len(head) == 8
+    assert "form: recurrent, threads: 2" in text
+    assert not {"threads", "step ms lower quartile", "kept mb of homneu"} & set(head)
+    assert "All columns: [CSV](results/study-cost-" in " ".join(text.split())
+
+
+def test_prose_has_lines_of_100_columns() -> None:
+    exempt = ("|", "![", "`", "Run ")
+    for line in (ROOT / "docs/results.md").read_text(encoding="utf-8").splitlines():
+        assert len(line) <= 100 or line.startswith(exempt)

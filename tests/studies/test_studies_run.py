@@ -1,7 +1,6 @@
 """Each study from end to end at toy size, and what holds for all: resuming, refusing, failing."""
 
 import csv
-import io
 import json
 import math
 import multiprocessing
@@ -20,10 +19,9 @@ from typing import Any
 import pytest
 import torch
 from matplotlib import image
-from rich.console import Console
+from terminal_tables import check_whole, on_the_terminal
 
 from hetsyn_triton.cli.commands import run as command
-from hetsyn_triton.cli.study_table import show
 from hetsyn_triton.studies import STUDIES, StudyResult, networks, replicas, run_study
 from hetsyn_triton.studies.base import Cell, Finished, Place, Study
 from hetsyn_triton.studies.folder import read_cell
@@ -38,6 +36,7 @@ from hetsyn_triton.studies.workers import work_through
 from hetsyn_triton.tasks import TASKS, DataError
 from hetsyn_triton.training import ConfigError, RunFolderError, load_run
 from hetsyn_triton.training.checkpoint import read_values, save_values
+from hetsyn_triton.training.lock import locked
 from hetsyn_triton.training.machine import cpu_name
 from hetsyn_triton.training.trainer import Trainer
 from idx_files import idx_bytes
@@ -107,12 +106,13 @@ def test_a_study_from_end_to_end(name: str, tmp_path: Path) -> None:
         assert len(read) == len(lines)
         for column, value in lines[0].items():
             assert read[0][column] == ("" if value is None else str(value))
-    console = Console(file=io.StringIO(), width=80)
-    show(console, STUDIES[name](result.settings), result.table, "table.csv")
-    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    study = STUDIES[name](result.settings)
+    shown = on_the_terminal(study, result.table, 250)
     lines = [line for line in shown.splitlines() if line.startswith("│ ")]
     assert len(lines) == len(result.table)  # no cell is broken
     assert shown.count("┡") == BLOCKS[name]
+    for width in (60, 80):
+        assert len(check_whole(study, result.table, width)) == BLOCKS[name]
     picture = image.imread(tmp_path / "study" / "picture.png")
     assert min(picture.shape[:2]) > 400
     assert picture[..., :3].std() > 0.05
@@ -248,8 +248,8 @@ def test_a_study_is_given_more_seeds(tmp_path: Path) -> None:
     toy("variants", tmp_path / "more", **changes, seeds=3, reporter=again)
     assert again.cells == []
     for other, message in (
-        ({"seeds": 2}, r"seeds is 3 there and 2 here. A study can be given more seeds"),
-        ({"seeds": 4, "lr": 0.5}, r"lr is not set there and 0.5 here. A study"),
+        ({"seeds": 2}, r"seeds is 3 in the folder and 2 in this call. A study can get more"),
+        ({"seeds": 4, "lr": 0.5}, r"lr is not set in the folder and 0.5 in this call. A study"),
     ):
         with pytest.raises(RunFolderError, match=message):
             toy("variants", tmp_path / "more", **{**changes, **other})
@@ -431,7 +431,7 @@ def test_labels_count_the_networks_there_are(
     assert len(result.failures) == 1
     assert labels == [
         "accuracy\n(mean ± deviation of 1 to 2 seeds)",
-        "success rate of 1 to 3 seeds\n(≥ 90% correct; 1 diverged: failures)",
+        "success (1 to 3 seeds)\n(≥ 90% correct; 1 diverged: failures)",
     ]
 
 
@@ -522,17 +522,21 @@ def test_a_study_finds_its_data_where_it_is_now(
 def test_another_folder_is_refused(tmp_path: Path) -> None:
     changes: dict[str, Any] = {"models": ["homneu"], "forms": ["recurrent"], "seeds": 1}
     toy("variants", tmp_path / "study", **changes)
-    with pytest.raises(RunFolderError, match=r"lr is not set there and 0.5 here.*another folder"):
+    with pytest.raises(
+        RunFolderError, match=r"lr is not set in the folder and 0.5 in .*another folder"
+    ):
         toy("variants", tmp_path / "study", **changes, lr=0.5)
-    with pytest.raises(RunFolderError, match="study is 'variants' there and 'noise' here"):
+    with pytest.raises(
+        RunFolderError, match="study is 'variants' in the folder and 'noise' in this call"
+    ):
         toy("noise", tmp_path / "study")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").write_text("dear reader")
-    with pytest.raises(RunFolderError, match=r"expected a new folder or that of a study"):
+    with pytest.raises(RunFolderError, match=r"expected a new folder or a study folder"):
         toy("variants", tmp_path / "full", **changes)
     stored = json.loads((tmp_path / "study" / "study.json").read_text())
     (tmp_path / "study" / "study.json").write_text(json.dumps({**stored, "changes": [1]}))
-    with pytest.raises(RunFolderError, match=r"changes is \[1\] there and"):
+    with pytest.raises(RunFolderError, match=r"changes is \[1\] in the folder and"):
         toy("variants", tmp_path / "study", **changes)
     (tmp_path / "study" / "study.json").write_text("{")
     with pytest.raises(
@@ -554,7 +558,10 @@ def test_another_folder_is_refused(tmp_path: Path) -> None:
             lambda content: content.replace(b'"environments": [', b'"environments": [3, '),
             "is damaged: expected rows",
         ),
-        (lambda content: content.replace(b"homneu", b"hetneu"), "is of another cell: expected"),
+        (
+            lambda content: content.replace(b"homneu", b"hetneu"),
+            "belongs to another cell: expected",
+        ),
     ],
     ids=["half", "no text", "no object", "no rows", "no seconds", "no machine", "another cell"],
 )
@@ -580,7 +587,7 @@ def test_a_damaged_cell_is_kept_aside_and_done_anew(
         assert path.with_name(name).read_bytes() == content
         (record,) = caplog.records
         assert f"{path} {reason}" in record.getMessage()
-        assert f"It is now {name}, and its work is done anew" in record.getMessage()
+        assert f"It was renamed to {name}, and its work is repeated" in record.getMessage()
 
 
 @pytest.mark.usefixtures("echo")
@@ -592,27 +599,39 @@ def test_a_damaged_cell_is_kept_aside_and_done_anew(
         ("variants", {"seeds": 0}, "seeds: expected an integer from 1"),
         ("variants", {"jobs": 0}, "jobs: expected an integer from 1"),
         ("variants", {"jobs": 100_000}, "jobs: expected an integer from 1"),
-        ("variants", {"model": "hetsyn"}, "model: expected no value, for variants varies it"),
+        ("variants", {"model": "hetsyn"}, "model: expected no value because variants varies it"),
         ("variants", {"speed": 1}, "settings: expected of variants models, forms"),
         ("variants", {"lr": -1}, "lr: expected a positive number"),
         ("variants", {"models": ["lstm"]}, "models: expected different names among hetsyn"),
         ("variants", {"models": ["hetsyn", "hetsyn"]}, "models: expected different names"),
         ("variants", {"seed": 3}, "settings: expected of variants"),
-        ("limited-neurons", {"task": "pattern-generation"}, "task: expected one with an accuracy"),
-        ("limited-neurons", {"learn_decay": False}, "for limited-neurons counts parameters"),
+        (
+            "limited-neurons",
+            {"task": "pattern-generation"},
+            "task: expected a task with an accuracy",
+        ),
+        ("limited-neurons", {"learn_decay": False}, "because limited-neurons counts parameters"),
         ("limited-neurons", {"frozen_fraction": 0.5}, "frozen_fraction: expected no value"),
         ("limited-neurons", {"sizes": [0]}, "sizes: expected different integers from 1"),
-        ("timescales", {"task": "pattern-generation"}, "task: expected one that names classes"),
+        ("timescales", {"task": "pattern-generation"}, "task: expected a task that classifies"),
         ("noise", {"task": "echo", "deletion": [2]}, "deletion: expected different numbers"),
         ("noise", {"background": [500]}, "options.noise_hz: expected a number from 0 to 200"),
-        ("noise", {"task": "digits", "background": [5]}, "background: expected no value, for dig"),
+        (
+            "noise",
+            {"task": "digits", "background": [5]},
+            "background: expected no value",
+        ),
         ("timescales", {"delays": [400, 7]}, "options.delay: expected a multiple of 5"),
-        ("timescales", {"task": "digits", "delays": [50]}, "delays: expected no value, for digits"),
+        (
+            "timescales",
+            {"task": "digits", "delays": [50]},
+            "delays: expected no value because",
+        ),
         ("timescales", {"task": "digits", "homneu_tau": [50]}, "homneu_tau: expected no value"),
-        ("cost", {"task": "digits"}, "task: expected none, for cost trains on none"),
-        ("cost", {"jobs": 2}, "jobs: expected 1, for cost measures times"),
+        ("cost", {"task": "digits"}, "task: expected none because cost trains on none"),
+        ("cost", {"jobs": 2}, "jobs: expected 1 because cost measures times"),
         ("cost", {"lr": 1}, "settings: expected of cost models, .*, threads, got lr"),
-        ("cost", {"seeds": 5}, "seeds: expected none, for cost has one network of each kind"),
+        ("cost", {"seeds": 5}, "seeds: expected none because cost has one network of each kind"),
     ],
 )
 def test_bad_input(name: str, changes: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -720,7 +739,7 @@ def test_the_picture_of_cost_names_the_machines(
 def test_threads_of_cost_are_what_it_measures(tmp_path: Path) -> None:
     """Not where networks are trained: other threads are another study."""
     toy("cost", tmp_path)
-    with pytest.raises(RunFolderError, match="threads is 1 there and 2 here"):
+    with pytest.raises(RunFolderError, match="threads is 1 in the folder and 2 in this call"):
         toy("cost", tmp_path, threads=2)
 
 
@@ -802,7 +821,7 @@ def test_a_process_that_dies_is_told_and_loses_no_other() -> None:
         "a": None,
         "b": None,
         "raises": "ValueError: a reason",
-        "dies": "its process ended before it did (killed, or out of memory)",
+        "dies": "its process ended early (killed or out of memory)",
     }
 
 
@@ -868,10 +887,13 @@ def test_the_command(
     stored = json.loads(Path("runs/study-variants-echo/table.json").read_text())
     assert stored["command"].startswith("hetsyn study variants --task echo --seeds 1")
     assert command(shlex.split(stored["command"])[1:]) == 0  # the stored command is the same study
-    assert "2 of them done before" in capsys.readouterr().out
+    assert "2 cells (2 already finished)" in capsys.readouterr().out
     assert command(["study", "variants", "--task", "echo", "--seeds", "2"]) == 2
     said = capsys.readouterr().err
-    assert "hidden is [5] there and not set here; models is ['hetsyn', 'homneu'] there" in said
+    assert (
+        "hidden is [5] in the folder and not set in this call; models is ['hetsyn', 'homneu'] in"
+        in said
+    )
     assert "seeds is" not in said  # more of them are no reason to refuse
     assert command(["study", "dance"]) == 2
     assert "study: expected one of variants" in capsys.readouterr().err
@@ -879,6 +901,26 @@ def test_the_command(
     assert "set: expected lr once" in capsys.readouterr().err
 
 
-def test_help_names_the_studies(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("width", [60, 80])
+def test_help_names_the_studies(
+    width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
     assert command(["study", "--help"]) == 0
-    assert "|".join(STUDIES) in "".join(capsys.readouterr().out.split())
+    shown = " ".join(capsys.readouterr().out.split())
+    *names, last = STUDIES
+    assert f"NAME is {', '.join(names)} or {last}. " in shown
+
+
+@pytest.mark.usefixtures("echo")
+def test_a_study_at_work_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["study", "variants", "--task", "echo", "--seeds", "1", "--jobs", "1"]
+    words += ["--set", "models=homneu", "--set", "forms=recurrent", "--out", str(tmp_path)]
+    with locked(tmp_path):
+        assert command(words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        f"hetsyn: study folder: expected one that no other process uses, got {tmp_path}, "
+        "which another `hetsyn study` uses"
+    )
+    assert command(words) == 0

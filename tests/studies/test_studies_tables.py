@@ -1,16 +1,22 @@
 """A table reads alike wherever it is shown: on the terminal and in docs/results.md."""
 
-import io
 from typing import Any
 
 import pytest
-from rich.console import Console
+from matplotlib.figure import Figure
+from terminal_tables import check_whole, on_the_terminal
 
 from hetsyn_triton.cli import study_table
+from hetsyn_triton.modules import MODELS
 from hetsyn_triton.studies import STUDIES
+from hetsyn_triton.studies.base import Study
+from hetsyn_triton.studies.pictures import label_score
 from hetsyn_triton.studies.results_page import _table as on_the_page
 from hetsyn_triton.studies.settings import make_settings
 from hetsyn_triton.studies.tables import heading
+from hetsyn_triton.studies.words import in_words
+from hetsyn_triton.tasks import TASKS
+from hetsyn_triton.training.measure import shown_measures, shown_name
 
 ROWS: list[dict[str, Any]] = [
     {
@@ -19,7 +25,8 @@ ROWS: list[dict[str, Any]] = [
     },
     {"model": "homneu", "size": "full", "seeds": 1, "mse": 0.2, "accuracy": 0.5, "peak_mb": 12.0},
 ]  # fmt: skip
-HEAD = ["model", "seeds", "mean squared error", "accuracy", "peak mb"]
+RATIO_NAME = "step_ms_of_homneu"
+HEAD = ["model", "seeds", "mse", "accuracy", "peak mb"]
 CELLS = [
     ["hetsyn", "3", "0.01675 ± 0.0041", "98.77 ± 1.23 %", "-"],
     ["homneu", "1", "0.2", "50.00 %", "12"],
@@ -47,14 +54,12 @@ def test_one_rate_on_the_page() -> None:
     assert parts(on_the_page(alone), "|")[0] == ["model", "rate"]
 
 
-def on_the_terminal(name: str, rows: list[dict[str, Any]], width: int) -> str:
-    console = Console(file=io.StringIO(), width=width)
-    study_table.show(console, STUDIES[name](make_settings(STUDIES[name])), rows, "table.csv")
-    return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
+def study(name: str) -> Study:
+    return STUDIES[name](make_settings(STUDIES[name]))
 
 
 def test_on_the_terminal() -> None:
-    *head, one, two = parts(on_the_terminal("variants", ROWS, 200), "│")
+    *head, one, two = parts(on_the_terminal(study("variants"), ROWS, 200), "│")
     assert [" ".join(words).strip() for words in zip(*head, strict=True)] == HEAD
     assert [one, two] == CELLS
 
@@ -74,7 +79,7 @@ def costs(form: str) -> list[dict[str, Any]]:
 
 def test_a_block_for_each_form_with_what_its_lines_share_in_the_heading() -> None:
     rows = costs("recurrent") + costs("feedforward")
-    text = on_the_terminal("cost", rows, 300)
+    text = on_the_terminal(study("cost"), rows, 300)
     assert text.count("neurons: 32") == 2
     for form in ("recurrent", "feedforward"):
         assert f"form: {form}, neurons: 32, threads: 2" in text
@@ -82,9 +87,8 @@ def test_a_block_for_each_form_with_what_its_lines_share_in_the_heading() -> Non
     assert [line[:2] for line in lines if line[0].startswith("ho")] == [
         ["homneu-adaptive", "1015"]
     ] * 2
-    assert "No room" not in text
     assert "table.csv" not in text
-    single = on_the_terminal("cost", rows[:1], 300)  # a line shares nothing
+    single = on_the_terminal(study("cost"), rows[:1], 300)  # a line shares nothing
     assert "form: recurrent\n" in "\n".join(map(str.rstrip, single.splitlines())) + "\n"
 
 
@@ -94,42 +98,66 @@ def test_what_a_block_has_not_is_not_in_its_heading() -> None:
 
 def test_means_are_never_in_the_heading() -> None:
     rows = [{**ROWS[0], "model": model} for model in ("hetsyn", "homneu")]
-    assert "accuracy: " not in on_the_terminal("variants", rows, 200)
+    assert "accuracy: " not in on_the_terminal(study("variants"), rows, 200)
 
 
-@pytest.mark.parametrize("width", [40, 60, 80, 100])
-def test_what_has_no_room_is_in_the_file(width: int) -> None:
-    text = on_the_terminal("cost", costs("recurrent"), width)
-    table, _, left = text.partition("No room for ")
-    assert "…" not in table
-    assert all(len(line) <= width for line in table.splitlines())
-    names, _, file = left.partition(": in ")
-    assert file.strip() == "table.csv"
-    *head, first, _ = parts(table, "│")
-    shown = [" ".join(words).split() for words in zip(*head, strict=True)]
-    left_out = [name.split() for name in names.split(", ")]
-    every = [name.replace("_", " ").split() for name in costs("recurrent")[0]]
-    every = [name for name in every if name[0] not in ("form", "neurons", "threads")]
-    assert sorted(shown + left_out) == sorted(every)
-    assert first[0] == "hetsyn"
-    quartiles = [["step", "ms", which, "quartile"] for which in ("lower", "upper")]
-    assert left_out[: len(quartiles)] == quartiles
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 300])
+def test_no_column_is_left_out(width: int) -> None:
+    """Where there is no room for all, a further table begins with the same first columns."""
+    rows = costs("recurrent") + [{**row, "neurons": 64} for row in costs("recurrent")]
+    (tables,) = check_whole(study("cost"), rows, width)
+    assert all(list(table)[:2] == ["neurons", "model"] for table in tables)
+    assert len(tables) == {40: 8, 60: 3, 80: 2, 100: 2, 300: 1}[width]
 
 
-def test_the_score_stays() -> None:
-    measures = dict.fromkeys(("loss", "mse", "distance", "rate_hz", "rate"), 0.123456789)
+@pytest.mark.parametrize("width", [60, 80])
+def test_all_measures_of_the_models_are_kept(width: int) -> None:
+    measures = dict.fromkeys(
+        ("loss", "mse", "distance", "rate_hz", "rate", "mse_validation_selected"), 0.123456789
+    )
     deviations = {f"{name}_deviation": 0.1 for name in measures}
     rows = [
         {"form": "recurrent", "model": model, "parameters": len(model), **measures, **deviations}
-        for model in ("hetsyn", "homneu-adaptive")
+        for model in MODELS
     ]
-    text = on_the_terminal("variants", rows, 40)
-    assert "squared" in text.partition("No room")[0]
-    assert "No room for rate, rate hz, loss" in " ".join(text.split())
+    (tables,) = check_whole(study("variants"), rows, width)
+    names = [name for table in tables for name in table if name != "model"]
+    measures = ["loss", "mse", "distance", "rate hz", "mse validation-selected"]
+    assert names == ["parameters", *measures]
+    assert len(tables) == {60: 2, 80: 1}[width]
+
+
+def test_a_ratio_is_a_factor() -> None:
+    rows = [
+        {"form": "recurrent", "neurons": n, "model": model, "step_ms": 3.0 * n, RATIO_NAME: ratio}
+        for n in (4, 8)
+        for model, ratio in (("hetsyn", 1.8349), ("homneu", 1.0), ("hetneu", 12))
+    ]
+    ((table,),) = check_whole(study("cost"), rows, 80)
+    assert table["step ms of homneu"] == 2 * "1.83x1.00x12.00x"
+    head, _, *lines = parts(on_the_page(rows), "|")
+    assert [line[head.index("step ms of homneu")] for line in lines[:2]] == ["1.83x", "1.00x"]
+
+
+def test_one_name_for_one_measure() -> None:
+    """A measure is called by its key everywhere, with spaces."""
+    assert in_words("mse") == "mse"
+    assert in_words("mse_validation_selected") == "mse validation-selected"
+    for task in TASKS.values():
+        if task.score is not None:
+            assert in_words(task.score) == shown_name(task.score) == task.score
+    assert shown_measures(["loss", "rate_hz", "rate"]) == ["loss", "rate_hz"]
+    assert shown_measures(["loss", "rate"]) == ["loss", "rate"]
+    task = TASKS["pattern-generation"](iterations=1)
+    output = task.sample().target.transpose(0, 1)
+    assert task.caption(output, task.sample().target) == "pattern-generation: mse 0.000"
+    axes = Figure().subplots()
+    label_score(axes, "mse", {3})
+    assert axes.get_ylabel() == "mse\n(mean ± deviation of 3 seeds)"
 
 
 def test_long_tables_are_cut() -> None:
     rows = [{"form": "recurrent", "model": "hetsyn", "parameters": n} for n in range(50)]
-    text = on_the_terminal("variants", rows, 80)
+    text = on_the_terminal(study("variants"), rows, 80)
     assert len(parts(text, "│")) == 1 + study_table.LINES
-    assert "10 more lines are in table.csv" in text
+    assert "10 more rows are in table.csv" in text

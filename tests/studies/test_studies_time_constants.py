@@ -91,7 +91,7 @@ def test_the_picture_shows_both_ways_and_weight_decay_alone(tmp_path: Path) -> N
     for label in (LABELS[USUAL], LABELS[EXEMPT], "weight decay alone, computed"):
         assert labels.count(label) == 2  # from 5 and from 8
     drawn = {axes.get_ylabel().split("\n")[0]: axes for axes in figure.axes}
-    assert {"from 5", "from 8", "from uniform(2,10)", "share of long ones"} <= set(drawn)
+    assert {"from 5", "from 8", "from uniform(2,10)", "reset share"} <= set(drawn)
     curves = {one.get_label(): one.get_data().values.tolist() for one in drawn["from 5"].patches}
     for finished in done:
         way = finished.cell.values["weight_decay"]

@@ -1,4 +1,4 @@
-"""Delayed match-to-sample: trials as the protocol has them, streams of their own, learnt."""
+"""Delayed match-to-sample: trials as the protocol has them, streams of their own, learned."""
 
 import math
 from typing import Any
@@ -100,7 +100,7 @@ def test_loss_by_hand() -> None:
     assert loss.item() == pytest.approx(math.log(4) + 0.01 * penalty)
     metrics = task.metrics(output, [spikes], torch.tensor([0]))
     assert metrics == {"accuracy": 0.0, "rate_hz": pytest.approx(30 / 1.05)}
-    assert task.caption(output, torch.tensor([0])) == "delayed-match: mismatch, read as match"
+    assert task.caption(output, torch.tensor([0])) == "delayed-match: mismatch, predicted match"
 
 
 def test_defaults_are_the_protocol() -> None:
@@ -120,7 +120,7 @@ def test_defaults_are_the_protocol() -> None:
 
 
 @pytest.mark.parametrize("recurrent", [True, False])
-def test_is_learnt(recurrent: bool) -> None:
+def test_is_learned(recurrent: bool) -> None:
     config = default_config(
         "delayed-match",
         recurrent=recurrent,

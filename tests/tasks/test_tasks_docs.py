@@ -1,4 +1,4 @@
-"""What docs/tasks.md says of the tasks is so."""
+"""Names, options and sizes in docs/tasks.md are those of the tasks."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,8 @@ from hetsyn_triton.tasks import TASKS
 from hetsyn_triton.tasks.shd import CHANNELS, STEPS
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/tasks.md").read_text(encoding="utf-8")
-NAMES = ["digits", "smnist", "psmnist", "idx", "pattern-generation", "delayed-match", "shd"]
+SYNTHETIC = ["pattern-generation", "delayed-match", "multi-timescale-xor"]
+NAMES = ["digits", "smnist", "psmnist", "idx", *SYNTHETIC, "shd"]
 
 
 def test_every_task_is_named() -> None:
@@ -28,7 +29,7 @@ def test_every_setting_is_named(name: str) -> None:
 SPEECH = ["fsdd", "tidigits", "ti46"]
 
 
-@pytest.mark.parametrize("name", ["digits", "pattern-generation", "delayed-match", "shd", *SPEECH])
+@pytest.mark.parametrize("name", ["digits", *SYNTHETIC, "shd", *SPEECH])
 def test_sizes(name: str) -> None:
     """Steps and channels of the table are those of a batch."""
     row = rf"^\| `{name}` \|.*\| (\d+), (\d+) \| (\S+) \|"

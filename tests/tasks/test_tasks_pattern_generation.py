@@ -77,7 +77,7 @@ def test_loss_by_hand() -> None:
     assert metrics == pytest.approx({"mse": 0.25, "distance": 1.0, "rate_hz": 10.0}, rel=1e-4)
 
 
-def test_three_curves_are_learnt() -> None:
+def test_three_curves_are_learned() -> None:
     config = default_config(
         "pattern-generation", hidden=(10,), lr=3e-2, threads=1, options={"curves": 3}
     )

@@ -83,14 +83,14 @@ def test_what_does_not_fit_is_named(images: Write, tmp_path: Path) -> None:
             IdxImages(data_dir=folder, **options).load()
         return str(caught.value)
 
-    named = "named as those of MNIST"
+    named = "names contain train or test"
     assert message(None).startswith(
         "data_dir: expected a folder of idx files, got none: give --data-dir"
     )
     assert named in message(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     found = message(tmp_path / "empty")
-    assert "empty: expected one file of train images, found none" in found
+    assert "empty: expected one file of train images, got none" in found
     assert named in found
     folder = images("more", classes=12)
     assert message(folder).endswith("expected one or more labels from 0 to 9, got one of 11")
@@ -98,17 +98,17 @@ def test_what_does_not_fit_is_named(images: Write, tmp_path: Path) -> None:
         folder, classes=12, validation=40
     )
     (folder / "qmnist-test-images-idx3-ubyte").touch()
-    twice = "test or t10k images, found qmnist-test-images-idx3-ubyte, t10k-images-idx3-ubyte"
+    twice = "test or t10k images, got qmnist-test-images-idx3-ubyte, t10k-images-idx3-ubyte"
     assert twice in message(folder, classes=12)
     (folder / "qmnist-test-images-idx3-ubyte").unlink()
     (folder / "t10k-images-idx3-ubyte").write_bytes(idx_bytes(torch.zeros(20, 5, 6)))
     assert message(folder, classes=12).endswith(
-        "more: expected test images of the training images' size, 5 x 5, got 5 x 6"
+        "more: expected test images of 5 x 5 pixels as in training, got 5 x 6"
     )
 
 
 @pytest.mark.parametrize("name", ["psmnist", "idx"])
-def test_is_learnt(images: Write, name: str) -> None:
+def test_is_learned(images: Write, name: str) -> None:
     folder = images("mnist", (4, 6), 5)
     config = default_config(
         name,

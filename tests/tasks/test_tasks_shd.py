@@ -79,7 +79,8 @@ def test_missing_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         write_heidelberg(tmp_path / "SHD" / f"shd_{name}.h5", [[0.1]], [[1]])
     monkeypatch.setitem(sys.modules, "tonic", None)
     with pytest.raises(
-        MissingExtraError, match=r"SHD needs tonic: pip install 'hetsyn-triton\[data\]'"
+        MissingExtraError,
+        match=r"SHD needs tonic: run pip install -c constraints.txt -e '.\[data\]'",
     ):
         SpikingHeidelbergDigits(data_dir=tmp_path).load()
 
@@ -93,10 +94,10 @@ def test_missing_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match=f"data_dir: expected a folder, got .*nowhere.*{help}"):
         SpikingHeidelbergDigits(data_dir=tmp_path / "nowhere").load()
     monkeypatch.setenv("HETSYN_DATA", str(tmp_path))
-    with pytest.raises(DataError, match=rf"SHD/shd_train\.h5 is not there.*{help}"):
+    with pytest.raises(DataError, match=rf"SHD/shd_train\.h5 does not exist.*{help}"):
         SpikingHeidelbergDigits().load()
     write_heidelberg(tmp_path / "SHD" / "shd_train.h5", [[0.1]], [[1]])
-    with pytest.raises(DataError, match=r"SHD/shd_test\.h5 is not there"):
+    with pytest.raises(DataError, match=r"SHD/shd_test\.h5 does not exist"):
         SpikingHeidelbergDigits().load()
 
 
@@ -198,16 +199,16 @@ def test_validation(heidelberg: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        ("cut", "damaged, or not the file its name says"),
-        ("text", "damaged, or not the file its name says"),
-        ("extra/speaker", "damaged, or not the file its name says"),
-        ("spikes/units", "damaged, or not the file its name says"),
-        ("lengths", "damaged, or not the file its name says"),
-        ("label", "sample 3 has label 20, expected 0 to 19"),
-        ("channel", "sample 2 has an event with channel 700, expected 0 to 699"),
-        ("time", "sample 1 has an event with time -.*, expected at least 0"),
-        ("no number", "sample 1 has an event with time -"),
-        ("speakers", r"each with a speaker, got 40 samples"),
+        ("cut", "is damaged or not a file of SHD"),
+        ("text", "is damaged or not a file of SHD"),
+        ("extra/speaker", "is damaged or not a file of SHD"),
+        ("spikes/units", "is damaged or not a file of SHD"),
+        ("lengths", "is damaged or not a file of SHD"),
+        ("label", "sample 3: expected label 0 to 19, got 20"),
+        ("channel", "sample 2: expected channels from 0 to 699, got 700"),
+        ("time", "sample 1: expected times of at least 0, got -"),
+        ("no number", "sample 1: expected times of at least 0, got -"),
+        ("speakers", r"a speaker for each sample, got 40 samples"),
     ],
 )
 def test_damaged_file(heidelberg: Path, damage: str, message: str) -> None:
@@ -242,7 +243,7 @@ def test_damaged_file(heidelberg: Path, damage: str, message: str) -> None:
 
 
 @pytest.mark.usefixtures("tonic")
-def test_is_learnt(heidelberg: Path) -> None:
+def test_is_learned(heidelberg: Path) -> None:
     config = default_config(
         "shd", data_dir=str(heidelberg), hidden=(30,), lr=1e-2, batch_size=16, threads=1
     )

@@ -63,7 +63,9 @@ def test_truncated(run: Run) -> None:
     for length in (0, 10, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:length])
         for read in (load_run, resume):
-            with pytest.raises(CheckpointError, match=r"checkpoint.pt is truncated, damaged or no"):
+            with pytest.raises(
+                CheckpointError, match=r"checkpoint.pt is truncated, damaged or not a"
+            ):
                 read(run.path)
 
 
@@ -82,7 +84,7 @@ def test_flipped_bits_and_random_bytes(run: Run) -> None:
         noise = draw.randbytes(length)
         for bad in (noise, seal(noise)):
             path.write_bytes(bad)
-            with pytest.raises(CheckpointError, match="no checkpoint"):
+            with pytest.raises(CheckpointError, match="not a checkpoint"):
                 read_checkpoint(path, device)
 
 
@@ -113,7 +115,7 @@ def test_code_in_a_checkpoint_is_not_run(run: Run, tmp_path: Path) -> None:
     trap = tmp_path / "trap"
     write(run, {**content_of(run), "sums": Touch(trap)})
     for read in (load_run, resume):
-        with pytest.raises(CheckpointError, match=r"checkpoint.pt is no checkpoint"):
+        with pytest.raises(CheckpointError, match=r"checkpoint.pt is not a checkpoint"):
             read(run.path)
     assert not trap.exists()
     torch.load(run.path / "checkpoint.pt", weights_only=False)
@@ -178,30 +180,36 @@ def lines(change: Callable[[list[Content]], Any]) -> Callable[[Content], Content
         (changed(more=1), "more"),
         (changed(config=None), "config: expected"),
         (changed(config={"seed": torch.ones(2)}), "config: expected"),
-        (changed(config={}), "is of another run: task is None"),
+        (changed(config={}), "belongs to another run: task is None"),
         (changed(model=None), "model: expected tensors with names, got None"),
         (changed(model={"layers.0.weight": 1.0}), "model: expected tensors"),
-        (changed(model={}), "of another architecture"),
+        (changed(model={}), "belongs to another architecture"),
         (weights(lambda w: w.double()), r"\(4, 2\) float64 in .* and \(4, 2\) float32 in"),
         (weights(lambda w: w.half()), r"float16 in"),
         (weights(lambda w: w[:3]), r"\(3, 2\) float32 in .* and \(4, 2\) float32 in"),
-        (weights(lambda w: w * math.nan), "model: expected finite values, got others in layers.0"),
+        (
+            weights(lambda w: w * math.nan),
+            "model: expected finite values, got NaN or infinity in layers.0",
+        ),
         (weights(lambda w: w + math.inf), "model: expected finite values"),
         (
             lambda c: {**c, "model": {**c["model"], "layers.0.decay.raw": torch.full((4, 2), 2.0)}},
-            "weights that cannot be",
+            "contains invalid weights: ",
         ),
-        (changed(best=1), "best: expected nothing, or the epoch and the model"),
-        (changed(best={}), "best: expected nothing, or the epoch and the model"),
+        (changed(best=1), "best: expected no value, or epoch and model"),
+        (changed(best={}), "best: expected no value, or epoch and model"),
         (changed(best=None), "best: expected epoch [12], got None"),
         (best(epoch=0), "best: expected epoch [12], got 0"),
-        (best(epoch=1.0), "best: expected nothing, or"),
-        (best(model=None), "best: expected nothing, or"),
-        (best(model={}), "of another architecture"),
-        (best(more=1), "best: expected nothing, or"),
+        (best(epoch=1.0), "best: expected no value, or"),
+        (best(model=None), "best: expected no value, or"),
+        (best(model={}), "belongs to another architecture"),
+        (best(more=1), "best: expected no value, or"),
         (best_weights(lambda w: w[:3]), r"\(3, 2\) float32 in .* and \(4, 2\) float32 in"),
-        (best_weights(lambda w: w * math.nan), "best: expected finite values, got others in lay"),
-        (changed(sessions=None), "sessions: expected the step and the machine of each, got None"),
+        (
+            best_weights(lambda w: w * math.nan),
+            "best: expected finite values, got NaN or infinity in lay",
+        ),
+        (changed(sessions=None), "sessions: expected step and machine of each session, got None"),
         (changed(sessions=[{}]), "sessions: expected"),
         (changed(sessions=[{"step": 0, "cpu": "a", "date": 1}]), "sessions: expected"),
         (changed(sessions=[{"step": -1, "cpu": "a", "date": "b"}]), "sessions: expected"),
@@ -239,25 +247,25 @@ def test_wrong_content(run: Run, change: Callable[[Content], Any], message: str)
     [
         (changed(optimizer={}), "optimizer: expected a state and parameter groups"),
         (changed(optimizer=None), "optimizer: expected a state"),
-        (optimizer(param_groups=[]), "the optimizer does not fit"),
-        (optimizer(param_groups=[{}, {}]), "the optimizer does not fit"),
+        (optimizer(param_groups=[]), "the optimizer state does not fit"),
+        (optimizer(param_groups=[{}, {}]), "the optimizer state does not fit"),
         (optimizer(state={}), "expected moments after the first step, got none"),
-        (optimizer(state={7: {}}), "moments of 6 parameters, .* got others for number 7"),
-        (optimizer(state={0: {}}), "others for number 0"),
-        (moment("exp_avg", lambda m: m[:1]), "others for number 0"),
-        (moment("exp_avg", lambda m: m.double()), "others for number 0"),
-        (moment("exp_avg_sq", lambda m: m * math.nan), "others for number 0"),
-        (moment("step", lambda m: 3), "others for number 0"),
+        (optimizer(state={7: {}}), "moments .* of 6 parameters, got other ones for parameter 7"),
+        (optimizer(state={0: {}}), "other ones for parameter 0"),
+        (moment("exp_avg", lambda m: m[:1]), "other ones for parameter 0"),
+        (moment("exp_avg", lambda m: m.double()), "other ones for parameter 0"),
+        (moment("exp_avg_sq", lambda m: m * math.nan), "other ones for parameter 0"),
+        (moment("step", lambda m: 3), "other ones for parameter 0"),
         (group(weight_decay=0.5), "optimizer: expected groups"),
         (changed(batch=1, sums={"loss": 1.0}), "batch: expected less than 1 after epoch 2, got 1"),
-        (changed(sums={"loss": 1.0}), "sums: expected none of 0 batches"),
+        (changed(sums={"loss": 1.0}), "sums: expected none after 0 batches"),
         (
             lambda c: {**c, "epoch": 1, "history": c["history"][:1], "batch": 5},
             "batch: expected less than 5 after epoch 1, got 5",
         ),
         (
             lambda c: {**c, "epoch": 1, "history": c["history"][:1], "batch": 4},
-            "sums: expected those of 4 batches",
+            "sums: expected values after 4 batches",
         ),
     ],
 )

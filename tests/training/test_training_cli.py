@@ -1,21 +1,27 @@
 """The command line: what it runs, what it says, and its exit codes."""
 
+import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
+from rich.console import Console
 
 from hetsyn_triton.cli import main
-from hetsyn_triton.cli.commands import run
+from hetsyn_triton.cli.commands import cli, run
+from hetsyn_triton.cli.progress import RichReporter
 from hetsyn_triton.cli.settings import configured, notes
 from hetsyn_triton.modules import MODELS
 from hetsyn_triton.ops.backends import BACKENDS
 from hetsyn_triton.surrogates import SURROGATES
 from hetsyn_triton.tasks import SPLITS, TASKS
-from hetsyn_triton.training import load_run
+from hetsyn_triton.tasks.audio.crossings import NORMALIZATIONS, SCALES
+from hetsyn_triton.training import default_config, load_run
 from hetsyn_triton.training.trainer import Trainer
 
 SMALL = ["--hidden", "8", "--epochs", "1", "--threads", "1", "--set", "hold=1"]
@@ -33,7 +39,7 @@ def test_compiling_is_told_where_there_was_some(
     assert run(["train", *SMALL, "--out", str(tmp_path / "run")]) == 0
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["seconds_compiling"] == seconds
-    told = "compiling CPU kernels took 3.5 s of this process" in capsys.readouterr().out
+    told = "this process compiled CPU kernels for 3.5 s" in capsys.readouterr().out
     assert told == (seconds > 0)
 
 
@@ -61,7 +67,7 @@ def test_train_and_eval(
 
     assert run(["train", "--resume", str(folder), "--lr", "1"]) == 2
     told = capsys.readouterr().err
-    assert "resume: expected no setting beside it but --data-dir, --device, --threads" in told
+    assert "resume: expected only --data-dir, --device, --threads with it" in told
     assert told.endswith("got --lr\n")
     assert run(["train", "--resume", str(folder), "--threads", "1", "--device", "cpu"]) == 0
     assert run(["train", "--resume", str(folder), "--threads", "0"]) == 2
@@ -84,14 +90,14 @@ def test_a_resumed_run_says_where_it_begins(
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_train_on", interrupted)
         assert run(["train", *SMALL, "--epochs", "2", "--out", folder]) == 130
-    assert "Going on" not in capsys.readouterr().out
+    assert "Resuming" not in capsys.readouterr().out
     assert run(["train", "--resume", folder]) == 0
     steps = Trainer(load_run(folder).config).steps
     assert (
-        f"Going on after step {steps // 2 + 2} of {steps}, in epoch 2\n" in capsys.readouterr().out
+        f"Resuming after step {steps // 2 + 2} of {steps}, in epoch 2\n" in capsys.readouterr().out
     )
     assert run(["train", "--resume", folder]) == 0  # a complete run
-    assert "Going on" not in capsys.readouterr().out
+    assert "Resuming" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -107,14 +113,20 @@ def test_a_resumed_run_says_where_it_begins(
         (["train", "--set", "hidden=[8, 0]"], "hidden: expected one or more positive integers"),
         (["train", "--set", "hidden=[8.5]"], "hidden: expected one or more positive integers"),
         (["train", "--set", "hold=0"], "options.hold: expected an integer from 1"),
-        (["train", "--set", "task=smnist"], "set: expected the task as in hetsyn train smnist"),
-        (["train", "--set", "options={}"], "set: expected digits's own settings by name, hold=VAL"),
+        (
+            ["train", "--set", "task=smnist"],
+            "set: expected the task as an argument, as in",
+        ),
+        (["train", "--set", "options={}"], "set: expected settings of digits by name (hold=VAL"),
         (["train", "--set", "lr=1e-3", "--lr", "2"], "set: expected lr once"),
         (["train", "--set", "lr=1", "--set", "lr=2"], "set: expected lr once"),
         (["train", "--hidden", "8", "--set", "hidden=[8]"], "set: expected hidden once"),
         (["train", "--set", "hold=1", "--set", "hold=2"], "set: expected hold once"),
         (["train", "--threads", "100000"], "threads: expected at most"),
-        (["train", "--data-dir", "mnist"], "data_dir: expected none, for digits reads no files"),
+        (
+            ["train", "--data-dir", "mnist"],
+            "data_dir: expected no value because digits",
+        ),
         (["train", "--data-dir", ""], "expected a folder's name, got ''"),
         (["train", "--out", ""], "expected a folder's name, got ''"),
         (["train", "--resume", ""], "expected a folder's name, got ''"),
@@ -122,8 +134,8 @@ def test_a_resumed_run_says_where_it_begins(
         (["train", "--epochs", "0"], "epochs: expected a positive integer below 2^31, got 0"),
         (["train", "--epochs", "some"], "'some' is not a valid integer"),
         (["train", "--set", "hold"], "set: expected NAME=VALUE"),
-        (["train", "--set", "speed=9"], "settings: expected task, model"),
-        (["train", "--out", "/dev/null/run"], "out: expected a folder that can be written"),
+        (["train", "--set", "speed=9"], "settings: expected one of task, model"),
+        (["train", "--out", "/dev/null/run"], "out: expected a writable folder"),
         (["train", "smnist", "--data-dir", "nowhere"], "data_dir: expected a folder, got nowhere"),
         (["train", "--resume", "nowhere"], "run: expected a run folder"),
         (["eval", "nowhere"], "run: expected a run folder"),
@@ -149,23 +161,164 @@ def test_info(capsys: pytest.CaptureFixture[str]) -> None:
     for part in (
         "torch",
         "numba",
-        "on cpu",
+        "on cpu with backend auto",
         "recurrent_scan_backward",
-        "not the reference loop",
+        "reference loop not used: ",
     ):
         assert part in shown
 
 
-def test_help_names_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
-    """The names are written out there, so that help comes without PyTorch."""
-    assert run(["train", "--help"]) == 0
-    shown = "".join(capsys.readouterr().out.split())
-    for names in (MODELS, SURROGATES, BACKENDS):
-        assert "|".join(names) in shown
-    for task in TASKS:
-        assert task in shown
-    assert run(["eval", "--help"]) == 0
-    assert "|".join(SPLITS) in capsys.readouterr().out
+def help_of(
+    command: str, width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> list[str]:
+    """The lines of `hetsyn COMMAND --help` on a terminal of that width."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert run([*command.split(), "--help"]) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def option_help(lines: list[str], option: str) -> str:
+    """The help text of an option in one line."""
+    (first,) = [n for n, line in enumerate(lines) if line.startswith(f"  {option} ")]
+    column = len(lines[first]) - len(lines[first][2:].split("  ", 1)[1].lstrip())
+    text = [lines[first][column:]]
+    for line in lines[first + 1 :]:
+        if line[:column].strip():
+            break
+        text.append(line[column:])
+    return " ".join(text)
+
+
+def named(text: str) -> list[str]:
+    """The words after the first colon, which are names, without remarks in brackets."""
+    names = re.sub(r" \([^)]*\)", "", text.partition(": ")[2]).partition(";")[0]
+    return re.split(r",? or |, ", names.rstrip("."))
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_help_names_what_there_is(
+    width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The names are written out there, so that help comes without PyTorch. None is broken."""
+    lines = help_of("train", width, capsys, monkeypatch)
+    for option, names in (
+        ("--model", MODELS), ("--surrogate", SURROGATES), ("--backend", BACKENDS),
+    ):  # fmt: skip
+        assert named(option_help(lines, option)) == list(names)
+    (tasks,) = re.findall(r"TASK is (.*?)\. ", " ".join(" ".join(lines).split()))
+    assert named(f": {tasks}") == list(TASKS)
+    lines = help_of("eval", width, capsys, monkeypatch)
+    assert named(option_help(lines, "--split")) == list(SPLITS)
+    lines = help_of("encode", width, capsys, monkeypatch)
+    assert named(option_help(lines, "--scale")) == list(SCALES)
+    (names,) = re.findall(r"NAME is (.*?)\. ", option_help(lines, "--normalization"))
+    assert named(f": {names}") == list(NORMALIZATIONS)
+
+
+COMMANDS = ["", "train", "eval", "encode", "study", "results", "info"]
+
+
+def test_every_command_is_in_the_list() -> None:
+    assert sorted(cli.commands) == sorted(filter(None, COMMANDS))
+
+
+@pytest.mark.parametrize("width", [60, 80])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_fits_the_terminal(
+    command: str, width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for line in help_of(command, width, capsys, monkeypatch):
+        assert len(line) <= width, line
+
+
+@pytest.mark.parametrize("width", [60, 80])
+@pytest.mark.parametrize("command", ["", "train", "study"])
+def test_help_has_three_examples_that_run(
+    command: str, width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each on a line of its own; the names of options and studies in them exist."""
+    lines = help_of(command, width, capsys, monkeypatch)
+    start = lines.index("  Examples:")
+    examples = lines[start + 1 : start + 4]
+    assert all(line.startswith(f"    hetsyn {command}".rstrip()) for line in examples)
+    assert lines[start + 4] == ""
+    for line in examples:
+        _, *words = line.split()
+        chosen = cli.main(words, prog_name="hetsyn", standalone_mode=False)
+        assert callable(chosen)  # click has accepted them; nothing has run yet
+
+
+def sentences(text: str) -> list[str]:
+    return re.split(r"(?<=[.;]) ", " ".join(text.replace("\b\n", "").split()))
+
+
+def test_sentences_of_help_are_short() -> None:
+    texts = [cli.help or ""]
+    for command in cli.commands.values():
+        texts += [command.help or "", command.short_help or ""]
+        texts += [p.help or "" for p in command.params if isinstance(p, click.Option)]
+    assert all(texts)
+    for text in texts:
+        for sentence in sentences(text.partition("Examples:")[0]):
+            assert len(sentence.split()) <= 28, sentence
+
+
+@pytest.mark.parametrize("width", [60, 80])
+@pytest.mark.parametrize("task", ["digits", "pattern-generation"])
+def test_columns_of_a_run_are_kept(
+    task: str,
+    width: int,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Tables of `train`, `eval` and `info` fit the terminal, with every measure and no ellipsis."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    folder = str(tmp_path / "run")
+    small = SMALL if task == "digits" else ["--hidden", "4", "--set", "iterations=1"]
+    assert run(["train", task, *small, "--epochs", "1", "--out", folder]) == 0
+    trained = capsys.readouterr().out
+    assert run(["eval", folder]) == 0
+    evaluated = capsys.readouterr().out
+    for shown in (trained, evaluated):
+        for line in shown.splitlines():
+            assert "…" not in line
+            assert len(line) <= width or line[0] not in "┏┃┡│└"
+        for name in json.loads(Path(folder, "summary.json").read_text())["test"]:
+            if (name, task) != ("rate", "pattern-generation"):  # it is shown as rate hz
+                assert f"│ {name.replace('_', ' ')} " in shown
+        assert shown.count("│ rate") == 1
+    header = [line.split("┃")[1:-1] for line in trained.splitlines() if line[0] == "┃"]
+    assert [" ".join(parts).split() for parts in zip(*header[:2], strict=True)] == [
+        ["measure"], ["last", "epoch"], ["validation-", "selected"], ["test-", "selected"],
+    ]  # fmt: skip
+    assert [name.strip() for name in header[2]] == ["synapses", "before training", "after training"]
+    summary = json.loads(Path(folder, "summary.json").read_text())
+    for group, taus in summary["time_constant_quartiles"].items():
+        values = [f"{value:.3g}" for when in ("before", "after") for value in taus[when]]
+        line = next(line for line in trained.splitlines() if line.startswith(f"│ {group} "))
+        assert re.findall(r"[\d.]+(?=[, ])", line.partition(group)[2]) == values
+    assert run(["info"]) == 0
+    assert all(len(line) <= width for line in capsys.readouterr().out.splitlines())
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_the_progress_bar_fits_the_terminal(width: int) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, color_system=None, width=width)
+    reporter, config = RichReporter(console), default_config("digits", epochs=150)
+    reporter.started(config, Path("runs/digits"), 6000, 3000)
+    test = {f"test_{name}": 0.5 for name in ("loss", "accuracy")}
+    validation = {f"validation_{name}": 0.999 for name in ("loss", "accuracy")}
+    reporter.epoch_ended({"epoch": 149, **test, **validation})
+    reporter.stepped(149, 3001, {"loss": 12.34567, "accuracy": 1.0})
+    assert reporter.bar is not None
+    reporter.bar.refresh()
+    shown = console.file.getvalue().splitlines()[-1]  # type: ignore[attr-defined]
+    assert "epoch 150/150 ━" in shown
+    assert "loss 12.3457, accuracy 100.0 %" in shown
+    assert ("validation 99.9 %" in shown) == (width == 80)
+    assert "…" not in shown
+    reporter.close()
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"], ["dance"]])
@@ -193,14 +346,14 @@ def test_hidden_sizes_in_both_forms(hidden: str) -> None:
         (
             ["model=homneu", "learn_decay=false", "frozen_fraction=0.5", "tau=5"],
             [
-                "learn_decay has no effect: homneu learns no time constants",
-                "frozen_fraction has no effect: homneu learns no time constants",
+                "learn_decay has no effect: homneu does not learn time constants",
+                "frozen_fraction has no effect: homneu does not learn time constants",
             ],
         ),
         (["model=homneu-adaptive", "adaptation=0.1"], []),
         (
             ["adaptation=0.1"],
-            ["adaptation has no effect: hetsyn does not adapt, homneu-adaptive does"],
+            ["adaptation has no effect: hetsyn does not adapt; only homneu-adaptive does"],
         ),
         (
             ["learn_decay=false", "decay_lr=0.1"],
@@ -218,7 +371,7 @@ def test_settings_without_effect_are_told(more: list[str], expected: list[str]) 
 
 def test_readout_without_classes_is_told() -> None:
     assert list(notes(*configured("pattern-generation", {}, ("readout=last",)))) == [
-        "readout has no effect: pattern-generation makes no class scores with it"
+        "readout has no effect: pattern-generation has no class scores"
     ]
 
 
@@ -228,8 +381,8 @@ def test_a_note_does_not_stop_the_run(
     monkeypatch.chdir(tmp_path)
     assert run(["train", *SMALL, "--model", "homneu", "--set", "learn_decay=false"]) == 0
     shown = capsys.readouterr()
-    assert shown.err == "hetsyn: learn_decay has no effect: homneu learns no time constants\n"
-    assert shown.out.count("into runs/digits-homneu-s0") == 1
+    assert shown.err == "hetsyn: learn_decay has no effect: homneu does not learn time constants\n"
+    assert shown.out.count("in runs/digits-homneu-s0") == 1
 
 
 def test_without_the_train_extra(tmp_path: Path) -> None:
@@ -240,7 +393,8 @@ def test_without_the_train_extra(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr == (
-        "hetsyn: the command hetsyn needs click, rich: pip install 'hetsyn-triton[train]'\n"
+        "hetsyn: the command hetsyn needs click, rich: run pip install -c constraints.txt -e "
+        "'.[train]' in the checkout of hetsyn_triton\n"
     )
 
 
@@ -258,5 +412,6 @@ def test_without_part_of_the_train_extra(
     with pytest.raises(SystemExit) as left:
         main()
     assert left.value.code == 2
-    assert f"needs {blocked}: pip install 'hetsyn-triton[train]'" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"needs {blocked}: run pip install -c constraints.txt -e '.[train]' in" in said
     assert not list(tmp_path.rglob("*"))

@@ -11,7 +11,7 @@ from hetsyn_triton.cli import train as command
 from hetsyn_triton.cli.commands import run
 from hetsyn_triton.tasks import TASKS
 from hetsyn_triton.tasks.readouts import READOUTS
-from hetsyn_triton.training import config, default_config, evaluate, load_run
+from hetsyn_triton.training import config, default_config, evaluate, load_run, train
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/training.md").read_text(encoding="utf-8")
@@ -54,7 +54,20 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "train", lambda config, *_, **__: begun.append(config.task))
     for line in blocks("bash")[0].splitlines():
         assert run(shlex.split(line, comments=True)[1:]) == 0
-    assert begun == ["digits", "smnist", "pattern-generation", "delayed-match", "idx", "digits"]
+    assert begun == [
+        *("digits", "multi-timescale-xor", "pattern-generation", "delayed-match", "smnist"),
+        *("idx", "digits"),
+    ]
+
+
+def test_resume_and_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each line runs, on a run in the folder that the page names."""
+    monkeypatch.chdir(tmp_path)
+    small = default_config("digits", epochs=1, hidden=(8,), options={"hold": 1})
+    train(small, "runs/digits-hetsyn-s0", pictures=False)
+    (block,) = [code for code in blocks("bash") if "--resume" in code]
+    for line in block.splitlines():
+        assert run(shlex.split(line)[1:]) == 0
 
 
 def test_the_commands_for_several_processes(
@@ -65,7 +78,8 @@ def test_the_commands_for_several_processes(
     monkeypatch.setattr(config, "_device_is_here", lambda device: True)
     begun: list[str] = []
     monkeypatch.setattr(command, "train", lambda config, *_, **__: begun.append(config.task))
-    for line in blocks("bash")[1].splitlines():
+    (block,) = [code for code in blocks("bash") if code.startswith("torchrun ")]
+    for line in block.splitlines():
         launched, _, arguments = line.partition(" -m hetsyn_triton ")
         assert launched == "torchrun --nproc-per-node 2"
         assert run(shlex.split(arguments)) == 0
@@ -73,7 +87,7 @@ def test_the_commands_for_several_processes(
 
 
 def test_every_setting_of_the_training_is_named() -> None:
-    table = PAGE.partition("## Settings of the training")[2].partition("## Three")[0]
+    table = PAGE.partition("| training setting |")[2].partition("\n\n")[0]
     for name in (
         *("optimizer", "lr", "weight_decay", "decay_lr", "decay_weight_decay", "schedule"),
         *("warmup", "schedule_unit", "horizon", "step_factor", "step_every", "clip", "readout"),
@@ -96,6 +110,9 @@ def test_tasks_that_hold_nothing_out_are_named() -> None:
 
 
 def test_every_task_setting_is_named() -> None:
-    for name in ("digits", "smnist", "idx", "pattern-generation", "delayed-match", "shd"):
+    for name in (
+        *("digits", "smnist", "idx", "pattern-generation", "delayed-match"),
+        *("multi-timescale-xor", "shd"),
+    ):
         (row,) = [line for line in PAGE.splitlines() if line.startswith(f"| `{name}`")]
         assert re.findall(r"`([a-z_]+)`:", row) == list(TASKS[name].options)

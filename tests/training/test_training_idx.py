@@ -24,9 +24,9 @@ def test_read(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"\0\0", "truncated: 2 bytes, its header alone has 16"),
-        (idx_bytes(VALUES)[:-1], r"truncated: 39 bytes, its header \[2, 3, 4\] means 40"),
-        (idx_bytes(VALUES) + b"\0", "too long: 41 bytes"),
+        (b"\0\0", "truncated: its header needs 16 bytes, got 2"),
+        (idx_bytes(VALUES)[:-1], r"truncated: its header \[2, 3, 4\] needs 40 bytes, got 39"),
+        (idx_bytes(VALUES) + b"\0", r"too long: its header \[2, 3, 4\] needs 40 bytes, got 41"),
         (b"\0\0\x0d\3" + idx_bytes(VALUES)[4:], "magic 00000803, got 00000d03"),
         (idx_bytes(VALUES[0]) + b"\0" * 8, "magic 00000803, got 00000802"),
     ],

@@ -72,10 +72,8 @@ def test_while_building(moment: str, tmp_path: Path) -> None:
     process = start(AT_IMPORT, tmp_path, moment, "train", "--epochs", "1")
     out, error = process.communicate(timeout=120)
     assert process.returncode == 130, out + error
-    assert out.endswith("into runs/digits-hetsyn-s0\n")
-    assert error == (
-        "Stopped. Nothing was trained yet, and runs/digits-hetsyn-s0 can be used again.\n"
-    )
+    assert out.endswith("in runs/digits-hetsyn-s0\n")
+    assert error == "Stopped. No step was trained. runs/digits-hetsyn-s0 can be used again.\n"
     assert not list(tmp_path.rglob("config.json"))
 
 

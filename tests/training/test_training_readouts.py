@@ -48,7 +48,7 @@ def test_steps_that_do_not_count() -> None:
     late = Late(readout="mean")
     assert late.logits(OUTPUT).tolist() == [[1.0, 1.0]]
     assert Late(readout="spike-count").logits(OUTPUT).tolist() == [[1.0, 1.0]]
-    with pytest.raises(ValueError, match=r"output: expected more than 2 steps, .* got 2"):
+    with pytest.raises(ValueError, match=r"output: expected more than 2 steps because .* got 2"):
         late.logits(OUTPUT[:2])
 
 

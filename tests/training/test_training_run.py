@@ -214,9 +214,11 @@ def test_bad_run_folder(louder: Louder, tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match=r"out: expected an empty or new folder, got .*full"):
         train(louder(), tmp_path / "full")
     for out in (tmp_path / "full" / "thesis.tex", tmp_path / "full" / "thesis.tex" / "run"):
-        with pytest.raises(RunFolderError, match="out: expected a folder that can be written"):
+        with pytest.raises(RunFolderError, match="out: expected a writable folder"):
             train(louder(), out)
-    with pytest.raises(RunFolderError, match=r"run: expected a run folder, with config.json"):
+    with pytest.raises(
+        RunFolderError, match=r"run: expected a run folder that contains config.json, got"
+    ):
         load_run(tmp_path)
     with pytest.raises(RunFolderError, match="run: expected a run folder"):
         resume(tmp_path / "full")
@@ -227,7 +229,7 @@ def test_unwritable_folder(louder: Louder, tmp_path: Path, monkeypatch: pytest.M
         raise PermissionError(13, "Permission denied")  # root may write anywhere: stand in
 
     monkeypatch.setattr("tempfile.TemporaryFile", refused)
-    with pytest.raises(RunFolderError, match=r"can be written, got .*run: Permission denied"):
+    with pytest.raises(RunFolderError, match=r"a writable folder, got .*run: Permission denied"):
         train(louder(), tmp_path / "run")
 
 
@@ -243,7 +245,7 @@ def test_evaluate_names_the_splits(louder: Louder, mnist_dir: Path, tmp_path: Pa
         evaluate(run, "exam")
     config = default_config("smnist", data_dir=str(mnist_dir), hidden=(2,), epochs=1)
     run = train(config, tmp_path / "all", pictures=False)
-    with pytest.raises(ConfigError, match=r"that the run has, train, test, got 'validation'"):
+    with pytest.raises(ConfigError, match=r"splits of this run, train, test, got 'validation'"):
         evaluate(run, "validation")
 
 
@@ -252,7 +254,7 @@ def test_a_score_that_is_not_measured_is_told(
 ) -> None:
     monkeypatch.setattr(task_class("louder"), "metrics", lambda *given: {"precision": 0.5})
     with pytest.raises(
-        ConfigError, match=r"metrics: expected of louder its score 'accuracy' .*, got precision"
+        ConfigError, match=r"metrics: expected the score 'accuracy' of louder, got precision"
     ):
         train(louder(epochs=1), tmp_path / "run", pictures=False)
 
@@ -371,7 +373,7 @@ def test_a_split_that_is_not_finite(
     monkeypatch.setattr(kind, "batches", noting)
     monkeypatch.setattr(kind, what, spoilt)
     name = "loss over a batch is nan" if what == "loss" else "accuracy over a batch is inf"
-    message = rf"the mean of {name} of {split} after step 10 \(epoch 2\)"
+    message = rf"the mean of {name} in split {split} after step 10 \(epoch 2\)"
     with pytest.raises(NonFiniteError, match=message):
         train(louder(), tmp_path / "run", pictures=False)
     assert load_run(tmp_path / "run").epoch == 1

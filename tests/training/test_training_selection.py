@@ -123,12 +123,12 @@ def test_nothing_held_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     out = ["--set", "validation=0", "--set", "test_every=0", "--out", str(tmp_path / "run")]
     assert cli(["train", *small, *out]) == 0
     shown = capsys.readouterr().out
-    rows = [line for line in shown.splitlines() if line.startswith("│")]
+    rows = [line for line in shown.splitlines() if line.startswith(("│", "┃"))]
     assert rows
     assert not any("selected" in row for row in rows)
     why = (
-        "No validation-selected result: no samples were held out of training "
-        "(--set validation=N holds some out: 0 or a number from 0.01 to 0.7)"
+        "No validation-selected result: no samples were held out of training. To hold samples out, "
+        "use --set validation=N (N: 0 or a number from 0.01 to 0.7)"
     )
     assert why in shown.splitlines()
     assert json.loads((tmp_path / "run/summary.json").read_text())["no_validation"] == why
@@ -136,7 +136,10 @@ def test_nothing_held_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     found = chosen(tmp_path / "run")
     assert (found["validation"], found["test"]) == (None, None)
     assert cli(["eval", str(tmp_path / "run"), "--weights", "validation"]) == 2
-    assert "weights: expected last, for no epoch of this run" in capsys.readouterr().err
+    assert (
+        "weights: expected last because this run has no measurement on held-out samples"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_task_that_cannot_hold_out() -> None:
@@ -148,8 +151,13 @@ def test_a_task_that_cannot_hold_out() -> None:
 def test_results_are_labelled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small = ["--hidden", "4", "--epochs", "2", "--threads", "1", "--set", "hold=1"]
     assert cli(["train", *small, "--out", str(tmp_path / "run")]) == 0
-    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    for label in ("last 2", "validation-selected", "test-selected: the best of 2"):
+    out = capsys.readouterr().out
+    shown = " ".join(out.replace("│", " ").replace("┃", " ").split())
+    for label in (
+        "validation- test- measure last epoch selected selected",
+        "epoch 2 ",
+        "test-selected: the best of 2 test measurements",
+    ):
         assert label in shown
     assert "not a held-out result" in shown
     assert "No validation-selected result" not in shown
@@ -183,10 +191,10 @@ def test_other_options_at_test(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "noise_hz=80" in capsys.readouterr().out
     for more, message in (
         (["noise_hz=-1"], "options.noise_hz: expected a number from 0 to 1000, got -1"),
-        (["lr=1"], "options: expected for pattern-generation noise_hz"),
+        (["lr=1"], "options: expected one of noise_hz, iterations, curves for pattern-generation"),
         (["noise_hz"], "set: expected NAME=VALUE, got 'noise_hz'"),
         (["noise_hz=1", "noise_hz=2"], "set: expected noise_hz once"),
-        (["curves=3"], "options: expected such that out_features is 1, as trained, got 3"),
+        (["curves=3"], "options: expected values with out_features 1 as in training, got 3"),
     ):
         given = [part for text in more for part in ("--set", text)]
         assert cli(["eval", str(path), *given]) == 2
@@ -201,7 +209,10 @@ def test_what_was_trained_on_is_not_held_out_afterwards(mnist_dir: Path, tmp_pat
     )
     run = train(config, path, pictures=False)
     for name, value in (("validation", 8), ("limit", 20)):
-        with pytest.raises(ConfigError, match=rf"options.{name}: expected [04], with which the "):
+        with pytest.raises(
+            ConfigError,
+            match=rf"options.{name}: expected [04] as in training because it decides which ",
+        ):
             load_run(path, options={name: value})
     assert evaluate(load_run(path, options={"validation": 4, "limit": 0})) == evaluate(run)
     assert "speaker" in task_class("fsdd").split_options

@@ -1,4 +1,4 @@
-"""Tasks: their data is what it says, depends on seed and epoch alone, and can be learnt."""
+"""Tasks: their data is what it says, depends on seed and epoch alone, and can be learned."""
 
 import os
 from collections.abc import Callable
@@ -10,19 +10,19 @@ import torch
 
 from hetsyn_triton.tasks import TASKS, Digits, PatternGeneration, SequentialMNIST, register
 from hetsyn_triton.tasks.digits import shifted
-from hetsyn_triton.tasks.pattern_generation import STARTS, normalised_distance
+from hetsyn_triton.tasks.pattern_generation import STARTS, normalized_distance
 from hetsyn_triton.tasks.rates import firing_rates, rate_penalty
 from hetsyn_triton.training import TrainConfig, default_config
 from learning import assert_falls, losses
 
 
 @pytest.mark.parametrize("model", ["hetsyn", "homneu", "homneu-adaptive", "hetneu"])
-def test_digits_are_learnt_by_every_model(model: str) -> None:
+def test_digits_are_learned_by_every_model(model: str) -> None:
     config = default_config("digits", model=model, hidden=(16,), epochs=4, lr=1e-2, threads=1)
     assert_falls(losses(config, 60))
 
 
-def test_smnist_is_learnt(mnist_dir: Path) -> None:
+def test_smnist_is_learned(mnist_dir: Path) -> None:
     config = default_config(
         "smnist", data_dir=str(mnist_dir), hidden=(16,), batch_size=20, epochs=30, lr=1e-2
     )
@@ -30,7 +30,7 @@ def test_smnist_is_learnt(mnist_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("recurrent", [False, True])
-def test_pattern_generation_is_learnt(recurrent: bool) -> None:
+def test_pattern_generation_is_learned(recurrent: bool) -> None:
     config = default_config(
         "pattern-generation",
         hidden=(10,),
@@ -118,11 +118,11 @@ def test_pattern_generation_follows_the_protocol() -> None:
     assert PatternGeneration(curves=3).curve.shape == (2000, 3)
 
 
-def test_normalised_distance_by_hand() -> None:
+def test_normalized_distance_by_hand() -> None:
     target = torch.linspace(-1, 1, 2000).view(2000, 1, 1)
-    assert normalised_distance(target, target).item() == pytest.approx(1)
-    assert normalised_distance(target / 2, target).item() == pytest.approx(0.25)
-    assert normalised_distance(torch.ones_like(target), target).item() == 0
+    assert normalized_distance(target, target).item() == pytest.approx(1)
+    assert normalized_distance(target / 2, target).item() == pytest.approx(0.25)
+    assert normalized_distance(torch.ones_like(target), target).item() == 0
 
 
 def test_rates_by_hand() -> None:

@@ -1,7 +1,7 @@
-"""From audio to the level of each mel band in each step: NumPy only.
+"""The power of audio in each mel band and step, with NumPy only.
 
-Times in ms, frequencies and rates in Hz. A band is a triangle on the frequency axis, with corners
-evenly spaced in mel, mel(f) = 2595 log10(1 + f / 700).
+Times are in ms, frequencies and rates in Hz. A band is a triangle on the frequency axis, and the
+corners of all bands are evenly spaced in mel: mel(f) = 2595 log10(1 + f / 700).
 """
 
 import math
@@ -13,19 +13,21 @@ WINDOW = 512  # samples of a window, and of its Fourier transform
 BANDS = 16
 LOWEST_HZ = 360.0
 HIGHEST_HZ = 8000.0
-FRAMES_AT_ONCE = 1024  # so that the memory for windows does not grow with the length of the audio
+FRAMES_AT_ONCE = 1024  # limits the memory for long audio
 
 
 def band_edges(rate: int) -> np.ndarray:
-    """Corners [BANDS + 2] in Hz: band b rises from b to b + 1 and falls to b + 2.
+    """Return the corners [BANDS + 2] in Hz: band b rises from b to b + 1 and falls to b + 2.
 
-    They reach from 360 Hz to 8000 Hz or half of `rate`, whichever is less. ValueError where that
-    is no room.
+    They range from 360 Hz to 8000 Hz or to half of `rate`, whichever is smaller.
+
+    Raises:
+        ValueError: If `rate` is too low.
     """
     highest = min(HIGHEST_HZ, rate / 2)
     if highest <= LOWEST_HZ:
         raise ValueError(
-            f"rate: expected more than {2 * LOWEST_HZ:g} Hz, for the bands begin at "
+            f"rate: expected more than {2 * LOWEST_HZ:g} Hz because the bands start at "
             f"{LOWEST_HZ:g} Hz, got {rate}"
         )
     low, high = (2595 * math.log10(1 + hertz / 700) for hertz in (LOWEST_HZ, highest))
@@ -35,28 +37,27 @@ def band_edges(rate: int) -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def filter_bank(rate: int) -> np.ndarray:
-    """Weight [BANDS, WINDOW // 2 + 1] of each bin of the Fourier transform in each band.
+    """Return the weight [BANDS, WINDOW // 2 + 1] of each Fourier bin in each band.
 
-    A weight is the mean of the band's triangle, 1 at its top, over the width of the bin, and not
-    its value in the middle of the bin: a band narrower than the distance of bins, at a high rate,
-    would otherwise fall between two of them and be empty.
+    A weight is the mean over the bin of the band's triangle, whose maximum is 1. The value in the
+    middle of the bin would not work: at a high rate, a band between two bins would be empty.
     """
     edges = band_edges(rate)[:, None]
     width = rate / WINDOW
     limits = (np.arange(WINDOW // 2 + 2) - 0.5) * width  # of the bins
     low, top, high = edges[:-2], edges[1:-1], edges[2:]
     rising, falling = top - low, high - top
-    area = np.clip(limits - low, 0, rising) ** 2 / (2 * rising)  # under the triangle up to there
+    area = np.clip(limits - low, 0, rising) ** 2 / (2 * rising)  # of the triangle up to a limit
     area = area + falling / 2 - np.clip(high - limits, 0, falling) ** 2 / (2 * falling)
     bank: np.ndarray = np.diff(area, axis=1) / width
-    bank.setflags(write=False)  # the same array for every caller
+    bank.setflags(write=False)  # every caller gets the same array
     return bank
 
 
 def step_starts(samples: int, rate: int, hop_ms: float) -> np.ndarray:
-    """The sample in the middle of each step's window: step t is at t * hop, rounded.
+    """Return the sample in the middle of each step's window: t * hop, rounded, for step t.
 
-    As many steps as begin within the audio: one for a single sample, none for no sample.
+    There are as many steps as start within the audio, and none for audio without samples.
     """
     hop = hop_ms * rate / 1000
     starts: np.ndarray = np.rint(np.arange(int(samples / hop) + 2) * hop).astype(np.int64)
@@ -64,11 +65,11 @@ def step_starts(samples: int, rate: int, hop_ms: float) -> np.ndarray:
 
 
 def band_power(audio: np.ndarray, rate: int, hop_ms: float = 10.0) -> np.ndarray:
-    """Power [steps, BANDS] of `audio` [samples] in each band, float64.
+    """Return the power [steps, BANDS] of `audio` [samples] in each band, float64.
 
-    Windows are Hann windows of 512 samples around the middle of each step; before and after the
-    audio there is silence, so audio shorter than a window has its steps too. A sine of amplitude 1
-    in the middle of a band that is wide beside a bin has a power of about 1.
+    Windows are Hann windows of 512 samples around the middle of each step. The audio is padded with
+    silence, so audio shorter than a window has steps, too. A sine of amplitude 1 in the middle of a
+    band has a power of about 1, if the band is much wider than a bin.
     """
     starts = step_starts(len(audio), rate, hop_ms)
     padded = np.pad(np.asarray(audio, np.float64), WINDOW // 2)

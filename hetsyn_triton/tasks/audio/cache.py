@@ -1,11 +1,12 @@
-"""Encoded spikes kept on disk, so that a corpus is encoded once.
+"""Cache of encoded spikes on disk, so that a corpus is encoded once.
 
-They lie in `hetsyn_triton/audio` in the user's cache folder, `XDG_CACHE_HOME` or else `~/.cache`; a
-file there may be removed at any time. Its name is a digest of what the spikes were made from: each
-file's name and content, the encoder's settings, the sources that read and encode. Any number of
-processes may read and write at once: a file appears whole, and it carries a digest of its content,
-so a damaged one is noticed and made anew. Where nothing can be written, the corpus is encoded in
-each process anew, and that is said.
+The files are in `hetsyn_triton/audio` in `XDG_CACHE_HOME` or else `~/.cache`, and may be removed at
+any time. A file name is a hash of the names and contents of the audio files, of the encoder's
+settings, and of the source code that reads and encodes.
+
+Any number of processes may read and write at once, because files are written atomically. Each file
+has a checksum; a damaged file is replaced. If the folder is not writable, each process encodes the
+corpus again and logs it.
 """
 
 import hashlib
@@ -34,15 +35,18 @@ from .reading import read_audio
 logger = logging.getLogger("hetsyn_triton")
 
 SOURCES = ("bands.py", "cache.py", "crossings.py", "headers.py", "reading.py")
-"""What the spikes, and the form they are kept in, depend on."""
-STALE_SECONDS = 24 * 3600.0  # after which a file being written is a killed writer's
+"""Source files that spikes and file format depend on."""
+STALE_SECONDS = 24 * 3600.0  # after which a partial file is from a killed process
 SAID_AFTER_SECONDS = 1.0
 
 
 def encoded(folder: Path, names: Sequence[str], encoder: CrossingEncoder) -> Events:
-    """The spikes of the files `names` in `folder`, in that order, from the cache where it has them.
+    """Return the spikes of the files `names` in `folder`, in that order, cached if possible.
 
-    `times` are step numbers. DataError names a file that cannot be read or encoded.
+    `times` are step numbers.
+
+    Raises:
+        DataError: If a file cannot be read or encoded; the message names it.
     """
     place = cache_folder()
     if place is None:
@@ -53,13 +57,13 @@ def encoded(folder: Path, names: Sequence[str], encoder: CrossingEncoder) -> Eve
     if found is not None:
         return found
     events = _encode(folder, names, encoder, place)
-    if _key(folder, names, encoder) == key:  # else a file was changed meanwhile
+    if _key(folder, names, encoder) == key:  # otherwise a file has changed meanwhile
         _write(path, events)
     return events
 
 
 def cache_folder() -> Path | None:
-    """The folder, made where it is missing; None where it cannot be."""
+    """Return the folder, created if necessary; None if it is not writable."""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     folder = Path(home) / "hetsyn_triton" / "audio"
     try:
@@ -98,7 +102,7 @@ def _encode(
         channels.append(spikes.channel.astype(np.int16))
         starts.append(starts[-1] + len(spikes.step))
         if not said and time.monotonic() - began > SAID_AFTER_SECONDS:
-            where = f"once, kept in {kept}" if kept else "in every process: no folder to keep them"
+            where = f"once, cached in {kept}" if kept else "in every process: no cache folder"
             logger.warning("hetsyn_triton: encoding %d audio files (%s)", len(names), where)
             said = True
     tell("encoding audio files", len(names), len(names))
@@ -110,14 +114,14 @@ def _encode(
 
 
 def _read(path: Path) -> Events | None:
-    """What the file holds; None where it is not there, or damaged."""
+    """Return the contents of the file; None if it is missing or damaged."""
     try:
         with np.load(io.BytesIO(unseal(path.read_bytes())), allow_pickle=False) as arrays:
             found = Events(*(torch.from_numpy(arrays[name]) for name in Events._fields))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        logger.warning("hetsyn_triton: %s is damaged and made anew: %s", path, error)
+        logger.warning("hetsyn_triton: %s is damaged and will be replaced: %s", path, error)
         return None
     return found
 
@@ -127,8 +131,8 @@ def _write(path: Path, events: Events) -> None:
     np.savez(content, **{name: part.numpy() for name, part in events._asdict().items()})
     try:
         write_atomically(path, lambda file: file.write(seal(content.getvalue())))
-    except OSError as error:  # a full disk, say
-        logger.warning("hetsyn_triton: the encoded spikes are not kept in %s: %s", path, error)
+    except OSError as error:  # such as a full disk
+        logger.warning("hetsyn_triton: the encoded spikes cannot be cached in %s: %s", path, error)
     with suppress(OSError):
         for left in partials(path.parent):
             if time.time() - left.stat().st_mtime > STALE_SECONDS:

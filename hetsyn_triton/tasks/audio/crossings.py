@@ -1,19 +1,18 @@
 """The threshold-crossing encoder: audio to spikes (Guetig, Science 2016; arXiv 2508.11644).
 
-The level of each of 16 mel bands is compared with 15 evenly spaced thresholds in each step.
+In each step, the level of each of 16 mel bands is compared with 15 evenly spaced thresholds.
 
-- A band is above a threshold where its level is at least the threshold: an equal level is above.
-  Before the first step and after the last one the level is 0, below every threshold.
-- The onset unit of a threshold spikes in a step in which the band is above it and in the step
-  before was not; its offset unit where the band is not above it and in the step before was. A
-  level that jumps over several thresholds makes all their units spike in that step. A level that
-  stays at a threshold makes no further spikes. Each onset has its offset, in the step after the
-  last one at the latest; only what lies beyond the first `steps` steps is cut off.
-- The peak unit of a band spikes once, in the step of its highest level, the first of equal ones;
-  never where that level is 0.
+- A band is above a threshold if its level is at least the threshold. Before the first and after the
+  last step, the level is 0, below every threshold.
+- The onset unit of a threshold spikes if the band is above it and was not in the step before. The
+  offset unit spikes if the band is not above it and was in the step before. If a level crosses
+  several thresholds, all their units spike in that step. A level that stays at a threshold causes
+  no more spikes. Each onset has its offset, at the latest in the step after the last one. Spikes
+  after the first `steps` steps are cut off.
+- The peak unit of a band spikes once, in the first step of its maximum level, unless that is 0.
 
-Channels: band b has the 31 channels from 31 b: onsets from the lowest threshold to the highest,
-offsets likewise, the peak. 496 channels, and four that never spike: 500.
+Band b has the 31 channels from 31 b on: onsets from the lowest to the highest threshold, offsets in
+the same order, and the peak. These are 496 channels; four more never spike.
 """
 
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from .bands import BANDS, band_power
 THRESHOLDS = 15  # of each band
 UNITS = 2 * THRESHOLDS + 1
 CHANNELS = 500  # 16 * 31 = 496, padded
-NORMALISATIONS = ("utterance", "band", "none")
+NORMALIZATIONS = ("utterance", "band", "none")
 SCALES = ("log", "linear")
 
 
@@ -41,43 +40,48 @@ class Spikes(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class CrossingEncoder:
-    """Turns audio into spikes; the module's docstring says what a spike is.
+    """Turn audio into spikes; the docstring of the module has the exact rules.
 
-    - `hop_ms`: length of a step in ms.
-    - `steps`: spikes of later steps are left out.
-    - `normalisation`: the power of level 1: "utterance", the highest of all bands and steps;
-      "band", each band's own highest; "none", that of a sine of amplitude 1. Thresholds lie at
-      1/16 to 15/16.
-    - `scale`: "log", where level 0 is `range_db` dB below level 1 or less; "linear", where the
-      level is the amplitude, the root of the power, and `range_db` says nothing.
+    Args:
+        hop_ms: Length of a step in ms.
+        steps: Number of steps to keep; later spikes are left out.
+        normalization: What level 1 is. "utterance": the maximum power of all bands and steps.
+            "band": the maximum power of each band. "none": the power of a sine of amplitude 1.
+            Thresholds are at 1/16 to 15/16.
+        scale: "log": level 0 is `range_db` dB below level 1, or less. "linear": the level is the
+            amplitude, the square root of the power.
+        range_db: Range of the log scale in dB.
 
-    ValueError for a value that is not allowed.
+    Raises:
+        ValueError: If a value is not allowed.
     """
 
     hop_ms: float = 10.0
     steps: int = 200
-    normalisation: str = "utterance"
+    normalization: str = "utterance"
     scale: str = "log"
     range_db: float = 50.0
 
     def __post_init__(self) -> None:
         check_positive_number("hop_ms", self.hop_ms)
         check_size("steps", self.steps)
-        check_choice("normalisation", self.normalisation, NORMALISATIONS)
+        check_choice("normalization", self.normalization, NORMALIZATIONS)
         check_choice("scale", self.scale, SCALES)
         check_positive_number("range_db", self.range_db)
 
     def __call__(self, audio: np.ndarray, rate: int) -> Spikes:
-        """The spikes of `audio` [samples] at `rate` samples a second.
+        """Return the spikes of `audio` [samples] at `rate` samples per second.
 
-        Silence has none, and so has audio without a sample. ValueError for audio of another shape
-        or with values that are not finite, a rate that is no whole number or too low for the bands,
-        or a hop shorter than a sample.
+        Silence and empty audio have no spikes.
+
+        Raises:
+            ValueError: If `audio` has another shape or values that are not finite, if `rate` is not
+                an integer or too low for the bands, or if a step is shorter than a sample.
         """
         return spikes_of_levels(self.levels(audio, rate), self.steps)
 
     def levels(self, audio: np.ndarray, rate: int) -> np.ndarray:
-        """Levels [steps, BANDS] of the whole audio, from 0."""
+        """Return the levels [steps, BANDS] of the whole audio; the minimum is 0."""
         audio = np.asarray(audio)
         if audio.ndim != 1:
             raise ValueError(f"audio: expected shape [samples], got {audio.shape}")
@@ -86,13 +90,13 @@ class CrossingEncoder:
         rate = check_size("rate", rate)
         if self.hop_ms * rate < 1000:
             raise ValueError(
-                f"hop_ms: expected at least one sample, {1000 / rate:g} ms, got {self.hop_ms:g}"
+                f"hop_ms: expected at least one sample ({1000 / rate:g} ms), got {self.hop_ms:g}"
             )
         power = band_power(audio, rate, self.hop_ms)
-        if not power.any():  # silence has no highest level to compare with
+        if not power.any():  # silence has no maximum to divide by
             return power
-        axis = 0 if self.normalisation == "band" else None
-        top = 1.0 if self.normalisation == "none" else power.max(axis=axis)
+        axis = 0 if self.normalization == "band" else None
+        top = 1.0 if self.normalization == "none" else power.max(axis=axis)
         part = np.divide(power, top, out=np.zeros_like(power), where=np.asarray(top) > 0)
         if self.scale == "linear":
             return np.asarray(np.sqrt(part))
@@ -102,9 +106,9 @@ class CrossingEncoder:
 
 
 def spikes_of_levels(levels: np.ndarray, steps: int) -> Spikes:
-    """The spikes of `levels` [n, BANDS] in the first `steps` steps."""
+    """Return the spikes of `levels` [n, BANDS] in the first `steps` steps."""
     count = len(levels)
-    counted = np.floor(levels * (THRESHOLDS + 1)).astype(np.int32)  # thresholds not above the level
+    counted = np.floor(levels * (THRESHOLDS + 1)).astype(np.int32)  # thresholds below the level
     counted = np.minimum(counted, THRESHOLDS)
     framed = np.zeros((count + 2, BANDS), np.int32)
     framed[1:-1] = counted

@@ -1,4 +1,4 @@
-"""Free Spoken Digit Dataset: an open stand-in for the licensed corpora of the HetSyn paper."""
+"""Free Spoken Digit Dataset: an open alternative to the licensed corpora of the HetSyn paper."""
 
 import re
 from collections.abc import Mapping
@@ -14,25 +14,25 @@ NAME = re.compile(r"([0-9])_([a-z0-9]+)_([0-9]+)", re.IGNORECASE)
 
 
 class SpokenDigits(SpokenWords):
-    """3,000 recordings of the digits 0 to 9 at 8 kHz: 6 speakers, 50 of each digit.
+    """Classify 3,000 recordings of the digits 0 to 9 at 8 kHz: 6 speakers, 50 of each digit.
 
-    Files are named DIGIT_SPEAKER_NUMBER.wav. The official split is the default: numbers 0 to 4 are
-    the test set (300), the others are trained on (2,700), so all speakers are in both. `speaker`,
-    a name or its place from 0 in alphabetical order, makes all recordings of that speaker the test
-    set and trains on all the others.
+    Files are named DIGIT_SPEAKER_NUMBER.wav. The default is the official split: numbers 0 to 4 are
+    the test set (300), and the others the training set (2,700), so all speakers are in both.
+    `speaker`, a name or its number from 0 in alphabetical order, tests on that speaker and trains
+    on all others.
     """
 
     name = "fsdd"
     home = "fsdd"
     out_features = 10
     help = (
-        "The Free Spoken Digit Dataset is read from --data-dir, or from the folder fsdd of the "
-        "folder HETSYN_DATA names: its folder recordings, or the folder that holds it. It can be "
-        "had from https://github.com/Jakobovski/free-spoken-digit-dataset"
+        "The task fsdd reads the Free Spoken Digit Dataset, or its folder recordings, from "
+        "--data-dir or from the folder fsdd in HETSYN_DATA. Download it from "
+        "https://github.com/Jakobovski/free-spoken-digit-dataset"
     )
     defaults: ClassVar[Mapping[str, Any]] = {
         **SpokenWords.defaults,
-        "horizon": None,  # over the whole run, with each batch: the paper has no fsdd
+        "horizon": None,  # batches of the whole run, because the paper has no fsdd
         "schedule_unit": "batch",
         "hidden": (64, 32),
         "weight_decay": 1e-2,
@@ -40,11 +40,11 @@ class SpokenDigits(SpokenWords):
     }
     split_options: ClassVar[frozenset[str]] = frozenset({"validation", "speaker"})
     options: ClassVar[Mapping[str, Option]] = {
-        **encoder_options(steps=100),  # 1 s, in which 99 % of the recordings end
+        **encoder_options(steps=100),  # 1 s: 99 % of the recordings are shorter
         "speaker": Option(
             None,
             lambda v: v is None or (isinstance(v, str) and v != "") or (type(v) is int and v >= 0),
-            "nothing, a speaker's name or number",
+            "a speaker's name or number, or null",
         ),
     }
 

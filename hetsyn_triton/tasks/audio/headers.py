@@ -1,7 +1,6 @@
-"""What the header of a wav or NIST SPHERE file says, where libsndfile takes less without a word.
+"""Check the header of a wav or NIST SPHERE file, where libsndfile reports no error.
 
-Of a file that ends too early libsndfile gives the samples that are there; compressed SPHERE it
-does not know.
+For a truncated file, libsndfile returns fewer samples. It does not support compressed SPHERE files.
 """
 
 import struct
@@ -11,14 +10,18 @@ from typing import BinaryIO
 from ..errors import DataError
 
 SPHERE = b"NIST_1A\n"
-SPHERE_HEADER = 1024  # bytes, unless the second line says another number
+SPHERE_HEADER = 1024  # bytes, unless the second line has another number
 UNKNOWN_SIZE = 0xFFFFFFFF  # of a wav written to a pipe
-CONVERT = "convert it first, as with sph2pipe -f wav IN OUT"
+CONVERT = "convert it first, for example with sph2pipe -f wav IN OUT"
 
 
 def check_header(path: Path) -> None:
-    """DataError, naming the file, where its header promises more bytes than it has, or the samples
-    are compressed as libsndfile cannot read them. Files of other formats pass."""
+    """Check the header of a wav or NIST SPHERE file; other formats are not checked.
+
+    Raises:
+        DataError: If the file is shorter than its header says, or if libsndfile cannot read its
+            compressed samples.
+    """
     try:
         with open(path, "rb") as file:
             size = path.stat().st_size
@@ -43,15 +46,15 @@ def _check_sphere(path: Path, file: BinaryIO, size: int) -> None:
         name, _, value = line.partition(" ")
         fields[name] = value.split(" ", 1)[-1].strip()
     if len(text) < header or "end_head" not in fields:
-        raise DataError(f"{path} is truncated or damaged: its header does not end")
+        raise DataError(f"{path} is truncated or damaged: its header has no end")
     coding = fields.get("sample_coding", "pcm")
     if "," in coding:  # as in "pcm,embedded-shorten-v2.00"
-        raise DataError(f"{path}: its samples are compressed ({coding}), {CONVERT}")
+        raise DataError(f"{path} has compressed samples ({coding}): {CONVERT}")
     try:
         sizes = [int(fields.get(name, "1")) for name in ("channel_count", "sample_n_bytes")]
         promised = int(fields["sample_count"]) * sizes[0] * sizes[1]
     except (KeyError, ValueError):
-        raise DataError(f"{path} is damaged: its header does not say how many samples") from None
+        raise DataError(f"{path} is damaged: its header has no number of samples") from None
     _check_size(path, promised, size - header)
 
 
@@ -66,11 +69,12 @@ def _check_riff(path: Path, file: BinaryIO, size: int) -> None:
                 _check_size(path, length, size - place)
             return
         place += length + length % 2
-    raise DataError(f"{path} is truncated: it ends before its samples begin")
+    raise DataError(f"{path} is truncated: it ends before the first sample")
 
 
 def _check_size(path: Path, promised: int, found: int) -> None:
     if found < promised:
         raise DataError(
-            f"{path} is truncated: its header promises {promised} bytes of samples, {found} follow"
+            f"{path} is truncated: expected {promised} bytes of samples as its header says, "
+            f"got {found}"
         )

@@ -1,4 +1,4 @@
-"""One recording as the encoder sees it: waveform, mel bands, spikes."""
+"""The picture of an encoded recording: waveform, mel bands and spikes."""
 
 from pathlib import Path
 
@@ -12,15 +12,19 @@ from .bands import BANDS, band_edges
 from .crossings import THRESHOLDS, UNITS, CrossingEncoder, Spikes
 
 KINDS = (("onset", BLUE, "s", 2.4), ("offset", ORANGE, "s", 2.4), ("peak", INK, "D", 4.0))
-ENVELOPE_POINTS = 2000  # of the waveform: more than the picture has columns of pixels
+ENVELOPE_POINTS = 2000  # more than the picture has columns of pixels
 
 
 def draw_encoding(
     audio: np.ndarray, rate: int, encoder: CrossingEncoder, title: str, path: Path
 ) -> Spikes:
-    """Draw `audio` [samples] at `rate`, its levels and its spikes as a PNG; returns the spikes.
+    """Draw `audio` [samples] at `rate`, its levels and its spikes as a PNG.
 
-    ValueError as by the encoder.
+    Returns:
+        The spikes.
+
+    Raises:
+        ValueError: If the encoder cannot encode the audio.
     """
     levels, spikes = encoder.levels(audio, rate), encoder(audio, rate)
     figure = Figure(figsize=(9.0, 8.2), layout="constrained")
@@ -45,7 +49,7 @@ def draw_encoding(
 
 
 def _draw_waveform(axes: Axes, audio: np.ndarray, rate: int) -> None:
-    """The least and greatest sample of each of many short stretches."""
+    """Draw minimum and maximum of many short ranges of samples."""
     clean_axes(axes)
     if len(audio):
         starts = np.unique(np.linspace(0, len(audio) - 1, ENVELOPE_POINTS).astype(np.int64))
@@ -71,14 +75,14 @@ def _draw_levels(axes: Axes, levels: np.ndarray, rate: int, encoder: CrossingEnc
 
 
 def _draw_spikes(axes: Axes, spikes: Spikes, rate: int, encoder: CrossingEncoder) -> None:
-    """A dot for each spike, coloured by its kind; one stripe of the height for each band."""
+    """Draw a dot per spike, colored by kind, with one stripe per band."""
     clean_axes(axes, grid=False)
     kind = np.minimum(spikes.channel % UNITS // THRESHOLDS, 2)
     time = spikes.step * (encoder.hop_ms / 1000)
-    for number, (name, colour, marker, size) in enumerate(KINDS):
+    for number, (name, color, marker, size) in enumerate(KINDS):
         x, y = time[kind == number], spikes.channel[kind == number] + 0.5
         label = f"{name}: {len(x)} spikes"
-        axes.plot(x, y, marker, ls="", ms=size, mew=0, color=colour, label=label)
+        axes.plot(x, y, marker, ls="", ms=size, mew=0, color=color, label=label)
     for band in range(1, BANDS):
         axes.axhline(band * UNITS, color=LINE, lw=0.7, zorder=0)
     _label_bands(axes, rate, UNITS)
@@ -90,7 +94,7 @@ def _draw_spikes(axes: Axes, spikes: Spikes, rate: int, encoder: CrossingEncoder
 
 
 def _label_bands(axes: Axes, rate: int, height: int) -> None:
-    """The frequency in the middle of every third band, each band being `height` high."""
+    """Label the middle frequency of every third band; each band is `height` high."""
     bands, tops = range(0, BANDS, 3), band_edges(rate)[1:-1]
     axes.set_yticks(
         [(band + 0.5) * height for band in bands], [f"{tops[band]:.0f}" for band in bands]

@@ -1,4 +1,4 @@
-"""Audio files as samples: wav, flac, NIST SPHERE and whatever else libsndfile reads."""
+"""Read audio files: wav, flac, NIST SPHERE and other formats of libsndfile."""
 
 from pathlib import Path
 
@@ -11,11 +11,13 @@ from .headers import check_header
 
 
 def read_audio(path: str | Path) -> tuple[np.ndarray, int]:
-    """Samples [n] in [-1, 1], float32, and how many of them make a second.
+    """Read samples [n] in [-1, 1], float32, and their rate per second.
 
-    Several channels are averaged. DataError, naming the file, where it cannot be read, is damaged
-    or shorter than its header says, holds values that are not finite, or is a NIST SPHERE file
-    with compressed samples.
+    Several channels are averaged.
+
+    Raises:
+        DataError: If the file cannot be read, is damaged, is shorter than its header says, has
+            values that are not finite, or is a NIST SPHERE file with compressed samples.
     """
     require_extra("reading audio files", "soundfile")
     import soundfile

@@ -1,4 +1,4 @@
-"""What the tasks on recordings of speech have in common: files, spikes, settings."""
+"""The base class of tasks on speech recordings: files, spikes and settings."""
 
 import os
 from abc import abstractmethod
@@ -17,15 +17,21 @@ from ..folders import data_folder
 from ..options import Option, choice, integer, number
 from ..shd import SpikingHeidelbergDigits
 from .cache import encoded
-from .crossings import CHANNELS, NORMALISATIONS, SCALES, CrossingEncoder
+from .crossings import CHANNELS, NORMALIZATIONS, SCALES, CrossingEncoder
 
 FIRST_STEP = SpikingHeidelbergDigits.first_step
 SUFFIXES = (".wav", ".flac", ".sph")
 
 
 class Recording(NamedTuple):
-    """One audio file: its `name` in the corpus's folder, what no two recordings of the corpus
-    share, its class, and "train" or "test"."""
+    """One audio file.
+
+    Attributes:
+        name: Path in the folder of the corpus.
+        identity: Identifies the recording in the corpus.
+        label: Class.
+        split: "train" or "test".
+    """
 
     name: str
     identity: str
@@ -34,25 +40,24 @@ class Recording(NamedTuple):
 
 
 def encoder_options(**changes: Any) -> dict[str, Option]:
-    """The encoder's settings as a task's own, with other defaults for some; and `validation`."""
+    """Return the encoder's settings as options, some with new defaults, and `validation`."""
     default = CrossingEncoder(**changes)
     return {
         "hop_ms": number(default.hop_ms, 1, 1000),
         "steps": integer(default.steps, FIRST_STEP + 1, 100_000),
-        "normalisation": choice(default.normalisation, NORMALISATIONS),
+        "normalization": choice(default.normalization, NORMALIZATIONS),
         "scale": choice(default.scale, SCALES),
         "range_db": number(default.range_db, 1, 1000),
-        "validation": VALIDATION._replace(default=0.0),  # the published splits hold nothing out
+        "validation": VALIDATION._replace(default=0.0),  # the published splits hold out no samples
     }
 
 
 class SpokenWords(Classification):
-    """Recordings of single words as the spikes of the threshold-crossing encoder.
+    """Classify recordings of single words, as spikes of the threshold-crossing encoder.
 
-    A subclass says in `recordings` which files there are. `hop_ms`, `steps`, `normalisation`,
-    `scale` and `range_db` are the encoder's (`CrossingEncoder`); `validation` is the part of each
-    class held out of training. Spikes are kept as events and on disk (`cache`); batches are binned
-    as they are asked for.
+    A subclass returns its files in `recordings`. `hop_ms`, `steps`, `normalization`, `scale` and
+    `range_db` are settings of `CrossingEncoder`. `validation` is the fraction of each class that is
+    held out of training. Spikes are cached on disk (`cache`) and binned when a batch is used.
     """
 
     reads_files = True
@@ -61,27 +66,29 @@ class SpokenWords(Classification):
     first_step = FIRST_STEP
     evaluation_batch_size = SpikingHeidelbergDigits.evaluation_batch_size
     defaults: ClassVar[Mapping[str, Any]] = {
-        **SpikingHeidelbergDigits.defaults,  # as the paper says of what it does not list
+        **SpikingHeidelbergDigits.defaults,  # as the paper says for settings that it does not list
         "epochs": 50,
         "decay_weight_decay": None,
     }
     options: ClassVar[Mapping[str, Option]] = encoder_options()
-    home: ClassVar[str]  # the corpus's folder in that which HETSYN_DATA names
-    help: ClassVar[str]  # where to get it and where to put it
+    home: ClassVar[str]  # folder of the corpus in HETSYN_DATA
+    help: ClassVar[str]  # where to get the corpus and where to put it
     events: Events
-    """The spikes of all recordings; there once `splits` are."""
+    """The spikes of all recordings; set when `splits` are loaded."""
 
     @abstractmethod
     def recordings(self, folder: Path) -> list[Recording]:
-        """The recordings in `folder`, in an order that depends on their names alone."""
+        """Return the recordings in `folder`, in an order that depends only on their names."""
 
     def load(self) -> dict[str, Samples]:
-        expected = "the corpus's folder, got none"
+        expected = "the folder of the corpus, got none"
         folder = data_folder(self.data_dir, self.home, expected, self.help)
         found = self.recordings(folder)
         for split in ("train", "test"):
             if not any(recording.split == split for recording in found):
-                raise DataError(f"{folder} holds no recording to {split} with. {self.help}")
+                raise DataError(
+                    f"{folder}: expected recordings of the {split} set, got none. {self.help}"
+                )
         _check_once(folder, found)
         self.events = encoded(folder, [recording.name for recording in found], self.encoder())
         labels = torch.tensor([recording.label for recording in found])
@@ -96,12 +103,12 @@ class SpokenWords(Classification):
         return {name: Samples(part, labels[part]) for name, part in parts.items() if len(part)}
 
     def encoder(self) -> CrossingEncoder:
-        """The encoder with the task's settings."""
+        """Return the encoder with the task's settings."""
         option = self.option
         return CrossingEncoder(
             hop_ms=option["hop_ms"],
             steps=option["steps"],
-            normalisation=option["normalisation"],
+            normalization=option["normalization"],
             scale=option["scale"],
             range_db=option["range_db"],
         )
@@ -111,16 +118,16 @@ class SpokenWords(Classification):
 
 
 def _check_once(folder: Path, recordings: list[Recording]) -> None:
-    """DataError where a recording is there twice, as one converted beside its original is."""
+    """Raise DataError if a recording exists twice, such as a converted copy of it."""
     names: dict[str, str] = {}
     for recording in recordings:
         other = names.setdefault(recording.identity, recording.name)
         if other != recording.name:
-            raise DataError(f"{folder} holds one recording twice: {other} and {recording.name}")
+            raise DataError(f"{folder} contains one recording twice: {other} and {recording.name}")
 
 
 def audio_files(folder: Path) -> Iterator[tuple[str, ...]]:
-    """The parts of the name in `folder` of each audio file in it, at any depth, sorted."""
+    """Yield the path parts in `folder` of each audio file at any depth, sorted."""
     names = []
     for place, _, files in os.walk(folder, followlinks=True):
         for file in files:

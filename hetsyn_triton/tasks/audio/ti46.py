@@ -13,23 +13,22 @@ TRAINING_SESSION = "se"
 
 
 class TI46Alpha(SpokenWords):
-    """The letters A to Z, 26 classes: 4,142 recordings to train with, 6,628 to test with.
+    """Classify the letters A to Z, 26 classes: 4,142 training and 6,628 test recordings.
 
-    The user's licensed copy. A file's name says what it holds, as the corpus's own description
-    has it: two characters for the word (0A to 0Z for the letters), two for the speaker (f1 to f8,
-    m1 to m8), two for the session ("se" of enrolment, to train with; s1 to s8, to test with), two
-    for the token, as in 0af1set0.wav, in upper or lower case. Names are unique in the corpus, so
-    the folders above (ti46/ti_alpha/train/f1 and the like) say nothing more, and files of other
-    words, the digits and commands of TI20, are left out.
+    The files are the user's licensed copy. A file name such as 0af1set0.wav, in upper or lower
+    case, has four parts of two characters: the word (0A to 0Z for the letters), the speaker (f1 to
+    f8, m1 to m8), the session and the token. Session "se" (enrollment) is the training set, and
+    sessions s1 to s8 are the test set. Names are unique in the corpus, so folder names do not
+    matter. Other words, the digits and commands of TI20, are left out.
     """
 
     name = "ti46"
     home = "ti46"
     out_features = 26
     help = (
-        "TI46-Alpha is read from --data-dir, or from the folder ti46 of the folder HETSYN_DATA "
-        "names: files with the corpus's own names such as 0af1set0.wav, in any folders below it, "
-        "as in ti_alpha/train/f1. It is licensed by the Linguistic Data Consortium: "
+        "The task ti46 reads TI46-Alpha from --data-dir, or from the folder ti46 in HETSYN_DATA. "
+        "Files keep their original names such as 0af1set0.wav and may be in subfolders such as "
+        "ti_alpha/train/f1. The corpus is licensed by the Linguistic Data Consortium: "
         "https://catalog.ldc.upenn.edu/LDC93S9"
     )
     defaults: ClassVar[Mapping[str, Any]] = {

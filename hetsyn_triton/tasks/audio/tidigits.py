@@ -14,22 +14,22 @@ LABELS = {"z": 0, **{str(digit): digit for digit in range(1, 10)}, "o": 10}
 
 
 class TIDigits(SpokenWords):
-    """Isolated digits of adults: 2,464 to train with, 2,486 to test with, 11 classes.
+    """Classify single digits of adults: 2,464 training and 2,486 test recordings, 11 classes.
 
-    The user's licensed copy, in the folders of the corpus: anything, then
-    {train,test}/{man,woman}/SPEAKER/NAME.wav, in upper or lower case, on one disc or several. A
-    name is the digits spoken (1 to 9, z for zero, o for oh) and a or b, the first or second time.
-    Read are the names of one digit; children and longer sequences are left out. Classes 0 to 9 are
-    zero to nine, class 10 is oh. Speakers of training and test differ.
+    The files are the user's licensed copy in the folders of the corpus:
+    {train,test}/{man,woman}/SPEAKER/NAME.wav at any depth, in upper or lower case. NAME is the
+    spoken digits (1 to 9, z for zero, o for oh) and a or b for the first or second time. Children
+    and longer sequences are left out. Classes 0 to 9 are zero to nine, class 10 is oh. Training and
+    test have different speakers.
     """
 
     name = "tidigits"
     home = "tidigits"
     out_features = 11
     help = (
-        "TIDIGITS is read from --data-dir, or from the folder tidigits of the folder HETSYN_DATA "
-        "names, with the corpus's own folders train and test, man and woman, one for each speaker, "
-        "below it. It is licensed by the Linguistic Data Consortium: "
+        "The task tidigits reads TIDIGITS from --data-dir, or from the folder tidigits in "
+        "HETSYN_DATA. Folders are those of the corpus: train or test, then man or woman, then the "
+        "speaker. The corpus is licensed by the Linguistic Data Consortium: "
         "https://catalog.ldc.upenn.edu/LDC93S10"
     )
     defaults: ClassVar[Mapping[str, Any]] = {
