@@ -112,44 +112,48 @@ def _alone(value: Tensor) -> AbstractContextManager[None]:
     return on_this_thread() if value.numel() >= SHARED else nullcontext()
 
 
-def _extent(value: Tensor) -> tuple[float, float]:
-    """Return the smallest and the largest value; both are NaN if any value is."""
-    with _alone(value):
+def _extent(value: Tensor) -> tuple[float, float] | None:
+    """Return the smallest and the largest value, both NaN if any value is; None if `value` must not
+    be read here."""
+    if not readable(value):
+        return None
+    if value.numel() < SHARED:
         low, high = torch.aminmax(value.detach())
+    else:
+        with on_this_thread():
+            low, high = torch.aminmax(value.detach())
     return low.item(), high.item()
 
 
 def check_finite(name: str, value: Tensor) -> None:
     """Raise ValueError if `value` has NaN or infinity."""
-    if readable(value):
-        low, high = _extent(value)
-        if not (math.isfinite(low) and math.isfinite(high)):
-            count = int((~torch.isfinite(value)).sum())
-            raise ValueError(
-                f"{name}: expected finite values, got {count} NaN or infinite of {value.numel()}"
-            )
+    extent = _extent(value)
+    if extent is not None and not (math.isfinite(extent[0]) and math.isfinite(extent[1])):
+        count = int((~torch.isfinite(value)).sum())
+        raise ValueError(
+            f"{name}: expected finite values, got {count} NaN or infinite of {value.numel()}"
+        )
 
 
 def check_unit_interval(name: str, value: Tensor) -> None:
     """Raise ValueError unless all of `value` is in [0, 1], as for decays; NaN is an error, too."""
-    if readable(value):
-        low, high = _extent(value)
-        if not (low >= 0 and high <= 1):
-            raise ValueError(
-                f"{name}: expected decays in [0, 1], got values from {low:g} to {high:g}; "
-                "after an optimizer step call clamp_decays_(module), or use "
-                "decay_parametrization='sigmoid'"
-            )
+    extent = _extent(value)
+    if extent is not None and not (extent[0] >= 0 and extent[1] <= 1):
+        raise ValueError(
+            f"{name}: expected decays in [0, 1], got values from {extent[0]:g} to {extent[1]:g}; "
+            "after an optimizer step call clamp_decays_(module), or use "
+            "decay_parametrization='sigmoid'"
+        )
 
 
 def check_positive(name: str, value: Tensor) -> None:
     """Raise ValueError unless all of `value` is positive and finite."""
-    if readable(value):
-        low, high = _extent(value)
-        if not (low > 0 and high < math.inf):
-            raise ValueError(
-                f"{name}: expected positive, finite values, got values from {low:g} to {high:g}"
-            )
+    extent = _extent(value)
+    if extent is not None and not (extent[0] > 0 and extent[1] < math.inf):
+        raise ValueError(
+            f"{name}: expected positive, finite values, got values from {extent[0]:g} to "
+            f"{extent[1]:g}"
+        )
 
 
 def is_number(value: object) -> TypeGuard[float]:

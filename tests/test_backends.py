@@ -15,8 +15,8 @@ from hetsyn_triton.ops import (
     backend_info,
     kernels,
 )
-from hetsyn_triton.ops.backends import resolve
-from hetsyn_triton.ops.library import has_kernel
+from hetsyn_triton.ops.dispatch import resolve
+from hetsyn_triton.ops.dispatch import has_kernel
 from hetsyn_triton.reference import closed_form
 from problems import OPERATORS, Size, gradients, problem
 from test_operators import assert_same, call

@@ -5,7 +5,7 @@ from shutil import get_terminal_size
 import click
 import torch
 
-from hetsyn_triton.ops.backends import backend_info
+from hetsyn_triton.ops.dispatch import backend_info
 from hetsyn_triton.training import environment
 
 WIDEST = 100

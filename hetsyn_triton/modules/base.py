@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -13,11 +14,10 @@ from torch import Tensor, nn
 from hetsyn_triton import ops
 from hetsyn_triton import validation as check
 from hetsyn_triton.initializers import FanInNormal, Initializer, draw
-from hetsyn_triton.states import NeuronState
+from hetsyn_triton.ops.neuron import Neuron, stacked
 from hetsyn_triton.surrogates import Surrogate, Triangular
 from hetsyn_triton.timeconstants import TimeConstant, draw_tau, tau_to_decay
 
-from . import layout
 from .decay import Decay, register_present
 from .loading import check_loaded
 from .options import full_signature
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class SequenceLayer(nn.Module, ABC):
     """A layer over time with weights [J, I]: `output, state = layer(x, state)`; hides no state.
 
-    Subclasses give `state_type`, `_state_axes` and `_run`, which sees checked [T, B, N] tensors.
+    Subclasses give `state_type`, `_state_axes` and `_run`, which sees checked [1, T, B, N] tensors.
     """
 
     state_type: type
@@ -94,7 +94,8 @@ class SequenceLayer(nn.Module, ABC):
 
     @abstractmethod
     def _run(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """x [T, B, in_features] in the parameters' dtype, state or None -> output, state."""
+        """x [1, T, B, in_features] in the parameters' dtype, state or None -> output, state; all
+        with the replica axis in front."""
 
     def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Runs a sequence.
@@ -106,20 +107,20 @@ class SequenceLayer(nn.Module, ABC):
         Raises ValueError for a wrong shape, device or parameter value, TypeError for a wrong dtype
         or kind of state.
         """
-        steps, seen = layout.read(x, self.in_features, self.batch_first)
+        steps, seen = _read(x, self.in_features, self.batch_first)
         check.check_parameter_dtype("weight", self.weight.dtype)
         check.check_device("x", steps, "the layer", self.weight)
         steps = check.as_input("x", steps, self.weight.dtype)
         if state is not None:
-            layout.check_state_type(state, self.state_type)
+            _check_state_type(state, self.state_type)
             sizes = {"B": steps.shape[1], "I": self.in_features, "J": self.out_features}
             seen.check_state(state, self._state_axes(), sizes, self.weight)
-        output, state = self._run(steps, seen.read_state(state))
+        output, state = self._run(steps.unsqueeze(0), seen.read_state(state))
         return seen.restore(output), seen.restore_state(state)
 
     def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """One time step, a sequence of length 1: x [B, in_features] or [in_features]."""
-        time = layout.time_axis(x, self.batch_first)
+        time = time_axis(x, self.batch_first)
         output, state = self(x.unsqueeze(time), state)
         return output.squeeze(time), state
 
@@ -159,10 +160,15 @@ class SequenceLayer(nn.Module, ABC):
         ).to(self._device)
 
     def _decays(self, name: str) -> Tensor:
-        """The decays of submodule `name`, checked before any work."""
+        """The decays of submodule `name` with the replica axis, checked before any work."""
         decay: Tensor = getattr(self, name)()
         check.check_unit_interval(name, decay)
-        return decay
+        return decay.unsqueeze(0)
+
+    def _synapses(self) -> tuple[Tensor, Tensor]:
+        """Weights and decays of the input synapses with the replica axis, checked."""
+        check.check_finite("weight", self.weight)
+        return self.weight.unsqueeze(0), self._decays("decay")
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}"
@@ -259,30 +265,132 @@ class SpikingLayer(SequenceLayer):
         return self._per_neuron(tau_to_decay(tau, self.dt).item())
 
     def _recurrent_weight_in_use(self) -> Tensor:
-        """The recurrent weights; without self-connections their diagonal is zero."""
+        """The recurrent weights with the replica axis, checked; without self-connections their
+        diagonal is zero."""
         assert self.recurrent_weight is not None
         check.check_finite("recurrent_weight", self.recurrent_weight)
         if self.self_mask is None:
-            return self.recurrent_weight
-        return self.recurrent_weight * self.self_mask
+            return self.recurrent_weight.unsqueeze(0)
+        return (self.recurrent_weight * self.self_mask).unsqueeze(0)
 
-    def _neuron_options(self) -> dict[str, Any]:
-        return {
-            "adaptation_decay": self.adaptation_decay,
-            "adaptation_strength": self.adaptation_strength,
-            "surrogate": self.surrogate,
-            "detach_reset": self.detach_reset,
-            "backend": self.backend,
-        }
+    def _neuron(self, reset_decay: Tensor, state: Any, like: Tensor) -> Neuron:
+        """Check the neurons' parameters and stack them; `like` [1, T, B, N]."""
+        check.check_positive("threshold", self.threshold)
+        check.check_unit_interval("reset_decay", reset_decay)
+        decay, strength = self.adaptation_decay, self.adaptation_strength
+        if decay is not None and strength is not None:
+            check.check_unit_interval("adaptation_decay", decay)
+            check.check_finite("adaptation_strength", strength)
+        if state is None:
+            zeros = like.new_zeros(1, like.shape[2], self.out_features)
+            reset, adaptation, spike = zeros, None if decay is None else zeros, zeros
+        else:
+            reset, adaptation, spike = state.reset, state.adaptation, state.spike
+        return stacked(
+            self.threshold.unsqueeze(0),
+            reset_decay.unsqueeze(0),
+            None if decay is None else decay.unsqueeze(0),
+            None if strength is None else strength.unsqueeze(0),
+            reset,
+            adaptation,
+            spike,
+        )
 
     def _neuron_axes(self) -> dict[str, str | None]:
         adaptation = None if self.adaptation_decay is None else "J"
         return {"reset": "J", "adaptation": adaptation, "spike": "J"}
 
-    @staticmethod
-    def _neuron_state(state: Any) -> NeuronState | None:
-        return None if state is None else NeuronState(state.reset, state.adaptation, state.spike)
+    @property
+    def _scan(self) -> tuple[Surrogate, bool, str]:
+        """What every scan takes behind its tensors."""
+        return self.surrogate, self.detach_reset, self.backend
 
     def extra_repr(self) -> str:
         recurrent = ", recurrent" if self.recurrent else ""
         return super().extra_repr() + recurrent + f", surrogate={self.surrogate}"
+
+
+# -- layouts ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How a caller's input was laid out; made by `_read`."""
+
+    batched: bool
+    batch_first: bool
+
+    def restore(self, output: Tensor) -> Tensor:
+        """[1, T, B, N] -> the caller's layout."""
+        steps = output.squeeze(0)
+        if not self.batched:
+            return steps.squeeze(1)
+        return steps.transpose(0, 1) if self.batch_first else steps
+
+    def check_state(
+        self, state: Any, axes: dict[str, str | None], sizes: dict[str, int], like: Tensor
+    ) -> None:
+        """TypeError or ValueError, naming the field, unless every tensor of a caller's `state` has
+        its axes in `axes` (behind the batch) and dtype and device of `like`."""
+        for field, value in zip(state._fields, state, strict=True):
+            name, expected = f"state.{field}", axes[field]
+            if expected is None or value is None:
+                if expected is not None or value is not None:
+                    wanted, got = ("None", "a tensor") if expected is None else ("a tensor", "None")
+                    raise ValueError(f"{name}: expected {wanted}, got {got}")
+                continue
+            expected = f"B, {expected}" if self.batched else expected
+            check.check_like(name, value, "the layer", like)
+            shape = [sizes[axis] for axis in expected.split(", ")]
+            check.check_shape(name, value, shape, f"[{expected}]")
+
+    def read_state(self, state: Any) -> Any:
+        """Add the replica axis, and the batch axis of an unbatched state."""
+        if state is None:
+            return None
+        axes = (None,) if self.batched else (None, None)
+        return type(state)(*[None if t is None else t[axes] for t in state])
+
+    def restore_state(self, state: Any) -> Any:
+        """Remove what `read_state` adds."""
+        axes = (0,) if self.batched else (0, 0)
+        return type(state)(*[None if t is None else t[axes] for t in state])
+
+
+def _read(x: Tensor, in_features: int, batch_first: bool) -> tuple[Tensor, _Layout]:
+    """The input as [T, B, N] and its layout.
+
+    Raises TypeError for what is no tensor, ValueError for other than 2 or 3 dimensions or a last
+    one that is not `in_features`.
+    """
+    check.check_tensor("x", x)
+    if x.dim() not in (2, 3):
+        batched = "[B, T, in_features]" if batch_first else "[T, B, in_features]"
+        raise ValueError(
+            f"x: expected {batched} or unbatched [T, in_features], got shape {tuple(x.shape)}"
+        )
+    if x.shape[-1] != in_features:
+        raise ValueError(
+            f"x: expected a last dimension of in_features = {in_features}, "
+            f"got shape {tuple(x.shape)}"
+        )
+    layout = _Layout(batched=x.dim() == 3, batch_first=batch_first)
+    if not layout.batched:
+        return x.unsqueeze(1), layout
+    return (x.transpose(0, 1) if batch_first else x), layout
+
+
+def time_axis(x: Tensor, batch_first: bool) -> int:
+    """Where time goes in the input of a single step, [B, in_features] or [in_features]."""
+    check.check_tensor("x", x)
+    if x.dim() not in (1, 2):
+        raise ValueError(
+            f"x: expected [B, in_features] or [in_features], got shape {tuple(x.shape)}"
+        )
+    return 1 if batch_first and x.dim() == 2 else 0
+
+
+def _check_state_type(state: Any, expected: type) -> None:
+    """TypeError unless `state` is None or of the layer's own state type."""
+    if state is not None and not isinstance(state, expected):
+        raise TypeError(f"state: expected {expected.__name__}, got {type(state).__name__}")

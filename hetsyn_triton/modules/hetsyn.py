@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from hetsyn_triton import functional
 from hetsyn_triton import validation as check
 from hetsyn_triton.initializers import Uniform
+from hetsyn_triton.ops import feedforward_scan, recurrent_scan, synaptic_current
+from hetsyn_triton.ops.neuron import state_after
 from hetsyn_triton.states import HetSynReadoutState, HetSynState
 from hetsyn_triton.timeconstants import TimeConstant
 
@@ -119,36 +120,22 @@ class HetSynLIF(SpikingLayer):
         return {"trace": "J, I", "recurrent_trace": recurrent, **self._neuron_axes()}
 
     def _run(self, x: Tensor, state: HetSynState | None) -> tuple[Tensor, HetSynState]:
-        neuron = self._neuron_state(state)
         trace, recurrent_trace = (None, None) if state is None else state[:2]
-        check.check_positive("threshold", self.threshold)
-        recurrent = None
-        if self.recurrent:
-            recurrent = self._recurrent_weight_in_use(), self._decays("recurrent_decay")
         assert self.reset_decay is not None
-        synapses = (self.weight, self.decay())
-        if recurrent is None:
-            spikes, _, trace, neuron = functional.feedforward_scan(
-                x,
-                *synapses,
-                self.threshold,
-                self.reset_decay,
-                trace,
-                neuron,
-                **self._neuron_options(),
+        neuron = self._neuron(self.reset_decay, state, x)
+        weight, decay = self._synapses()
+        if not self.recurrent:
+            spikes, _, feedback, trace = feedforward_scan.run(
+                x, weight, decay, trace, neuron, *self._scan
             )
         else:
-            current, trace = functional.synaptic_current(x, *synapses, trace, backend=self.backend)
-            spikes, _, recurrent_trace, neuron = functional.recurrent_scan(
-                current,
-                *recurrent,
-                self.threshold,
-                self.reset_decay,
-                recurrent_trace,
-                neuron,
-                **self._neuron_options(),
+            back = self._recurrent_weight_in_use(), self._decays("recurrent_decay")
+            current, trace = synaptic_current.run(x, weight, decay, trace, self.backend)
+            spikes, _, feedback, recurrent_trace = recurrent_scan.run(
+                current, *back, recurrent_trace, neuron, *self._scan
             )
-        return spikes, HetSynState(trace, recurrent_trace, *neuron)
+        after = state_after(neuron, spikes, feedback)
+        return spikes, HetSynState(trace, recurrent_trace, *after)
 
 
 class HetSynReadout(SequenceLayer):
@@ -191,7 +178,5 @@ class HetSynReadout(SequenceLayer):
         self, x: Tensor, state: HetSynReadoutState | None
     ) -> tuple[Tensor, HetSynReadoutState]:
         trace = None if state is None else state.trace
-        current, trace = functional.synaptic_current(
-            x, self.weight, self.decay(), trace, backend=self.backend
-        )
+        current, trace = synaptic_current.run(x, *self._synapses(), trace, self.backend)
         return current, HetSynReadoutState(trace)

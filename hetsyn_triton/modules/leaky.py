@@ -11,9 +11,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from hetsyn_triton import functional, ops
 from hetsyn_triton import validation as check
 from hetsyn_triton.initializers import Uniform
+from hetsyn_triton.ops import (
+    full_precision,
+    leaky_current,
+    leaky_recurrent_scan,
+    spike_scan,
+)
+from hetsyn_triton.ops.neuron import last, state_after
 from hetsyn_triton.states import LeakyReadoutState, LeakyState
 from hetsyn_triton.timeconstants import TimeConstant
 
@@ -28,7 +34,7 @@ if TYPE_CHECKING:
 def _drive(layer: SequenceLayer, x: Tensor) -> Tensor:
     """W z(t) for all steps; autocast would round it, and a threshold follows."""
     check.check_finite("weight", layer.weight)
-    with ops.full_precision(x.device):
+    with full_precision(x.device):
         return nn.functional.linear(x, layer.weight)
 
 
@@ -51,31 +57,20 @@ class _LeakyLIF(SpikingLayer):
 
     def _run(self, x: Tensor, state: LeakyState | None) -> tuple[Tensor, LeakyState]:
         decay = self._decays("decay")
-        reset_decay = decay if self.reset_decay is None else self.reset_decay
-        current = None if state is None else state.current
-        neuron = self._neuron_state(state)
-        check.check_positive("threshold", self.threshold)
+        reset_decay = decay.squeeze(0) if self.reset_decay is None else self.reset_decay
+        neuron = self._neuron(reset_decay, state, x)
         recurrent_weight = self._recurrent_weight_in_use() if self.recurrent else None
         drive = _drive(self, x)
+        before = neuron.spike.new_zeros(neuron.spike.shape) if state is None else state.current
         if recurrent_weight is not None:
-            spikes, _, current, neuron = functional.leaky_recurrent_scan(
-                drive,
-                recurrent_weight,
-                decay,
-                self.threshold,
-                reset_decay,
-                current,
-                neuron,
-                **self._neuron_options(),
+            spikes, _, feedback, currents = leaky_recurrent_scan.run(
+                drive, recurrent_weight, decay, before, neuron, *self._scan
             )
         else:
-            currents, current = functional.leaky_current(
-                drive, decay, current, backend=self.backend
-            )
-            spikes, _, neuron = functional.spike_scan(
-                currents, self.threshold, reset_decay, neuron, **self._neuron_options()
-            )
-        return spikes, LeakyState(current, *neuron)
+            currents = leaky_current.run(drive, decay, before, self.backend)
+            spikes, _, feedback = spike_scan.run(currents, neuron, *self._scan)
+        after = state_after(neuron, spikes, feedback)
+        return spikes, LeakyState(last(currents, before), *after)
 
 
 class HomNeuLIF(_LeakyLIF):
@@ -213,12 +208,12 @@ class _LeakyReadout(SequenceLayer):
         return {"current": "J"}
 
     def _run(self, x: Tensor, state: LeakyReadoutState | None) -> tuple[Tensor, LeakyReadoutState]:
-        before = None if state is None else state.current
         decay = self._decays("decay")
-        currents, current = functional.leaky_current(
-            _drive(self, x), decay, before, backend=self.backend
-        )
-        return currents, LeakyReadoutState(current)
+        drive = _drive(self, x)
+        zeros = drive.new_zeros(1, drive.shape[2], self.out_features)
+        before = zeros if state is None else state.current
+        currents = leaky_current.run(drive, decay, before, self.backend)
+        return currents, LeakyReadoutState(last(currents, before))
 
 
 class HomNeuReadout(_LeakyReadout):

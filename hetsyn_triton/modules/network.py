@@ -13,8 +13,7 @@ from hetsyn_triton import validation as check
 from hetsyn_triton.initializers import Uniform
 from hetsyn_triton.timeconstants import TimeConstant
 
-from . import layout
-from .base import SequenceLayer, SpikingLayer
+from .base import SequenceLayer, SpikingLayer, time_axis
 from .decay import PARAMETRIZATIONS
 from .hetsyn import HetSynLIF, HetSynReadout
 from .leaky import HetNeuLIF, HetNeuReadout, HomNeuALIF, HomNeuLIF, HomNeuReadout
@@ -109,7 +108,7 @@ class SpikingNetwork(nn.Module):
 
     def step(self, x: Tensor, state: Sequence[Any] | None = None) -> tuple[Tensor, tuple[Any, ...]]:
         """One time step, x [B, in_features] or [in_features]: a sequence of length 1."""
-        time = layout.time_axis(x, self._row()[0].batch_first)
+        time = time_axis(x, self._row()[0].batch_first)
         output, after = self(x.unsqueeze(time), state)
         return output.squeeze(time), after
 

@@ -3,7 +3,7 @@
 import torch
 
 from hetsyn_triton.modules import SpikingNetwork, make_network
-from hetsyn_triton.ops.backends import BackendUnavailableError
+from hetsyn_triton.ops.dispatch import BackendUnavailableError
 from hetsyn_triton.optim import parameter_groups
 from hetsyn_triton.surrogates import surrogate_by_name
 from hetsyn_triton.tasks import Task, task_class

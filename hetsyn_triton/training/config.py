@@ -11,7 +11,7 @@ import torch
 
 from hetsyn_triton.modules import MODELS
 from hetsyn_triton.modules.decay import PARAMETRIZATIONS
-from hetsyn_triton.ops.backends import BACKENDS
+from hetsyn_triton.ops.dispatch import BACKENDS
 from hetsyn_triton.surrogates import SURROGATES
 from hetsyn_triton.tasks import TASKS, task_class
 from hetsyn_triton.tasks.options import choice, is_real

@@ -13,7 +13,7 @@ from torch import Tensor
 from hetsyn_triton.extras import require_extra
 from hetsyn_triton.files import write_json
 from hetsyn_triton.modules import SpikingNetwork
-from hetsyn_triton.ops.kernels import seconds_compiling
+from hetsyn_triton.ops.dispatch import seconds_compiling
 from hetsyn_triton.tasks import SPLITS, Task, task_class
 from hetsyn_triton.tasks.watching import watched
 

@@ -106,7 +106,8 @@ def leaky_current_backward(
     """g and c [R, T, B, J] -> d_drive [R, T, B, J], d_decay [R, J], d_current [R, B, J]."""
     R, T, B, J = g.shape
     d_drive = torch.empty(g.shape, dtype=g.dtype)
-    d_decay, d_current = (torch.empty(current.shape, dtype=g.dtype) for _ in range(2))
+    d_decay = torch.empty(current.shape, dtype=g.dtype)
+    d_current = torch.empty(current.shape, dtype=g.dtype)
     run(
         _reverse, R * B * -(-blocks_of(J, g) // SPAN), 8 * R * T * B * J,
         flat(g), flat(result), padded(decay), flat(current), flat(d_drive), flat(d_decay),

@@ -299,7 +299,8 @@ def leaky_recurrent_scan_backward(
     R, T, B, J = derivative.shape
     K = feedback_decay.shape[1]
     like = derivative
-    g, d_drive = (torch.empty(like.shape, dtype=like.dtype) for _ in range(2))
+    g = torch.empty(like.shape, dtype=like.dtype)
+    d_drive = torch.empty(like.shape, dtype=like.dtype)
     d_decay, d_current, d_threshold, d_spike = (
         torch.empty(spike.shape, dtype=like.dtype) for _ in range(4)
     )

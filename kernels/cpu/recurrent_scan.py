@@ -200,7 +200,8 @@ def recurrent_scan(
     B, J, J]."""
     R, T, B, J = current.shape
     K = feedback_decay.shape[1]
-    spikes, potential = (torch.empty(current.shape, dtype=current.dtype) for _ in range(2))
+    spikes = torch.empty(current.shape, dtype=current.dtype)
+    potential = torch.empty(current.shape, dtype=current.dtype)
     last_feedback = torch.empty(feedback.shape, dtype=current.dtype)
     last = torch.empty((R, B, J, J), dtype=current.dtype)
     size = group_size(R, B)
@@ -320,7 +321,8 @@ def recurrent_scan_backward(
     K = feedback_decay.shape[1]
     like = derivative
     d_current = torch.empty(derivative.shape, dtype=like.dtype)
-    to_threshold, d_spike = (torch.empty((R, B, J), dtype=like.dtype) for _ in range(2))
+    to_threshold = torch.empty((R, B, J), dtype=like.dtype)
+    d_spike = torch.empty((R, B, J), dtype=like.dtype)
     d_feedback = torch.empty((R, K, B, J), dtype=like.dtype)
     d_trace = torch.empty((R, B, J, J), dtype=like.dtype)
     size = group_size(R, B)

@@ -61,7 +61,8 @@ def spike_scan(
     """current [R, T, B, J] -> spikes, V [R, T, B, J], final feedback [R, K, B, J]."""
     R, T, B, J = current.shape
     K = feedback_decay.shape[1]
-    spikes, potential = (torch.empty(current.shape, dtype=current.dtype) for _ in range(2))
+    spikes = torch.empty(current.shape, dtype=current.dtype)
+    potential = torch.empty(current.shape, dtype=current.dtype)
     last_feedback = torch.empty(feedback.shape, dtype=current.dtype)
     group, tasks = grouped(R * B, blocks_of(J, current))
     run(
@@ -137,7 +138,8 @@ def spike_scan_backward(
     like = derivative
     d_current = torch.empty(like.shape, dtype=like.dtype)
     d_feedback = torch.empty(feedback.shape, dtype=like.dtype)
-    d_spike, d_threshold = (torch.empty(spike.shape, dtype=like.dtype) for _ in range(2))
+    d_spike = torch.empty(spike.shape, dtype=like.dtype)
+    d_threshold = torch.empty(spike.shape, dtype=like.dtype)
     run(
         _reverse, R * B * -(-blocks_of(J, like) // SPAN), 8 * R * T * B * J * (1 + K),
         optional(g_spikes, like), g_spikes is not None, optional(g_potential, like),

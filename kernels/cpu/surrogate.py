@@ -99,7 +99,7 @@ def _derivative(
                 lane -= J
 
 
-def derivative(kind: str, numbers: Sequence[float], potential: Tensor, threshold: Tensor) -> Tensor:
+def surrogate(potential: Tensor, threshold: Tensor, kind: str, numbers: Sequence[float]) -> Tensor:
     """V [R, T, B, J] and theta [R, J] -> ds/dV, by a kind of `surrogate_kinds`."""
     R, T, B, J = potential.shape
     found = torch.empty(potential.shape, dtype=potential.dtype)

@@ -74,7 +74,7 @@ def surrogate_kernel(
     tl.store(derivative + i_r * elements + o_n, b_d, mask=m_n)
 
 
-def derivative(kind: str, numbers: Sequence[float], potential: Tensor, threshold: Tensor) -> Tensor:
+def surrogate(potential: Tensor, threshold: Tensor, kind: str, numbers: Sequence[float]) -> Tensor:
     """V [R, T, B, J] and theta [R, J] -> ds/dV, by a kind of `surrogate_kinds`."""
     potential = dense(potential)
     found = torch.empty_like(potential)

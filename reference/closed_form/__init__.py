@@ -27,6 +27,7 @@ from .recurrent import (
     recurrent_scan_backward,
 )
 from .spikes import spike_scan, spike_scan_backward
+from .surrogate import surrogate
 from .synaptic import (
     synaptic_current,
     synaptic_current_backward,
@@ -43,6 +44,7 @@ __all__ = [
     "recurrent_scan_backward",
     "spike_scan",
     "spike_scan_backward",
+    "surrogate",
     "synaptic_current",
     "synaptic_current_backward",
     "synaptic_parameter_gradient",

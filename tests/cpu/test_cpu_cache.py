@@ -15,7 +15,7 @@ import pytest
 from numba.core import event
 
 from hetsyn_triton.kernels.cpu.lib import compiling
-from hetsyn_triton.ops.kernels import seconds_compiling
+from hetsyn_triton.ops.dispatch import seconds_compiling
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 200

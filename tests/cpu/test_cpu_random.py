@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 import gate_checks as gate
 from hetsyn_triton.kernels.cpu.lib import threads
 from hetsyn_triton.ops import raw
-from hetsyn_triton.ops.backends import _NEEDED
-from hetsyn_triton.ops.library import has_kernel
+from hetsyn_triton.ops.dispatch import _NEEDED
+from hetsyn_triton.ops.dispatch import has_kernel
 from problems import Size
 from tensors import LAYOUTS, poisoned_memory, strided
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from hetsyn_triton import HetSynLIF, HetSynReadout, SpikingNetwork, ops
 from hetsyn_triton.kernels.gpu.lib import launch
 from hetsyn_triton.ops import backends
-from hetsyn_triton.ops.backends import BackendUnavailableError, resolve
+from hetsyn_triton.ops.dispatch import BackendUnavailableError, resolve
 from problems import Size, problem
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hetsyn_triton.ops.kernels import TRITON
+from hetsyn_triton.ops.dispatch import TRITON
 from problems import Size
 from test_operators import raw_arguments
 

@@ -14,7 +14,7 @@ from bounds import sparse
 from hetsyn_triton import HetSynLIF
 from hetsyn_triton.kernels.gpu import surrogate as kernel
 from hetsyn_triton.ops import in_one_pass
-from hetsyn_triton.ops.kernels import TRITON
+from hetsyn_triton.ops.dispatch import TRITON
 from hetsyn_triton.surrogates import MultiGaussian, Triangular
 
 

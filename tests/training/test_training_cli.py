@@ -17,7 +17,7 @@ from hetsyn_triton.cli.commands import cli, run
 from hetsyn_triton.cli.progress import RichReporter
 from hetsyn_triton.cli.settings import configured, notes
 from hetsyn_triton.modules import MODELS
-from hetsyn_triton.ops.backends import BACKENDS
+from hetsyn_triton.ops.dispatch import BACKENDS
 from hetsyn_triton.surrogates import SURROGATES
 from hetsyn_triton.tasks import SPLITS, TASKS
 from hetsyn_triton.tasks.audio.crossings import NORMALIZATIONS, SCALES

@@ -3,6 +3,7 @@ blocks of lanes, the last one filled up with zeros."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .vectors import BYTES, lanes_of
+from .vectors import BYTES
 
 Array = NDArray[Any]
 
@@ -23,41 +24,44 @@ def flat(tensor: Tensor) -> Array:
 
 def optional(tensor: Tensor | None, like: Tensor) -> Array:
     """`flat`, or no elements of the same dtype where there is no tensor."""
-    return flat(like.new_empty(0) if tensor is None else tensor)
+    if tensor is None:
+        return np.empty(0, np.float64 if like.dtype == torch.float64 else np.float32)
+    return flat(tensor)
 
 
 def blocks_of(outputs: int, like: Tensor) -> int:
     """How many blocks of lanes hold `outputs`."""
-    return -(-outputs // lanes_of(like.element_size()))
+    return -(-outputs * like.element_size() // BYTES)
 
 
-def _padded(tensor: Tensor) -> Array:
-    """[..., N] -> [..., blocks, L], zeros after N."""
-    lanes = lanes_of(tensor.element_size())
-    blocks = blocks_of(tensor.shape[-1], tensor)
-    given = tensor.detach().resolve_neg().numpy()
-    filled = np.zeros((*given.shape[:-1], blocks * lanes), given.dtype)
-    filled[..., : given.shape[-1]] = given
-    return filled.reshape(*given.shape[:-1], blocks, lanes)
-
-
-def _aligned(values: Array) -> Array:
-    """A flat copy that begins with a cache line."""
-    room = np.empty(values.size + BYTES // values.itemsize, values.dtype)
-    first = -room.ctypes.data % BYTES // values.itemsize
-    copy = room[first : first + values.size]
-    copy.reshape(values.shape)[:] = values
-    return copy
+def _zeros(count: int, like: Array) -> Array:
+    """Zeros that begin with a cache line."""
+    room = np.zeros(count + BYTES // like.itemsize, like.dtype)
+    first = -room.ctypes.data % BYTES // like.itemsize
+    return room[first : first + count]
 
 
 def padded(tensor: Tensor) -> Array:
     """[..., N] -> [..., blocks, L], zeros after N, flat."""
-    return _aligned(_padded(tensor))
+    given = tensor.detach().resolve_neg().numpy()
+    *outer, N = given.shape
+    width = blocks_of(N, tensor) * BYTES // given.itemsize
+    filled = _zeros(math.prod(outer) * width, given)
+    filled.reshape(*outer, width)[..., :N] = given
+    return filled
 
 
 def packed(matrix: Tensor) -> Array:
     """A matrix [R, S, O] with its outputs last -> [R, blocks, S, L], flat."""
-    return _aligned(_padded(matrix).swapaxes(1, 2))
+    given = matrix.detach().resolve_neg().numpy()
+    R, S, O = given.shape
+    lanes, blocks = BYTES // given.itemsize, blocks_of(O, matrix)
+    filled = _zeros(R * blocks * S * lanes, given)
+    places = filled.reshape(R, blocks, S, lanes)
+    for block in range(blocks):
+        part = given[:, :, block * lanes : (block + 1) * lanes]
+        places[:, block, :, : part.shape[2]] = part
+    return filled
 
 
 def steps_like(steps: Tensor, features: int) -> Tensor:

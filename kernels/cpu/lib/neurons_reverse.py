@@ -138,11 +138,11 @@ def feedback_gradients(
     K, B, J], spike s(0) [R, B, J] -> d_decay, d_strength [R, K, J]."""
     R, T, B, J = g.shape
     K = feedback_decay.shape[1]
-    parts = [torch.empty((R, B, K, J), dtype=g.dtype) for _ in range(2)]
+    decays = torch.empty((R, B, K * J), dtype=g.dtype)
+    strengths = torch.empty((R, B, K * J), dtype=g.dtype)
     run(
         _feedback_gradients, R * B * -(-blocks_of(J, g) // SPAN), 16 * R * T * B * J * K,
         flat(g), optional(g_feedback, g), flat(spikes), padded(feedback_decay),
-        padded(feedback_strength), flat(feedback), flat(spike), *map(flat, parts), T, B, J, K,
+        padded(feedback_strength), flat(feedback), flat(spike), flat(decays), flat(strengths), T, B, J, K,
     )  # fmt: skip
-    d_decay, d_strength = (sum_in_order(part.flatten(2)).view(R, K, J) for part in parts)
-    return d_decay, d_strength
+    return sum_in_order(decays).view(R, K, J), sum_in_order(strengths).view(R, K, J)

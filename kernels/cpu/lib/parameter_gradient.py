@@ -215,7 +215,8 @@ def synaptic_parameter_gradient(
     N, M = (I, J) if along_inputs else (J, I)
     parts, blocks = -(-M // OTHERS), blocks_of(N, z)
     group, tasks = grouped(R * parts, blocks)
-    dw, dr = (torch.empty((R, J, I), dtype=z.dtype) for _ in range(2))
+    dw = torch.empty((R, J, I), dtype=z.dtype)
+    dr = torch.empty((R, J, I), dtype=z.dtype)
     run(
         _gradient, tasks, 4 * R * T * B * I * J,
         flat(z), flat(g), optional(g_trace, z), g_trace is not None, flat(weight),

@@ -38,12 +38,7 @@ def _forget_pool() -> None:
 os.register_at_fork(after_in_child=_forget_pool)
 
 _SMALLEST = 5e-324
-
-
-def _flushes_denormals() -> bool:
-    """Whether this thread takes numbers below the normal ones for 0, as
-    `torch.set_flush_denormal` sets."""
-    return _SMALLEST * 1.0 == 0.0
+"""Times 1 it is 0 on a thread that flushes subnormal numbers (`torch.set_flush_denormal`)."""
 
 
 def grouped(rows: int, blocks: int) -> tuple[int, int]:
@@ -59,10 +54,13 @@ def run(kernel: Any, tasks: int, work: int, *arguments: Any) -> None:
     A trace falls below them (1.2e-38; in float64 2.2e-308) within 88 (709) of its time constants
     without a spike, and there some processors are several times slower: kernels/README.md.
     """
-    before = _flushes_denormals()
+    before = _SMALLEST * 1.0 == 0.0
     try:
         torch.set_flush_denormal(True)  # nothing happens where a processor has no such mode
-        share(kernel, tasks, work, *arguments)
+        if tasks and (work < GRAIN or torch.get_num_threads() == 1):
+            kernel(0, tasks, *arguments)
+        else:
+            share(kernel, tasks, work, *arguments)
     finally:
         torch.set_flush_denormal(before)
 
@@ -74,7 +72,7 @@ def share(function: Any, tasks: int, work: int, *arguments: Any) -> None:
     if threads == 0:
         return
     shares = list(pairwise(tasks * n // threads for n in range(threads + 1)))
-    how = _flushes_denormals()
+    how = _SMALLEST * 1.0 == 0.0
     started = [(part, _start(how, function, *part, *arguments)) for part in shares[1:]]
     try:
         function(*shares[0], *arguments)
