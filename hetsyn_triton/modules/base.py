@@ -6,10 +6,11 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from hetsyn_triton import ops
 from hetsyn_triton import validation as check
@@ -20,12 +21,7 @@ from hetsyn_triton.timeconstants import TimeConstant, draw_tau, tau_to_decay
 
 from .decay import Decay, register_present
 from .loading import check_loaded
-from .options import full_signature
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-    from .options import LayerOptions
+from .options import LayerOptions, full_signature
 
 
 class SequenceLayer(nn.Module, ABC):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from hetsyn_triton import validation as check
 from hetsyn_triton.initializers import Uniform
@@ -16,11 +17,7 @@ from hetsyn_triton.timeconstants import TimeConstant
 
 from .base import SequenceLayer, SpikingLayer
 from .decay import Decay
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-    from .options import LayerOptions, SpikingOptions
+from .options import LayerOptions, SpikingOptions
 
 
 class HetSynLIF(SpikingLayer):
@@ -129,10 +126,11 @@ class HetSynLIF(SpikingLayer):
                 x, weight, decay, trace, neuron, *self._scan
             )
         else:
-            back = self._recurrent_weight_in_use(), self._decays("recurrent_decay")
+            recurrent_weight = self._recurrent_weight_in_use()
+            recurrent_decay = self._decays("recurrent_decay")
             current, trace = synaptic_current.run(x, weight, decay, trace, self.backend)
             spikes, _, feedback, recurrent_trace = recurrent_scan.run(
-                current, *back, recurrent_trace, neuron, *self._scan
+                current, recurrent_weight, recurrent_decay, recurrent_trace, neuron, *self._scan
             )
         after = state_after(neuron, spikes, feedback)
         return spikes, HetSynState(trace, recurrent_trace, *after)

@@ -6,10 +6,9 @@ product and an elementwise scan.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from hetsyn_triton import validation as check
 from hetsyn_triton.initializers import Uniform
@@ -24,11 +23,7 @@ from hetsyn_triton.states import LeakyReadoutState, LeakyState
 from hetsyn_triton.timeconstants import TimeConstant
 
 from .base import SequenceLayer, SpikingLayer
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-    from .options import LayerOptions, SpikingOptions
+from .options import LayerOptions, SpikingOptions
 
 
 def _drive(layer: SequenceLayer, x: Tensor) -> Tensor:

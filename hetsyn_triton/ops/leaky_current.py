@@ -55,8 +55,8 @@ def leaky_current(
     decay = checks.per_neuron("decay", decay, drive)
     current = checks.initial("current", current, drive)
     check.check_unit_interval("decay", decay)
-    given = checks.replicate(replicated, drive, decay, current)
-    (currents,) = checks.unreplicate(replicated, run(*given, backend))
+    u, rho, before = checks.replicate(replicated, drive, decay, current)
+    (currents,) = checks.unreplicate(replicated, run(u, rho, before, backend))
     return currents, neuron.last(currents, current)
 
 

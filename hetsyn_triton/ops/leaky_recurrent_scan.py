@@ -96,10 +96,10 @@ def leaky_recurrent_scan(
     )
     check.check_finite("weight", weight)
     check.check_unit_interval("decay", decay)
-    steps, weight, decay, start, *own = checks.replicate(
+    u, weight, rho, before, *own = checks.replicate(
         replicated, drive, weight, decay, current, *given
     )
-    outputs = run(steps, weight, decay, start, Neuron(*own), surrogate, detach_reset, backend)
+    outputs = run(u, weight, rho, before, Neuron(*own), surrogate, detach_reset, backend)
     spikes, potential, feedback, currents = checks.unreplicate(replicated, *outputs)
     last = neuron.last(currents, current)
     return spikes, potential, last, neuron.state_after(given, spikes, feedback)

@@ -71,7 +71,8 @@ def synaptic_current(
     """
     replicated = checks.check_synapses(z, weight, decay, trace)
     z = check.as_input("z", z, weight.dtype)
-    outputs = run(*checks.replicate(replicated, z, weight, decay, trace), backend)
+    z, weight, decay, trace = checks.replicate(replicated, z, weight, decay, trace)
+    outputs = run(z, weight, decay, trace, backend)
     return cast(tuple[Tensor, Tensor], checks.unreplicate(replicated, *outputs))
 
 

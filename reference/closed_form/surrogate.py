@@ -14,10 +14,10 @@ def surrogate(potential: Tensor, threshold: Tensor, kind: str, numbers: Sequence
         height, width = numbers
         return height * (1 - u.abs() / (width * theta)).clamp(min=0)
     if kind == "multi_gaussian":
-        *middle, side_height, side_fall, mean, least = numbers
+        height, fall, side_height, side_fall, mean, least = numbers
         sides = _bump(u - mean, side_height, side_fall, least)
         sides = sides + _bump(u + mean, side_height, side_fall, least)
-        return _bump(u, *middle, least) - sides
+        return _bump(u, height, fall, least) - sides
     if kind == "atan":
         height, slope = numbers
         return height / (1 + (slope * u) ** 2)
