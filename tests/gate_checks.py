@@ -16,7 +16,7 @@ from torch import Tensor
 from bounds import assert_spikes_follow, assert_within
 from hetsyn_triton import HetSynLIF, Normal, SpikingNetwork, ops
 from hetsyn_triton.reference import closed_form
-from hetsyn_triton.reference.steps import previous_steps
+from hetsyn_triton.reference.lib.steps import previous_steps
 from problems import Size, problem
 
 Named = dict[str, Tensor | None]

@@ -7,7 +7,7 @@ import torch
 
 from hetsyn_triton import ops
 from hetsyn_triton.reference import loop
-from hetsyn_triton.reference.steps import surrogate_spike
+from hetsyn_triton.reference.lib.steps import surrogate_spike
 from hetsyn_triton.surrogates import ATan
 from problems import OPERATORS, SIZES, SPIKING, Size, gradients, problem
 

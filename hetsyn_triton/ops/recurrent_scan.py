@@ -10,7 +10,7 @@ from hetsyn_triton import validation as check
 from hetsyn_triton.kernels.cpu.lib import threads
 from hetsyn_triton.one_thread import on_this_thread
 from hetsyn_triton.reference import closed_form, loop
-from hetsyn_triton.reference.steps import previous_steps, surrogate_spike
+from hetsyn_triton.reference.lib.steps import previous_steps, surrogate_spike
 from hetsyn_triton.states import NeuronState
 from hetsyn_triton.surrogates import Surrogate, Triangular
 

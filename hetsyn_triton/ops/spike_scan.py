@@ -7,7 +7,7 @@ from torch import Tensor
 
 from hetsyn_triton import validation as check
 from hetsyn_triton.reference import closed_form, loop
-from hetsyn_triton.reference.steps import surrogate_spike
+from hetsyn_triton.reference.lib.steps import surrogate_spike
 from hetsyn_triton.states import NeuronState
 from hetsyn_triton.surrogates import Surrogate, Triangular
 

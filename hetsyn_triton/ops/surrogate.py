@@ -19,7 +19,7 @@ from hetsyn_triton import surrogates
 from hetsyn_triton.kernels.cpu.lib import threads
 from hetsyn_triton.one_thread import on_this_thread
 from hetsyn_triton.reference import closed_form
-from hetsyn_triton.reference.steps import SpikeFunction, spike_derivative
+from hetsyn_triton.reference.lib.steps import SpikeFunction, spike_derivative
 from hetsyn_triton.validation import readable
 
 from .dispatch import define

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hetsyn_triton.one_thread import _setters, on_this_thread
 from hetsyn_triton.ops import between
-from hetsyn_triton.reference.steps import previous_steps, spike_derivative
+from hetsyn_triton.reference.lib.steps import previous_steps, spike_derivative
 from hetsyn_triton.surrogates import SURROGATES, Triangular
 
 SHAPES = [(1, 1, 1, 1), (3, 7, 5, 13), (2, 45, 6, 33), (1, 0, 2, 3), (2, 3, 0, 4), (2, 9, 3, 0)]

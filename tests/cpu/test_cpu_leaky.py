@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from hetsyn_triton.kernels.cpu.lib.weight_gradient import weight_gradient
-from hetsyn_triton.reference.steps import previous_steps
+from hetsyn_triton.reference.lib.steps import previous_steps
 from neuron_cases import (
     DTYPES,
     LEAKY_CURRENT,

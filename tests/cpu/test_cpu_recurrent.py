@@ -10,7 +10,7 @@ from torch import Tensor
 from hetsyn_triton.kernels.cpu import recurrent_scan as module
 from hetsyn_triton.kernels.cpu.recurrent_scan import recurrent_scan, recurrent_scan_backward
 from hetsyn_triton.kernels.cpu.synaptic_current import synaptic_current
-from hetsyn_triton.reference.steps import previous_steps
+from hetsyn_triton.reference.lib.steps import previous_steps
 from problems import Size
 from recurrent_cases import (
     GIVEN,

@@ -18,17 +18,13 @@ The identities, with x the trace of a synapse:
   from the same sums.
 """
 
-from .feedforward import feedforward_scan
-from .leaky import leaky_current, leaky_current_backward
-from .recurrent import (
-    leaky_recurrent_scan,
-    leaky_recurrent_scan_backward,
-    recurrent_scan,
-    recurrent_scan_backward,
-)
-from .spikes import spike_scan, spike_scan_backward
+from .feedforward_scan import feedforward_scan
+from .leaky_current import leaky_current, leaky_current_backward
+from .leaky_recurrent_scan import leaky_recurrent_scan, leaky_recurrent_scan_backward
+from .recurrent_scan import recurrent_scan, recurrent_scan_backward
+from .spike_scan import spike_scan, spike_scan_backward
 from .surrogate import surrogate
-from .synaptic import (
+from .synaptic_current import (
     synaptic_current,
     synaptic_current_backward,
     synaptic_parameter_gradient,

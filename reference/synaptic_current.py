@@ -1,9 +1,27 @@
-"""Synaptic current with one decay per synapse: forward, dL/dz, and dL/dw and dL/dr."""
+"""Synaptic current, one decay per synapse: the loop, and closed forms of it and its gradients."""
 
 import torch
 from torch import Tensor
 
-from .traces import Traces, lanes_of, rows_of
+from .lib.steps import stack_steps, synaptic_sum, trace_step
+from .lib.traces import Traces, lanes_of, rows_of
+
+
+def loop(
+    z: Tensor, weight: Tensor, decay: Tensor, trace: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Summed synaptic current of every neuron.
+
+    z [R, T, B, I], weight and decay [R, J, I], trace [R, B, J, I] or None for zeros
+    -> current [R, T, B, J], final trace [R, B, J, I].
+    """
+    if trace is None:
+        trace = z.new_zeros(z.shape[0], z.shape[2], *weight.shape[1:])
+    currents = []
+    for z_t in z.unbind(1):
+        trace = trace_step(trace, z_t, decay)
+        currents.append(synaptic_sum(trace, weight))
+    return stack_steps(currents, synaptic_sum(trace, weight)), trace
 
 
 @torch.no_grad()
@@ -40,14 +58,6 @@ def synaptic_current_backward(
     return dz, d_trace
 
 
-def _add_product(total: Tensor, g: Tensor, states: Tensor) -> None:
-    """total [R*J, 1, I] += g [R*J, 1, B] @ states [R*J, B, I]."""
-    if g.shape[-1] == 1:  # the same without the fixed cost of a batched product
-        total.addcmul_(g, states)
-    else:
-        total.baddbmm_(g, states)
-
-
 @torch.no_grad()
 def synaptic_parameter_gradient(
     z: Tensor,
@@ -73,3 +83,11 @@ def synaptic_parameter_gradient(
     if g_trace is not None:
         dr += (g_trace * y.view(*weight.shape[:2], *y.shape[1:]).transpose(1, 2)).sum(1)
     return dw, dr
+
+
+def _add_product(total: Tensor, g: Tensor, states: Tensor) -> None:
+    """total [R*J, 1, I] += g [R*J, 1, B] @ states [R*J, B, I]."""
+    if g.shape[-1] == 1:  # the same without the fixed cost of a batched product
+        total.addcmul_(g, states)
+    else:
+        total.baddbmm_(g, states)

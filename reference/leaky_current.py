@@ -1,9 +1,19 @@
-"""Leaky current with one decay per neuron, forward and backward."""
+"""Leaky current, one decay per neuron: the loop, and the closed form with its backward."""
 
 import torch
 from torch import Tensor
 
-from ..steps import previous_steps
+from .lib.steps import leaky_step, previous_steps, stack_steps
+
+
+def loop(drive: Tensor, decay: Tensor, current: Tensor) -> Tensor:
+    """Leaky integration with one decay per neuron: drive [R, T, B, J], decay [R, J], current [R, B,
+    J] -> [R, T, B, J]."""
+    currents = []
+    for drive_t in drive.unbind(1):
+        current = leaky_step(current, drive_t, decay)
+        currents.append(current)
+    return stack_steps(currents, current)
 
 
 @torch.no_grad()

@@ -106,3 +106,8 @@ def surrogate_spike(derivative: SpikeFunction) -> SpikeFunction:
         return cast(Tensor, spikes)
 
     return spike
+
+
+def stack_steps(steps: list[Tensor], like: Tensor) -> Tensor:
+    """Join steps along time; no steps give a tensor shaped as `like` with T = 0."""
+    return torch.stack(steps, dim=1) if steps else like.unsqueeze(1)[:, :0]

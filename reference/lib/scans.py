@@ -1,11 +1,12 @@
-"""Threshold and feedback currents: the scan over time, its reverse, and the spike scan itself."""
+"""Threshold and feedback currents over time, and the reverse: what the closed forms of all scans
+share."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from ..steps import SpikeFunction, heaviside, previous_steps
+from .steps import SpikeFunction, previous_steps
 
 
 def scan(
@@ -101,56 +102,3 @@ def reverse_scan(
         g_v, g_feedback, previous_steps(spikes, spike), feedback_decay, feedback_strength, feedback
     )
     return g_v, d_threshold.sum(1), d_decay, d_strength, d_feedback, d_spike
-
-
-@torch.no_grad()
-def spike_scan(
-    current: Tensor,
-    threshold: Tensor,
-    feedback_decay: Tensor,
-    feedback_strength: Tensor,
-    feedback: Tensor,
-    spike: Tensor,
-    spike_function: SpikeFunction = heaviside,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """As `loop.spike_scan`: -> spikes, V [R, T, B, J], final feedback [R, K, B, J]."""
-    return scan(
-        lambda t, _: current[:, t],
-        current.shape,
-        threshold,
-        feedback_decay,
-        feedback_strength,
-        feedback,
-        spike,
-        spike_function,
-    )
-
-
-@torch.no_grad()
-def spike_scan_backward(
-    g_spikes: Tensor | None,
-    g_potential: Tensor | None,
-    g_feedback: Tensor | None,
-    derivative: Tensor,
-    spikes: Tensor,
-    feedback_decay: Tensor,
-    feedback_strength: Tensor,
-    feedback: Tensor,
-    spike: Tensor,
-    detach_reset: bool = False,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """-> d_current, d_threshold, d_feedback_decay, d_feedback_strength, d_feedback, d_spike
-    (shapes: `reverse_scan`)."""
-    return reverse_scan(
-        lambda t, g: None,
-        g_spikes,
-        g_potential,
-        g_feedback,
-        derivative,
-        spikes,
-        feedback_decay,
-        feedback_strength,
-        feedback,
-        spike,
-        detach_reset,
-    )

@@ -1,0 +1,1 @@
+"""Steps, traces and scans that the operators share."""
