@@ -258,7 +258,7 @@ def _recurrent_direction(c: Case, steps: int) -> Cost:
 def _surrogate(kind: str) -> Operator:
     numbers = [1.0 for _ in KINDS[kind]]
     return Operator(
-        lambda *given: surrogate.derivative(kind, numbers, *given),
+        lambda *given: surrogate.surrogate(*given, kind, numbers),
         _potentials,
         lambda c: surrogate.cost(c.R, c.T, c.B, c.J),
         synapses=False,

@@ -33,7 +33,7 @@ from bench.registry import (
 )
 from bench.rivals import Weights
 from hetsyn_triton import HetSynLIF, HetSynReadout, SpikingNetwork
-from hetsyn_triton.ops import kernels
+from hetsyn_triton.ops import dispatch
 
 Forward = Callable[[], Tensor]
 
@@ -128,7 +128,7 @@ def _ours(given: Problem) -> Made:
 
 def _no_kernels() -> Any:
     """While this is entered no kernel can be used, as where its package is missing."""
-    return mock.patch.object(kernels, "usable", return_value=False)
+    return mock.patch.object(dispatch, "usable", return_value=False)
 
 
 def _without_kernels(made: Made) -> Made:

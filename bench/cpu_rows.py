@@ -19,7 +19,8 @@ from bench.rivals import Compile
 from bench.timing import size_of
 from bench.workloads import Run, spikes, weights_of
 from hetsyn_triton import HetSynLIF, ops
-from hetsyn_triton.ops import raw
+from hetsyn_triton.ops.surrogate import numbers_of
+from hetsyn_triton.surrogates import MultiGaussian
 
 Make = Callable[[], Run]
 
@@ -226,6 +227,7 @@ def operator_arguments(operator: str, T: int, B: int, I: int, J: int) -> tuple[A
         "leaky_recurrent_scan_backward": lambda: (
             g, None, None, None, *reverse, normal(T, B, J), weight, leak, current, *neuron, False,
         ),
+        "surrogate": lambda: (g, theta, *(numbers_of(MultiGaussian(), torch.float32) or ())),
     }[operator]()  # fmt: skip
 
 
@@ -237,7 +239,7 @@ def operator_contests(
 
 def _operator_contest(operator: str, T: int, B: int, I: int, J: int) -> Contest:  # noqa: E741
     arguments = operator_arguments(operator, T, B, I, J)
-    function = getattr(raw, operator)
+    function = getattr(torch.ops.hetsyn_triton, operator).default
 
     def run() -> Any:
         with torch.no_grad():

@@ -21,7 +21,9 @@ from bench.cases import BENCHMARK, Case
 from bench.rivals import Weights
 from bench.timing import Call, size_of
 from bench.workloads import spikes, weights_of
-from hetsyn_triton import HetSynLIF, ops
+from hetsyn_triton import HetSynLIF
+from hetsyn_triton.ops import recurrent_scan
+from hetsyn_triton.ops.neuron import Neuron
 from hetsyn_triton.surrogates import Triangular
 
 Make = Callable[[torch.device, int], Call]
@@ -208,11 +210,11 @@ def _recurrent_row(T: int, B: int, J: int) -> Row:
     def ours(device: torch.device, seed: int) -> Call:
         c, w, r = parts(device, seed)
         one, zeros = c.new_ones(1, J), c.new_zeros(1, B, J)
-        neuron = (one, rivals.KAPPA * one[None], one[None], zeros[None], zeros)
+        neuron = Neuron(one, rivals.KAPPA * one[None], one[None], zeros[None], zeros)
 
         def forward() -> Tensor:
             synapses = (w[None], r[None], None)
-            return ops.recurrent_scan(c[None], *synapses, *neuron, Triangular())[0]
+            return recurrent_scan.run(c[None], *synapses, neuron, Triangular(), False, "auto")[0]
 
         return Call(_both(forward, [c, w, r]), size_of(c))
 

@@ -1,10 +1,12 @@
 """What the proofs of surrogates in one pass share, on the CPU and on a GPU: `kernel` is the module
 of one of them."""
 
+import importlib.util
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -13,7 +15,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from hetsyn_triton import HetSynLIF
 from hetsyn_triton.kernels.surrogate_kinds import KINDS
-from hetsyn_triton.ops import between, in_one_pass
+from hetsyn_triton.ops import dispatch
+from hetsyn_triton.ops import surrogate as operator
+from hetsyn_triton.reference import closed_form
 from hetsyn_triton.surrogates import (
     SURROGATES,
     ATan,
@@ -77,9 +81,9 @@ def rounding(surrogate: Any, u: Tensor, theta: Tensor, exact: Tensor, dtype: tor
 
 def derivative(kernel: ModuleType, surrogate: Any, potential: Tensor, threshold: Tensor) -> Tensor:
     """ds/dV of a built-in surrogate by the kernel itself."""
-    given = in_one_pass.numbers_of(surrogate, potential.dtype)
+    given = operator.numbers_of(surrogate, potential.dtype)
     assert given is not None
-    found: Tensor = kernel.derivative(*given, potential, threshold)
+    found: Tensor = kernel.surrogate(potential, threshold, *given)
     assert found.shape == potential.shape
     assert found.dtype == potential.dtype
     return found
@@ -135,16 +139,24 @@ def takes_widths_at_the_ends(
 
 
 def noting(kernel: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The kinds that the kernel is asked for from here on."""
+    """The kinds that the dispatcher asks the kernel for from here on."""
     asked = []
-    compute = kernel.derivative
+    launcher = dispatch.Kernels.launcher
 
-    def noted(kind: str, *arguments: Any) -> Tensor:
-        asked.append(kind)
-        found: Tensor = compute(kind, *arguments)
-        return found
+    def noted(kernels: dispatch.Kernels, name: str) -> Callable[..., Any]:
+        launch = launcher(kernels, name)
+        if name != "surrogate":
+            return launch
+        assert launch is kernel.surrogate
 
-    monkeypatch.setattr(kernel, "derivative", noted)
+        def run(potential: Tensor, threshold: Tensor, kind: str, numbers: list[float]) -> Tensor:
+            asked.append(kind)
+            found: Tensor = launch(potential, threshold, kind, numbers)
+            return found
+
+        return run
+
+    monkeypatch.setattr(dispatch.Kernels, "launcher", noted)
     return asked
 
 
@@ -153,7 +165,7 @@ def every_built_in_one(
 ) -> None:
     potential, threshold = potentials(1, 2, 2, 3, device, dtype)
     for make in SURROGATES.values():
-        between.derivative(make(), potential, threshold)
+        operator.derivative(make(), potential, threshold)
     assert set(one_pass) == set(KINDS)
     assert len(one_pass) == len(SURROGATES)
 
@@ -164,7 +176,7 @@ def gradients_to_rounding(
     monkeypatch: pytest.MonkeyPatch,
     tolerance: float,
 ) -> None:
-    """Of a layer with 6 inputs and `MultiGaussian`, with the kernel and without."""
+    """Of a layer with 6 inputs and `MultiGaussian`: the operator and the class's own formula."""
     x = torch.rand(9, 3, 6, generator=torch.Generator().manual_seed(1)) < 0.5
 
     def gradients() -> list[Tensor]:
@@ -173,8 +185,10 @@ def gradients_to_rounding(
 
     found = gradients()
     assert one_pass == ["multi_gaussian"]
-    monkeypatch.setattr(in_one_pass, "derivative", lambda *given: None)
-    for a, b in zip(found, gradients(), strict=True):
+    monkeypatch.setattr(operator, "numbers_of", lambda *given: None)
+    expected = gradients()
+    assert one_pass == ["multi_gaussian"]
+    for a, b in zip(found, expected, strict=True):
         assert bool(b.any())
         assert torch.allclose(a, b, rtol=tolerance, atol=tolerance / 10 * float(b.abs().max()))
 
@@ -198,46 +212,107 @@ def pytorch_computes(
     device: torch.device,
 ) -> None:
     potential, threshold = (t.to(dtype) for t in potentials(2, 3, 2, 5, device))
-    found = between.derivative(surrogate, potential, threshold)
+    found = operator.derivative(surrogate, potential, threshold)
     theta = threshold[:, None, None]
     assert one_pass == []
     assert torch.equal(found, surrogate(potential - theta, theta))
 
 
-class _Marked(Tensor):
-    """A subclass sees PyTorch's operations, not what a kernel does."""
+def operators_in(graph: torch.fx.Graph) -> list[str]:
+    """The calls of a traced graph in order, as in `hetsyn_triton.surrogate.default`."""
+    return [str(node.target) for node in graph.nodes if node.op == "call_function"]
 
 
-def nothing_under_a_trace_or_a_transform(
+class _Watching(Tensor):
+    """A subclass that notes the operators PyTorch's dispatcher is called with."""
+
+    seen: ClassVar[list[str]] = []
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if isinstance(func, torch._ops.OpOverload):
+            cls.seen.append(str(func))
+        return super().__torch_function__(func, types, args, kwargs)
+
+
+def one_operator_under_a_trace_or_a_transform(
     one_pass: list[str], device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A built-in surrogate is one call of the operator, whoever looks at it."""
     potential, threshold = potentials(1, 2, 2, 3, device)
-    traced = make_fx(lambda v, t: between.derivative(MultiGaussian(), v, t))(potential, threshold)
-    assert "exp" in traced.code
+
+    def derivative(v: Tensor, t: Tensor) -> Tensor:
+        return operator.derivative(MultiGaussian(), v, t)
+
+    expected = derivative(potential, threshold)
+    traced = make_fx(derivative)(potential, threshold)
+    assert operators_in(traced.graph) == ["hetsyn_triton.surrogate.default"]
+    other = potential.flip(1)
+    assert torch.equal(traced(other, threshold), derivative(other, threshold))
     for v, t in (
-        (potential.as_subclass(_Marked), threshold),
-        (potential, threshold.as_subclass(_Marked)),
+        (potential.as_subclass(_Watching), threshold),
+        (potential, threshold.as_subclass(_Watching)),
     ):
-        assert in_one_pass.derivative(MultiGaussian(), v, t) is None
-    mapped = torch.func.vmap(lambda v: between.derivative(MultiGaussian(), v[None], threshold)[0])
-    found = mapped(potential)
-    assert one_pass == []
-    assert torch.allclose(found, between.derivative(MultiGaussian(), potential, threshold))
-    assert one_pass == ["multi_gaussian"]
+        _Watching.seen.clear()
+        assert torch.equal(derivative(v, t).as_subclass(Tensor), expected)
+        assert _Watching.seen == ["hetsyn_triton.surrogate.default"]
+    one_pass.clear()
+    sets = torch.stack([potential, other, -potential])
+    mapped = torch.func.vmap(derivative, (0, None))(sets, threshold)
+    assert one_pass == ["multi_gaussian"]  # replicas of one launch
+    for v, found in zip(sets, mapped, strict=True):
+        assert torch.equal(found, derivative(v, threshold))
+    one_pass.clear()
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    assert in_one_pass.derivative(MultiGaussian(), potential, threshold) is None
+    assert torch.equal(derivative(potential, threshold), expected)
     assert one_pass == ["multi_gaussian"]
 
 
-def nothing_without_the_package(
-    what: str, one_pass: list[str], device: torch.device, monkeypatch: pytest.MonkeyPatch
+def closed_form_without_the_package(
+    kernels: dispatch.Kernels,
+    what: str,
+    one_pass: list[str],
+    device: torch.device,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """`what`: "missing", of which nothing is said, or "broken"."""
     potential, threshold = potentials(1, 2, 2, 3, device)
-    if what == "missing":
-        monkeypatch.setattr(in_one_pass.importlib.util, "find_spec", lambda name: None)
-        monkeypatch.setattr(in_one_pass, "usable", lambda kernels: pytest.fail("warns"))
+    given = operator.numbers_of(MultiGaussian(), potential.dtype)
+    assert given is not None
+    expected = closed_form.surrogate(potential, threshold, *given)
+    if what == "broken":
+        monkeypatch.setattr(dispatch, "usable", lambda kernels: False)
+        found = operator.derivative(MultiGaussian(), potential, threshold)
     else:
-        monkeypatch.setattr(in_one_pass, "usable", lambda kernels: False)
-    assert in_one_pass.derivative(MultiGaussian(), potential, threshold) is None
+        there = importlib.util.find_spec
+        packages = [kernels.package for kernels in dispatch.KERNELS]
+
+        def without(name: str, package: str | None = None) -> Any:
+            return None if name in packages else there(name, package)
+
+        with _defined("hetsyn_triton_with", monkeypatch) as (_, keys):
+            assert kernels.key in keys
+        monkeypatch.setattr(importlib.util, "find_spec", without)
+        monkeypatch.setattr(dispatch, "usable", lambda kernels: pytest.fail("warns"))
+        with _defined("hetsyn_triton_without", monkeypatch) as (raw, keys):
+            assert keys == set()
+            found = raw(potential, threshold, *given)
+    assert torch.equal(found, expected)
     assert one_pass == []
+
+
+@contextmanager
+def _defined(
+    namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Callable[..., Tensor], set[str]]]:
+    """The operator as `define` makes it now, under another name, and the keys it has kernels for.
+
+    An operator gets its kernels when the package is imported, so what is installed is looked up
+    then.
+    """
+    with torch.library._scoped_library(namespace, "DEF") as library, monkeypatch.context() as patch:
+        patch.setattr(dispatch, "NAMESPACE", namespace)
+        patch.setattr(dispatch, "_LIBRARY", library)
+        schema = str(operator.raw._schema).removeprefix("hetsyn_triton::")
+        raw = dispatch.define(schema, closed_form.surrogate, lambda v, *rest: v.new_empty(v.shape))
+        yield raw, {key for key in ("CPU", "CUDA") if dispatch.has_kernel("surrogate", key)}

@@ -13,13 +13,13 @@ from hetsyn_triton.ops import (
     BackendUnavailableError,
     OperatorInfo,
     backend_info,
-    kernels,
+    dispatch,
 )
-from hetsyn_triton.ops.dispatch import resolve
-from hetsyn_triton.ops.dispatch import has_kernel
+from hetsyn_triton.ops.dispatch import has_kernel, resolve
 from hetsyn_triton.reference import closed_form
 from problems import OPERATORS, Size, gradients, problem
 from test_operators import assert_same, call
+from unchecked import MODULES, is_raw
 
 SIZE = Size(R=2, T=5)
 KERNELS = {"cpu": ("CPU", "Numba kernel"), "cuda": ("CUDA", "Triton kernel")}
@@ -116,17 +116,18 @@ def test_without_numba_the_closed_forms_are_named(
 
 
 def test_a_broken_package_is_told_of_and_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = kernels.implementation(kernels.NUMBA, "synaptic_current")
+    closed = closed_form.synaptic_current
+    run = dispatch.implementation(dispatch.NUMBA, "synaptic_current", closed)
     tensors = tuple(problem("synaptic_current", SIZE).values())
-    monkeypatch.setattr(kernels, "unusable", lambda _: "the package numba is broken")
-    kernels.usable.cache_clear()
+    monkeypatch.setattr(dispatch, "unusable", lambda _: "the package numba is broken")
+    dispatch.usable.cache_clear()
     try:
         with pytest.warns(RuntimeWarning, match="numba is broken; the closed forms run instead"):
             found = run(*tensors)
         run(*tensors)  # said once
     finally:
-        kernels.usable.cache_clear()
-    for f, e in zip(found, closed_form.synaptic_current(*tensors), strict=True):
+        dispatch.usable.cache_clear()
+    for f, e in zip(found, closed(*tensors), strict=True):
         assert torch.equal(f, e)
 
 
@@ -217,8 +218,10 @@ def test_the_reference_does_not_call_the_operators(
     def forbidden(*args: Any) -> Any:
         raise AssertionError("a raw operator was called")
 
-    for name in ops.OPERATORS:
-        monkeypatch.setattr(ops.autograd.raw, name, forbidden)
+    held = [(m, n) for m in MODULES for n, found in vars(m).items() if is_raw(found)]
+    assert len(held) == len(ops.OPERATORS)
+    for module, name in held:
+        monkeypatch.setattr(module, name, forbidden)
     gradients(call(operator, "reference"), problem(operator, SIZE))
     with pytest.raises(AssertionError, match="raw operator"):
         call(operator, "auto")(**problem(operator, SIZE))

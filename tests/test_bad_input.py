@@ -21,6 +21,7 @@ from hetsyn_triton import (
     ops,
 )
 from layer_cases import ALL, SPIKING, I, J
+from problems import OPERATORS
 
 T, B = 5, 3
 LAYERS = [HetSynLIF, HomNeuLIF, HomNeuALIF, HetNeuLIF, HetSynReadout, HomNeuReadout, HetNeuReadout]
@@ -33,9 +34,8 @@ def forbid_work(monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden(*args: Any, **options: Any) -> Any:
         raise AssertionError("work was done before the error")
 
-    for name in ("synaptic_current", "leaky_current", "spike_scan", "recurrent_scan"):
-        monkeypatch.setattr(ops, name, forbidden)
-    monkeypatch.setattr(ops, "leaky_recurrent_scan", forbidden)
+    for name in OPERATORS:
+        monkeypatch.setattr(getattr(ops, name), "run", forbidden)
     monkeypatch.setattr(torch.nn.functional, "linear", forbidden)
 
 

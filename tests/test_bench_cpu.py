@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import unchecked
 from bench import (
     cpu,
     cpu_memory,
@@ -394,12 +395,12 @@ def test_the_plain_lif_is_the_layer_with_one_time_constant(recurrent: bool) -> N
     neuron = (one, rho, rho, zeros[None], zeros)
     synapses = weights[0][None], torch.full((1, 5, 6), plain_lif.RHO, dtype=torch.float64), None
     if recurrent:
-        current, _ = ops.synaptic_current(z[None], *synapses)
+        current, _ = unchecked.synaptic_current(z[None], *synapses)
         square = torch.full((1, 5, 5), plain_lif.RHO, dtype=torch.float64)
         fed_back = weights[1][:, 5:][None], square, None
-        spikes, *_ = ops.recurrent_scan(current, *fed_back, *neuron, Triangular())
+        spikes, *_ = unchecked.recurrent_scan(current, *fed_back, *neuron, Triangular())
     else:
-        spikes, *_ = ops.feedforward_scan(z[None], *synapses, *neuron, Triangular())
+        spikes, *_ = unchecked.feedforward_scan(z[None], *synapses, *neuron, Triangular())
     assert found.any()
     assert torch.equal(found, spikes[0])
     g = torch.randn(found.shape, dtype=torch.float64)

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 import torch
 
+import unchecked
 from bench import cpu_table, gate, gpu_table, records, rivals, timing
-from hetsyn_triton import HetSynLIF, HetSynReadout, Normal, ops
+from hetsyn_triton import HetSynLIF, HetSynReadout, Normal
 from hetsyn_triton.surrogates import Triangular
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -366,5 +367,5 @@ def test_the_recurrent_loop_computes_what_the_operator_computes() -> None:
     r = torch.rand(5, 5, generator=generator, dtype=torch.float64)
     one, zeros = c.new_ones(1, 5), c.new_zeros(1, 2, 5)
     neuron = (one, rivals.KAPPA * one[None], one[None], zeros[None], zeros)
-    spikes, *_ = ops.recurrent_scan(c[None], w[None], r[None], None, *neuron, Triangular())
+    spikes, *_ = unchecked.recurrent_scan(c[None], w[None], r[None], None, *neuron, Triangular())
     assert torch.equal(rivals.recurrent_loop(c, rivals.Weights(w, r)), spikes[0])

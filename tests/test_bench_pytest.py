@@ -425,13 +425,13 @@ def test_a_network_is_checked_by_its_training_step(
 def test_closed_forms_are_closed_forms() -> None:
     """No kernel is called, in either direction."""
     called: list[str] = []
-    from hetsyn_triton.ops import kernels
+    from hetsyn_triton.ops import dispatch
 
-    launcher = kernels.Kernels.launcher
+    launcher = dispatch.Kernels.launcher
     made = contests.make(TINY, registry.CLOSED, CPU)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            kernels.Kernels,
+            dispatch.Kernels,
             "launcher",
             lambda self, name: called.append(name) or launcher(self, name),
         )

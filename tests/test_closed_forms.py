@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from hetsyn_triton import ops
+import unchecked
 from hetsyn_triton.reference import loop
 from hetsyn_triton.reference.lib.steps import surrogate_spike
 from hetsyn_triton.surrogates import ATan
@@ -22,7 +22,7 @@ def by_loop(operator: str, **options: Any) -> Any:
 
 
 def by_operator(operator: str, **options: Any) -> Any:
-    function = getattr(ops, operator)
+    function = getattr(unchecked, operator)
     if operator not in SPIKING:
         return _tuple(lambda **t: function(**{"trace": None, **t} if "z" in t else t))
     extra = {"trace": None} if operator in ("feedforward_scan", "recurrent_scan") else {}

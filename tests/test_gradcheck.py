@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hetsyn_triton import ops
+import unchecked
 from hetsyn_triton.reference import closed_form, loop
 from problems import OPERATORS, SPIKING, Size, problem
 
@@ -119,7 +119,7 @@ def by_closed_form(operator: str) -> Callable[..., Any]:
     """The package's own operator where there is no spike, else closed forms under a smooth one."""
     if operator in SPIKING:
         return SMOOTH[operator].apply
-    return getattr(ops, operator)  # type: ignore[no-any-return]
+    return getattr(unchecked, operator)  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("implementation", [by_loop, by_closed_form])

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from hetsyn_triton import ops
+from hetsyn_triton.ops.dispatch import NUMBA, TRITON, Kernels
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "hetsyn_triton"
 
@@ -100,6 +103,63 @@ def test_the_check_sees_what_it_forbids(tmp_path: Path) -> None:
         "hetsyn_triton.HetSynLIF",
     ]
     assert [part_of(name) for name in names] == ["reference", "modules", "kernels", "__init__"]
+
+
+# -- one file per operator -------------------------------------------------------------------------
+
+OPERATORS = {
+    "synaptic_current",
+    "leaky_current",
+    "spike_scan",
+    "feedforward_scan",
+    "recurrent_scan",
+    "leaky_recurrent_scan",
+    "surrogate",
+}
+
+
+def operator_of(raw: str) -> str:
+    """The operator whose forward or backward a raw operator is."""
+    if raw == "synaptic_parameter_gradient":
+        return "synaptic_current"
+    return raw.removesuffix("_backward")
+
+
+def test_the_operators_are_those_of_the_dispatcher() -> None:
+    assert {operator_of(raw) for raw in ops.OPERATORS} == OPERATORS
+
+
+@pytest.mark.parametrize("operator", sorted(OPERATORS))
+def test_an_operator_has_a_file_of_its_name(operator: str) -> None:
+    """Definition and reference; a launcher for every raw operator that a device's kernels serve."""
+    assert (ROOT / PACKAGE / "ops" / f"{operator}.py").is_file()
+    assert (ROOT / "reference" / f"{operator}.py").is_file()
+    raws = {raw for raw in ops.OPERATORS if operator_of(raw) == operator}
+    for kernels in (NUMBA, TRITON):
+        file = ROOT / "kernels" / kernels.folder / f"{operator}.py"
+        served = raws & kernels.operators
+        assert file.is_file() == bool(served)
+        if served:
+            assert served <= names_in(file)
+
+
+@pytest.mark.parametrize("kernels", [NUMBA, TRITON], ids=["cpu", "gpu"])
+def test_folders_of_kernels_have_no_other_files(kernels: Kernels) -> None:
+    served = {operator_of(raw) for raw in kernels.operators}
+    folder = ROOT / "kernels" / kernels.folder
+    found = {path.name for path in folder.iterdir()} - {"__pycache__"}
+    assert found == {f"{operator}.py" for operator in served} | {"__init__.py", "lib"}
+
+
+def names_in(file: Path) -> set[str]:
+    """Names a module defines or imports at its top."""
+    found: set[str] = set()
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef):
+            found.add(node.name)
+        elif isinstance(node, ast.ImportFrom):
+            found |= {alias.asname or alias.name for alias in node.names}
+    return found
 
 
 def fresh(code: str) -> str:

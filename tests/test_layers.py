@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hetsyn_triton import HetNeuLIF, HetSynLIF, HomNeuLIF
-from hetsyn_triton.reference import loop
+from hetsyn_triton.reference import synaptic_current
 from layer_cases import ADAPTIVE, ALL, READOUTS, SPIKING, I, J, Paper, gamma, normal_like, paper
 from layer_cases import spikes as random_spikes
 
@@ -165,7 +165,7 @@ def test_the_reference_backend_is_the_loop(monkeypatch: pytest.MonkeyPatch) -> N
     def forbidden(*args: Any, **options: Any) -> Any:
         raise AssertionError("the loop ran")
 
-    monkeypatch.setattr(loop, "synaptic_current", forbidden)
+    monkeypatch.setattr(synaptic_current, "loop", forbidden)
     x = torch.zeros(2, 1, 3)
     HetSynLIF(3, 2)(x)
     with pytest.raises(AssertionError, match="the loop ran"):

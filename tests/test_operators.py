@@ -13,18 +13,22 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import unchecked
 from hetsyn_triton import ops
-from hetsyn_triton.ops import raw
-from hetsyn_triton.surrogates import ATan
-from problems import OPERATORS, SPIKING, Size, Tensors, gradients, problem
+from hetsyn_triton.ops.surrogate import numbers_of
+from hetsyn_triton.reference import closed_form
+from hetsyn_triton.surrogates import SURROGATES, ATan, MultiGaussian, Triangular
+from problems import OPERATORS, SIZES, SPIKING, Size, Tensors, gradients, problem
+from surrogate_proofs import BUILT_IN, potentials
 from tensors import strided
+from unchecked import RAW
 
 SIZE = Size(R=2, T=6, B=3, I=4, J=5, K=2)
 
 
 def call(operator: str, backend: str = "auto") -> Callable[..., tuple[Tensor, ...]]:
     """The operator with its optional arguments filled in; always returns a tuple."""
-    function = getattr(ops, operator)
+    function = getattr(unchecked, operator)
     fixed: dict[str, Any] = {"backend": backend}
     if operator in SPIKING:
         fixed["surrogate"] = ATan()
@@ -51,8 +55,18 @@ def assert_same(found: Any, expected: Any, tolerance: float = 1e-12) -> None:
 # -- schemas, fakes --------------------------------------------------------------------------------
 
 
+def surrogate_arguments(surrogate: Any, size: Size) -> tuple[Any, ...]:
+    """Arguments of the operator `surrogate`: V [R, T, B, J], theta [R, J], kind and numbers."""
+    given = numbers_of(surrogate, torch.float64)
+    assert given is not None
+    cpu = torch.device("cpu")
+    return *potentials(size.R, size.T, size.B, size.J, cpu, torch.float64), *given
+
+
 def raw_arguments(name: str, size: Size, optional: bool) -> tuple[Any, ...]:
     """Arguments of raw operator `name`; without `optional`, each that may be None is None."""
+    if name == "surrogate":
+        return surrogate_arguments(MultiGaussian() if optional else Triangular(), size)
     forward = name.removesuffix("_backward")
     if name == "synaptic_parameter_gradient":
         forward = "synaptic_current"
@@ -60,7 +74,7 @@ def raw_arguments(name: str, size: Size, optional: bool) -> tuple[Any, ...]:
     if not optional and forward in ("synaptic_current", "feedforward_scan", "recurrent_scan"):
         first = dict(list(tensors.items())[:3])
         tensors = first | {"trace": None} | tensors  # type: ignore[dict-item]
-    outputs = getattr(raw, forward)(**tensors)
+    outputs = RAW[forward](**tensors)
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     generator = torch.Generator().manual_seed(2)
     given = [torch.randn(o.shape, generator=generator, dtype=o.dtype) for o in outputs]
@@ -90,7 +104,6 @@ def raw_arguments(name: str, size: Size, optional: bool) -> tuple[Any, ...]:
     return tuple(tensors.values())
 
 
-RAW = [*ops.OPERATORS]
 CASES = {
     "one replica, none given, transposed": (Size(R=1, T=3), False, "reversed"),
     "three replicas, all given, gaps": (Size(R=3, T=3), True, "gaps"),
@@ -103,32 +116,71 @@ def test_every_raw_operator_is_listed() -> None:
         for name in torch._C._dispatch_get_all_op_names()
         if name.startswith("hetsyn_triton::")
     }
-    assert defined == set(ops.OPERATORS)
+    assert defined == set(ops.OPERATORS) == set(RAW)
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("name", RAW)
+@pytest.mark.parametrize("name", ops.OPERATORS)
 def test_opcheck(name: str, case: str) -> None:
     """Schema (nothing mutated or aliased), fake tensors, dynamic shapes under AOT dispatch."""
     size, optional, strides = CASES[case]
     arguments = raw_arguments(name, size, optional)
     arguments = tuple(strided(a, strides) if isinstance(a, Tensor) else a for a in arguments)
-    results = torch.library.opcheck(getattr(raw, name), arguments)
+    results = torch.library.opcheck(RAW[name], arguments)
     assert set(results.values()) == {"SUCCESS"}
 
 
 @pytest.mark.parametrize("strides", ["reversed", "gaps"])
-@pytest.mark.parametrize("name", RAW)
+@pytest.mark.parametrize("name", ops.OPERATORS)
 def test_raw_outputs_are_contiguous_and_independent_of_strides(name: str, strides: str) -> None:
     arguments = raw_arguments(name, SIZE, True)
-    expected = getattr(raw, name)(*arguments)
+    expected = RAW[name](*arguments)
     moved = [strided(a, strides) if isinstance(a, Tensor) else a for a in arguments]
-    found = getattr(raw, name)(*moved)
+    found = RAW[name](*moved)
     for got, want in zip(
         *(o if isinstance(o, tuple) else (o,) for o in (found, expected)), strict=True
     ):
         assert got.is_contiguous()
         torch.testing.assert_close(got, want, rtol=1e-13, atol=1e-13)
+
+
+# -- the derivatives of built-in surrogates --------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", SURROGATES)
+def test_opcheck_of_every_surrogate(kind: str) -> None:
+    arguments = surrogate_arguments(SURROGATES[kind](), Size(R=2, T=3))
+    results = torch.library.opcheck(RAW["surrogate"], arguments)
+    assert set(results.values()) == {"SUCCESS"}
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("surrogate", BUILT_IN, ids=str)
+def test_surrogates_are_the_classes_own_formula(surrogate: Any, size: Size) -> None:
+    """The closed form against the class called with u and theta, the kernel against the closed
+    form."""
+    potential, threshold, *given = surrogate_arguments(surrogate, size)
+    theta = threshold[:, None, None]
+    expected = closed_form.surrogate(potential, threshold, *given)
+    formula = surrogate(potential - theta, theta)
+    torch.testing.assert_close(expected, formula, rtol=1e-12, atol=1e-12)
+    found = RAW["surrogate"](potential, threshold, *given)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("surrogate", BUILT_IN, ids=str)
+def test_surrogates_of_replicas_are_independent(surrogate: Any) -> None:
+    potential, threshold, *given = surrogate_arguments(surrogate, Size(R=3, T=6))
+    together = RAW["surrogate"](potential, threshold, *given)
+    for k in range(3):
+        alone = RAW["surrogate"](potential[k : k + 1], threshold[k : k + 1], *given)
+        torch.testing.assert_close(alone, together[k : k + 1], rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("size", [Size(R=2, T=0), Size(R=2, B=0)], ids=["T = 0", "B = 0"])
+def test_surrogates_of_no_potentials(size: Size) -> None:
+    potential, *rest = surrogate_arguments(MultiGaussian(), size)
+    assert RAW["surrogate"](potential, *rest).shape == potential.shape
 
 
 # -- replicas, strides, sizes ----------------------------------------------------------------------
@@ -349,11 +401,12 @@ SYNAPTIC = {
     ("weight", "decay"): {"synaptic_parameter_gradient"},
     ("z", "weight"): {"synaptic_current_backward", "synaptic_parameter_gradient"},
 }
+SCAN = {"surrogate", "recurrent_scan_backward"}
 RECURRENT = {
-    ("current",): {"recurrent_scan_backward"},
-    ("spike", "feedback", "trace"): {"recurrent_scan_backward"},
-    ("weight",): {"recurrent_scan_backward", "synaptic_parameter_gradient"},
-    ("decay",): {"recurrent_scan_backward", "synaptic_parameter_gradient"},
+    ("current",): SCAN,
+    ("spike", "feedback", "trace"): SCAN,
+    ("weight",): {*SCAN, "synaptic_parameter_gradient"},
+    ("decay",): {*SCAN, "synaptic_parameter_gradient"},
 }
 WANTED = [("synaptic_current", *case) for case in SYNAPTIC.items()]
 WANTED += [("recurrent_scan", *case) for case in RECURRENT.items()]

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hetsyn_triton import ops
+import unchecked
 from hetsyn_triton.reference import closed_form, loop
 from hetsyn_triton.surrogates import ATan
 
@@ -70,19 +70,19 @@ def simulate(
     rho = tensor(decay)
     if form == "per synapse":
         rows = rho.unsqueeze(-1)
-        current, _ = ops.synaptic_current(z, W, rows.expand(1, J, I), None, backend)
+        current, _ = unchecked.synaptic_current(z, W, rows.expand(1, J, I), None, backend)
         synapses = (U, rows.expand(1, J, J), None)
         if shape == "recurrent":
-            spikes, v, *_ = ops.recurrent_scan(current, *synapses, *neuron, **tail)
+            spikes, v, *_ = unchecked.recurrent_scan(current, *synapses, *neuron, **tail)
         else:
-            spikes, v, *_ = ops.spike_scan(current, *neuron, **tail)
+            spikes, v, *_ = unchecked.spike_scan(current, *neuron, **tail)
     else:
         drive = z @ W.mT
         if shape == "recurrent":
-            spikes, v, *_ = ops.leaky_recurrent_scan(drive, U, rho, zero, *neuron, **tail)
+            spikes, v, *_ = unchecked.leaky_recurrent_scan(drive, U, rho, zero, *neuron, **tail)
         else:
-            current = ops.leaky_current(drive, rho, zero, backend)
-            spikes, v, *_ = ops.spike_scan(current, *neuron, **tail)
+            current = unchecked.leaky_current(drive, rho, zero, backend)
+            spikes, v, *_ = unchecked.spike_scan(current, *neuron, **tail)
     return spikes[0].numpy(), v[0].numpy()
 
 
@@ -181,11 +181,13 @@ def test_the_papers_current_form(shape: str, backend: str) -> None:
     W, U, theta = tensor(layer.W), tensor(layer.U), tensor(layer.theta)
     neuron = (theta, tensor(kappa[None]), theta[None], tensor(J0[None]), tensor(s0))
     tail = {"surrogate": ATan(), "backend": backend}
-    c, _ = ops.synaptic_current(tensor(layer.z), W, tensor(r), tensor(x0), backend)
+    c, _ = unchecked.synaptic_current(tensor(layer.z), W, tensor(r), tensor(x0), backend)
     if shape == "recurrent":
-        spikes, v, *_ = ops.recurrent_scan(c, U, tensor(r_rec), tensor(x0_rec), *neuron, **tail)
+        spikes, v, *_ = unchecked.recurrent_scan(
+            c, U, tensor(r_rec), tensor(x0_rec), *neuron, **tail
+        )
     else:
-        spikes, v, *_ = ops.spike_scan(c, *neuron, **tail)
+        spikes, v, *_ = unchecked.spike_scan(c, *neuron, **tail)
     forced, current, recurrent, reset, s = spikes[0].numpy(), layer.W * x0, layer.U * x0_rec, J0, s0
     potentials = []
     for t in range(T):
@@ -292,7 +294,7 @@ def test_gradients_of_a_self_synapse_are_those_of_the_adaptation() -> None:
     decay = torch.cat([kappa, rho_a.unsqueeze(1)], 1).requires_grad_()
     none = torch.zeros(2, J, J).double()
     feedback = torch.zeros(2, 2, B, J).double()
-    spikes, v, *_ = ops.recurrent_scan(
+    spikes, v, *_ = unchecked.recurrent_scan(
         current, none, none, no_trace, theta, decay, strength, feedback, zero, ATan()
     )
     assert_margin(spikes, v, theta)
@@ -300,7 +302,7 @@ def test_gradients_of_a_self_synapse_are_those_of_the_adaptation() -> None:
 
     weight = torch.diag_embed(-a).requires_grad_()
     r = torch.diag_embed(rho_a).requires_grad_()
-    moved, v, *_ = ops.recurrent_scan(
+    moved, v, *_ = unchecked.recurrent_scan(
         current, weight, r, no_trace, theta, kappa, theta[:, None], feedback[:, :1], zero, ATan()
     )
     assert torch.equal(spikes, moved)
@@ -333,21 +335,23 @@ def test_leaky_and_per_synapse_operators_agree(shape: str, backend: str) -> None
     recurrent = shape == "recurrent"
 
     def per_synapse() -> tuple[Tensor, Tensor]:
-        c, _ = ops.synaptic_current(d["z"], d["weight"], rows.expand(2, J, I), d["trace"], backend)
+        c, _ = unchecked.synaptic_current(
+            d["z"], d["weight"], rows.expand(2, J, I), d["trace"], backend
+        )
         if not recurrent:
-            return ops.spike_scan(c, *neuron, **tail)[:2]
+            return unchecked.spike_scan(c, *neuron, **tail)[:2]
         synapses = (d["recurrent"], rows.expand(2, J, J), d["recurrent_trace"])
-        return ops.recurrent_scan(c, *synapses, *neuron, **tail)[:2]
+        return unchecked.recurrent_scan(c, *synapses, *neuron, **tail)[:2]
 
     def leaky() -> tuple[Tensor, Tensor]:
         drive = d["z"] @ d["weight"].mT.unsqueeze(1)
         start = (d["weight"].unsqueeze(1) * d["trace"]).sum(-1)
         if not recurrent:
-            c = ops.leaky_current(drive, d["decay"], start, backend)
-            return ops.spike_scan(c, *neuron, **tail)[:2]
+            c = unchecked.leaky_current(drive, d["decay"], start, backend)
+            return unchecked.spike_scan(c, *neuron, **tail)[:2]
         start = start + (d["recurrent"].unsqueeze(1) * d["recurrent_trace"]).sum(-1)
         synapses = (d["recurrent"], d["decay"], start)
-        return ops.leaky_recurrent_scan(drive, *synapses, *neuron, **tail)[:2]
+        return unchecked.leaky_recurrent_scan(drive, *synapses, *neuron, **tail)[:2]
 
     found = []
     for run in (per_synapse, leaky):
@@ -391,20 +395,20 @@ def test_gradients_of_a_tied_reset_are_those_of_the_membrane(
     tail = {"surrogate": ATan(), "backend": backend}
     if form == "per synapse":
         rows = beta[None, :, None]
-        c, _ = ops.synaptic_current(z[None], W[None], rows.expand(1, J, I), None, backend)
+        c, _ = unchecked.synaptic_current(z[None], W[None], rows.expand(1, J, I), None, backend)
         if shape == "recurrent":
             synapses = (U[None], rows.expand(1, J, J), None)
-            spikes, v, *_ = ops.recurrent_scan(c, *synapses, *neuron, **tail)
+            spikes, v, *_ = unchecked.recurrent_scan(c, *synapses, *neuron, **tail)
         else:
-            spikes, v, *_ = ops.spike_scan(c, *neuron, **tail)
+            spikes, v, *_ = unchecked.spike_scan(c, *neuron, **tail)
     else:
         drive = z[None] @ W.T
         if shape == "recurrent":
             membrane = (U[None], beta[None], zero)
-            spikes, v, *_ = ops.leaky_recurrent_scan(drive, *membrane, *neuron, **tail)
+            spikes, v, *_ = unchecked.leaky_recurrent_scan(drive, *membrane, *neuron, **tail)
         else:
-            c = ops.leaky_current(drive, beta[None], zero, backend)
-            spikes, v, *_ = ops.spike_scan(c, *neuron, **tail)
+            c = unchecked.leaky_current(drive, beta[None], zero, backend)
+            spikes, v, *_ = unchecked.spike_scan(c, *neuron, **tail)
     found = torch.autograd.grad(((spikes + v)[0] * g).sum(), leaves)
 
     u, s, loss, forced = zero[0], zero[0], zero.sum(), spikes[0].detach()

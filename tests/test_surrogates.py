@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hetsyn_triton import ops
+import unchecked
 from hetsyn_triton.surrogates import (
     SURROGATES,
     ATan,
@@ -195,7 +195,7 @@ def test_names() -> None:
 def run(operator: str, surrogate: Surrogate, backend: str = "auto") -> tuple[Tensor, ...]:
     """Gradients of the summed spikes with respect to every argument."""
     leaves = {n: t.requires_grad_() for n, t in problem(operator, SIZE).items()}
-    spikes, *_ = getattr(ops, operator)(**leaves, surrogate=surrogate, backend=backend)
+    spikes, *_ = getattr(unchecked, operator)(**leaves, surrogate=surrogate, backend=backend)
     return torch.autograd.grad(spikes.sum(), list(leaves.values()))
 
 
@@ -207,7 +207,7 @@ def test_every_surrogate_is_really_used(operator: str, backend: str) -> None:
     expected = call(operator)(**tensors)[0]
     first = []
     for surrogate in (cls() for cls in ALL):
-        spikes, *_ = getattr(ops, operator)(**tensors, surrogate=surrogate, backend=backend)
+        spikes, *_ = getattr(unchecked, operator)(**tensors, surrogate=surrogate, backend=backend)
         assert torch.equal(spikes, expected)
         first.append(run(operator, surrogate, backend)[0])
     for i, gradient in enumerate(first):
@@ -238,7 +238,7 @@ def test_it_is_given_u_and_the_threshold(backend: str) -> None:
         return torch.ones_like(u)
 
     leaves = {n: t.requires_grad_() for n, t in tensors.items()}
-    spikes, potential, _ = ops.spike_scan(**leaves, surrogate=watching, backend=backend)
+    spikes, potential, _ = unchecked.spike_scan(**leaves, surrogate=watching, backend=backend)
     spikes.sum().backward()
     if backend == "reference":  # called step by step, backwards
         u, v = (torch.stack(part[::-1], 1) for part in zip(*seen, strict=True))

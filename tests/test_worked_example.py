@@ -49,7 +49,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hetsyn_triton import ops
+import unchecked
 from hetsyn_triton.surrogates import Triangular
 
 Z = [[1, 0], [1, 1], [0, 1], [1, 0], [0, 1]]
@@ -91,9 +91,9 @@ def test_every_number(backend: str, dtype: torch.dtype) -> None:
     threshold, strength = leaf([1], 1, 1), leaf([1], 1, 1, 1)
     kappa, reset, spike = leaf([0.5], 1, 1, 1), leaf([0], 1, 1, 1, 1), leaf([0], 1, 1, 1)
 
-    current, _ = ops.synaptic_current(z, weight, decay, trace, backend)
+    current, _ = unchecked.synaptic_current(z, weight, decay, trace, backend)
     current.retain_grad()
-    spikes, potential, final_reset = ops.spike_scan(
+    spikes, potential, final_reset = unchecked.spike_scan(
         current, threshold, kappa, strength, reset, spike, Triangular(), backend=backend
     )
     potential.retain_grad()
@@ -124,7 +124,7 @@ def test_every_trace(steps: int, backend: str) -> None:
     z = torch.tensor(Z, dtype=torch.float64).reshape(1, 5, 1, 2)[:, :steps]
     decay = torch.tensor([[[0.5, 0.25]]], dtype=torch.float64)
     weight = torch.tensor([[[1, 0.5]]], dtype=torch.float64)
-    current, trace = ops.synaptic_current(z, weight, decay, None, backend)
+    current, trace = unchecked.synaptic_current(z, weight, decay, None, backend)
     assert_exact(trace, X[steps - 1])
     assert_exact((weight * trace[:, 0]).sum(), C[steps - 1])
     assert_exact(current[0, -1], [C[steps - 1]])
@@ -142,7 +142,7 @@ def test_detached_reset(backend: str) -> None:
     threshold, strength = one.clone().requires_grad_(), one[None].clone().requires_grad_()
     kappa, spike = (one[None] / 2).requires_grad_(), zero[None].clone().requires_grad_()
     reset = zero[None, None].clone().requires_grad_()
-    spikes, *_ = ops.spike_scan(
+    spikes, *_ = unchecked.spike_scan(
         current, threshold, kappa, strength, reset, spike, Triangular(), True, backend
     )
     assert_exact(spikes.detach(), S)

@@ -348,9 +348,9 @@ class _Layout:
         return type(state)(*[None if t is None else t[axes] for t in state])
 
     def restore_state(self, state: Any) -> Any:
-        """Remove what `read_state` adds."""
-        axes = (0,) if self.batched else (0, 0)
-        return type(state)(*[None if t is None else t[axes] for t in state])
+        """Remove what `read_state` adds. The backward of `squeeze` copies nothing."""
+        axes = (0,) if self.batched else (0, 1)
+        return type(state)(*[None if t is None else t.squeeze(axes) for t in state])
 
 
 def _read(x: Tensor, in_features: int, batch_first: bool) -> tuple[Tensor, _Layout]:

@@ -98,7 +98,6 @@ def derivative(surrogate: SpikeFunction, potential: Tensor, threshold: Tensor) -
     return made.view(R, T, B, J)
 
 
-@lru_cache(maxsize=256)
 def numbers_of(
     surrogate: SpikeFunction, dtype: torch.dtype
 ) -> tuple[str, tuple[float, ...]] | None:
@@ -107,6 +106,14 @@ def numbers_of(
     None if a number is not a normal one of `dtype`: PyTorch refuses one that is too large, and
     kernels take one that is too small for 0.
     """
+    # torch.compile warns of a cache and does not use it.
+    compute = _numbers_of if torch.compiler.is_compiling() else _cached_numbers_of
+    return compute(surrogate, dtype)
+
+
+def _numbers_of(
+    surrogate: SpikeFunction, dtype: torch.dtype
+) -> tuple[str, tuple[float, ...]] | None:
     kind, numbers_in = _NUMBERS[type(surrogate)]
     if dtype not in (torch.float32, torch.float64):
         return None
@@ -115,6 +122,9 @@ def numbers_of(
     # The logarithm of a height may be 0, of a height of 0 -inf.
     normal = all(least <= abs(n) <= most or n in (0.0, -math.inf) for n in numbers)
     return (kind, numbers) if normal else None
+
+
+_cached_numbers_of = lru_cache(maxsize=256)(_numbers_of)
 
 
 def _is_elementwise(surrogate: SpikeFunction) -> bool:

@@ -114,6 +114,6 @@ def launch_surrogate(
 
 
 def cost(replicas: int, steps: int, batch: int, neurons: int) -> Cost:
-    """Of `derivative`."""
+    """Of `surrogate`."""
     moved = 8 * replicas * steps * batch * neurons
     return Cost(fma=0, executed=0, hbm=moved, l2=moved)

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from hetsyn_triton.one_thread import _setters, on_this_thread
-from hetsyn_triton.ops import between
+from hetsyn_triton.ops import surrogate as of_spikes
+from hetsyn_triton.ops.recurrent_scan import previous
+from hetsyn_triton.ops.surrogate import derivative
 from hetsyn_triton.reference.lib.steps import previous_steps, spike_derivative
 from hetsyn_triton.surrogates import SURROGATES, Triangular
 
@@ -38,14 +40,14 @@ def test_shares_are_the_whole(name, shape, threads, piece, on_threads, monkeypat
     """For replicas with thresholds of their own, bit by bit; V may be strided. (PyTorch's sigmoid
     rounds the last elements of a call in another way, so the whole is that of one replica.)"""
     on_threads(threads)
-    monkeypatch.setattr(between, "PIECE", piece)
-    monkeypatch.setattr(between, "SHARED_PIECE", piece)
+    monkeypatch.setattr(of_spikes, "PIECE", piece)
+    monkeypatch.setattr(of_spikes, "SHARED_PIECE", piece)
     generator = torch.Generator().manual_seed(1)
     R, T, B, J = shape
     potential = torch.randn(R, J, T, B, generator=generator).permute(0, 2, 3, 1)
     threshold = 0.5 + torch.rand(R, J, generator=generator)
     surrogate = Own(name)
-    found = between.derivative(surrogate, potential, threshold)
+    found = derivative(surrogate, potential, threshold)
     for v, theta, of_replica in zip(potential, threshold, found, strict=True):
         expected = spike_derivative(surrogate, v.contiguous() - theta, theta)
         assert torch.equal(of_replica, expected)
@@ -60,7 +62,7 @@ def test_a_function_that_promises_nothing_sees_everything_at_once(on_threads) ->
         return u / u.abs().max()
 
     potential = torch.randn(2, 30, 4, 5)
-    found = between.derivative(scaled, potential, torch.ones(2, 5))
+    found = derivative(scaled, potential, torch.ones(2, 5))
     assert seen == [(2, 30, 4, 5)]
     assert found.abs().max() == 1
 
@@ -77,7 +79,7 @@ def test_the_number_of_threads_comes_back_after_an_error(elementwise, on_threads
             raise ArithmeticError("broken")
 
     with pytest.raises(ArithmeticError, match="broken"):
-        between.derivative(Broken(), torch.randn(1, 40, 4, 5), torch.ones(1, 5))
+        derivative(Broken(), torch.randn(1, 40, 4, 5), torch.ones(1, 5))
     assert torch.get_num_threads() == 2
 
 
@@ -107,17 +109,17 @@ def test_steps_before(shape, dtype, threads, on_threads) -> None:
     R, T, B, J = shape
     steps = torch.randn(R, J, T, B, dtype=dtype).permute(0, 2, 3, 1)
     initial = torch.randn(R, J, B, dtype=dtype).mT
-    assert torch.equal(between.previous(steps, initial), previous_steps(steps, initial))
+    assert torch.equal(previous(steps, initial), previous_steps(steps, initial))
 
 
 def test_steps_before_are_traced_whole(on_threads) -> None:
     """As `test_a_traced_surrogate_is_whole`."""
     on_threads(2)
     steps, initial = torch.randn(1, 300, 4, 5), torch.randn(1, 4, 5)
-    graph = torch.fx.experimental.proxy_tensor.make_fx(between.previous)(steps, initial)
+    graph = torch.fx.experimental.proxy_tensor.make_fx(previous)(steps, initial)
     other = torch.randn(1, 300, 4, 5)
     assert torch.equal(graph(other, initial), previous_steps(other, initial))
-    mapped = torch.vmap(between.previous, (None, 0))(steps, torch.stack([initial, -initial]))
+    mapped = torch.vmap(previous, (None, 0))(steps, torch.stack([initial, -initial]))
     assert torch.equal(mapped[1], previous_steps(steps, -initial))
 
 
@@ -138,12 +140,12 @@ class Promising(Scaled):
 def test_the_promise_is_not_inherited_by_another_function(on_threads) -> None:
     on_threads(3)
     potential, threshold = torch.randn(1, 200, 4, 5), torch.ones(1, 5)
-    found = between.derivative(Scaled(), potential, threshold)
+    found = derivative(Scaled(), potential, threshold)
     distance = potential - 1
     assert torch.equal(found, distance / distance.abs().max())
     function = Triangular().__call__
     assert [
-        between._is_elementwise(s) for s in (Triangular(), Scaled(), Promising(), function)
+        of_spikes._is_elementwise(s) for s in (Triangular(), Scaled(), Promising(), function)
     ] == [
         True,
         False,
@@ -158,7 +160,7 @@ def test_a_traced_surrogate_is_whole(on_threads) -> None:
     potential, threshold = torch.randn(1, 300, 4, 5), torch.ones(1, 5)
 
     def run(v: Tensor) -> Tensor:
-        return between.derivative(Own("triangular"), v, threshold)
+        return derivative(Own("triangular"), v, threshold)
 
     graph = torch.fx.experimental.proxy_tensor.make_fx(run)(potential)
     other = torch.randn(1, 300, 4, 5)

@@ -15,7 +15,8 @@ from hetsyn_triton import HetSynLIF
 from hetsyn_triton.kernels.cpu import surrogate as kernel
 from hetsyn_triton.kernels.cpu.lib.exponential import exp
 from hetsyn_triton.kernels.cpu.lib.vectors import lanes, load, store
-from hetsyn_triton.ops import between, in_one_pass
+from hetsyn_triton.ops.dispatch import NUMBA
+from hetsyn_triton.ops.surrogate import derivative, numbers_of
 from hetsyn_triton.surrogates import ATan, FastSigmoid, MultiGaussian, Sigmoid, Triangular
 
 DTYPES = [torch.float32, torch.float64]
@@ -132,25 +133,27 @@ def test_numbers_that_are_not_normal_are_pytorchs(
         theirs = surrogate(potential - 1, threshold)
     except (RuntimeError, ZeroDivisionError) as error:
         with pytest.raises(type(error)):
-            between.derivative(surrogate, potential, threshold)
+            derivative(surrogate, potential, threshold)
     else:
-        found = between.derivative(surrogate, potential, threshold)
+        found = derivative(surrogate, potential, threshold)
         assert torch.equal(found.isnan(), theirs.isnan())
         assert torch.equal(found.nan_to_num(), theirs.nan_to_num())
     assert one_pass == []
 
 
 def test_small_numbers_that_are_normal_are_the_kernels() -> None:
-    assert in_one_pass.numbers_of(MultiGaussian(width=1e-25), torch.float64) is not None
+    assert numbers_of(MultiGaussian(width=1e-25), torch.float64) is not None
     small = MultiGaussian(scale=1e-300, height=1e-300)
-    assert all(in_one_pass.numbers_of(small, dtype) is not None for dtype in DTYPES)
-    assert in_one_pass.numbers_of(Triangular(width=1.2e-38), torch.float32) is not None
+    assert all(numbers_of(small, dtype) is not None for dtype in DTYPES)
+    assert numbers_of(Triangular(width=1.2e-38), torch.float32) is not None
 
 
 def test_thresholds_of_another_dtype_are_pytorchs(one_pass: list[str]) -> None:
     potential, threshold = proofs.potentials(1, 2, 2, 3, CPU)
-    assert in_one_pass.derivative(Triangular(), potential, threshold.double()) is None
+    found = derivative(Triangular(), potential, threshold.double())
+    theta = threshold.double()[:, None, None]
     assert one_pass == []
+    assert torch.equal(found, Triangular()(potential - theta, theta).float())
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -183,14 +186,14 @@ def test_gradients_of_a_layer(
     proofs.gradients_to_rounding(layer, one_pass, monkeypatch, 1e-12)
 
 
-def test_nothing_of_it_under_a_trace_or_a_transform(
+def test_one_operator_under_a_trace_or_a_transform(
     one_pass: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    proofs.nothing_under_a_trace_or_a_transform(one_pass, CPU, monkeypatch)
+    proofs.one_operator_under_a_trace_or_a_transform(one_pass, CPU, monkeypatch)
 
 
 @pytest.mark.parametrize("what", ["missing", "broken"])
-def test_pytorch_where_numba_is_not(
+def test_the_closed_form_where_numba_is_not(
     what: str, one_pass: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    proofs.nothing_without_the_package(what, one_pass, CPU, monkeypatch)
+    proofs.closed_form_without_the_package(NUMBA, what, one_pass, CPU, monkeypatch)

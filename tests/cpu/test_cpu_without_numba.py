@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from hetsyn_triton.ops import OPERATORS
+
 TIMEOUT = 200
 
 MISSING = """
@@ -27,11 +29,13 @@ import warnings
 import torch
 from hetsyn_triton import HetNeuLIF, HetSynLIF, HetSynReadout
 from hetsyn_triton.ops import backend_info
+from hetsyn_triton.surrogates import SURROGATES
 
 def run(backend):
     made = []
     for cls, options in ((HetSynLIF, {}), (HetSynLIF, {"recurrent": True}), (HetSynReadout, {}),
-                         (HetNeuLIF, {"recurrent": True})):
+                         (HetNeuLIF, {"recurrent": True}),
+                         *((HetSynLIF, {"surrogate": made()}) for made in SURROGATES.values())):
         generator = torch.Generator().manual_seed(0)
         layer = cls(6, 5, generator=generator, dtype=torch.float64, backend=backend, **options)
         x = (torch.rand(9, 3, 6, generator=generator) < 0.4).double().requires_grad_()
@@ -70,7 +74,7 @@ def broken(folder: Path, body: str) -> str:
 def test_missing() -> None:
     """No kernel is registered, nothing is warned of, and the reason can be asked for."""
     lines = ran(MISSING + LAYERS + '\nassert "numba" not in sys.modules').splitlines()
-    assert len(lines) == 12
+    assert len(lines) == len(OPERATORS)
     for line in lines:
         assert line.startswith("closed form (PyTorch) | ")
         assert "Numba" in line or "not installed" in line
@@ -82,7 +86,7 @@ def test_broken(tmp_path: Path) -> None:
     warned, *lines = ran(code + LAYERS).splitlines()
     assert "numba cannot be imported: Numba needs NumPy 1.0 or less" in warned
     assert "the closed forms run instead" in warned
-    assert len(lines) == 12
+    assert len(lines) == len(OPERATORS)
     for line in lines:
         assert line.startswith("closed form (PyTorch) | ")
         assert "Numba needs NumPy" in line or "no Numba kernel" in line
@@ -100,6 +104,6 @@ def test_hetsyn_info_says_why(kind: str, tmp_path: Path) -> None:
     code = MISSING if kind == "missing" else broken(tmp_path, 'raise ImportError("unfit")')
     told = ran(code + "from hetsyn_triton.cli import main\nsys.argv = ['hetsyn', 'info']\nmain()")
     reason = "not installed" if kind == "missing" else "cannot be imported: unfit"
-    assert "not the Numba kernel: the package numba" in " ".join(told.split())
+    assert "Numba kernel not used: the package numba" in " ".join(told.split())
     assert reason in told
-    assert "closed form (PyTorch) runs" in told
+    assert "closed form (PyTorch):" in told

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from hetsyn_triton import HetSynLIF, HetSynReadout, SpikingNetwork, ops
+import unchecked
+from hetsyn_triton import HetSynLIF, HetSynReadout, SpikingNetwork
 from hetsyn_triton.kernels.gpu.lib import launch
-from hetsyn_triton.ops import backends
-from hetsyn_triton.ops.dispatch import BackendUnavailableError, resolve
+from hetsyn_triton.ops.dispatch import _NEEDED, BackendUnavailableError, resolve
 from problems import Size, problem
 
 
@@ -83,7 +83,7 @@ def test_vmap_folds_replicas_into_one_launch(device: torch.device, launched: lis
     tensors = problem("synaptic_current", Size(R=2, T=3, B=2), dtype=torch.float32, states=False)
     z, weight, decay = (tensors[n].to(device) for n in ("z", "weight", "decay"))
     sets = torch.stack([weight, 2 * weight, -weight])
-    together, _ = torch.func.vmap(lambda w: ops.synaptic_current(z, w, decay, None))(sets)
+    together, _ = torch.func.vmap(lambda w: unchecked.synaptic_current(z, w, decay, None))(sets)
     assert launched == ["synaptic_current_kernel"]
     for got, factor in zip(together, (1, 2, -1), strict=True):
         assert torch.equal(got, factor * together[0])
@@ -93,7 +93,7 @@ def test_vmap_folds_replicas_into_one_launch(device: torch.device, launched: lis
 def test_float64_takes_the_closed_form(device: torch.device, launched: list[str]) -> None:
     """`auto` runs it, `triton` says why it cannot."""
     tensors = {n: t.to(device) for n, t in problem("synaptic_current", Size(T=3)).items()}
-    current, _ = ops.synaptic_current(**tensors)
+    current, _ = unchecked.synaptic_current(**tensors)
     assert current.dtype == torch.float64
     assert launched == []
     with pytest.raises(
@@ -102,7 +102,7 @@ def test_float64_takes_the_closed_form(device: torch.device, launched: list[str]
         resolve("triton", torch.device("cuda"), "synaptic_current", torch.float64)
 
 
-@pytest.mark.parametrize("operator", backends._NEEDED)
+@pytest.mark.parametrize("operator", _NEEDED)
 def test_triton_is_there_or_says_why(operator: str) -> None:
     """All operators of layers with a decay per synapse have kernels, backwards included."""
     if operator.startswith("leaky"):

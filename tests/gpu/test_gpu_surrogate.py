@@ -1,7 +1,6 @@
 """Surrogates in one pass on a GPU: within rounding of float64, and what is computed so at all."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import surrogate_proofs as proofs
 from bounds import sparse
 from hetsyn_triton import HetSynLIF
 from hetsyn_triton.kernels.gpu import surrogate as kernel
-from hetsyn_triton.ops import in_one_pass
 from hetsyn_triton.ops.dispatch import TRITON
 from hetsyn_triton.surrogates import MultiGaussian, Triangular
 
@@ -58,9 +56,8 @@ def test_offsets_beyond_32_bits(device: torch.device, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def one_pass(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def one_pass(on_kernels: torch.device, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The kinds that the kernel was asked for; where it is interpreted the CPU counts as a GPU."""
-    monkeypatch.setattr(in_one_pass, "KERNELS", (replace(TRITON, device=device.type),))
     return proofs.noting(kernel, monkeypatch)
 
 
@@ -96,14 +93,14 @@ def test_gradients_of_a_layer(
     proofs.gradients_to_rounding(layer, one_pass, monkeypatch, 1e-4)
 
 
-def test_nothing_of_it_under_a_trace_or_a_transform(
+def test_one_operator_under_a_trace_or_a_transform(
     device: torch.device, one_pass: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    proofs.nothing_under_a_trace_or_a_transform(one_pass, device, monkeypatch)
+    proofs.one_operator_under_a_trace_or_a_transform(one_pass, device, monkeypatch)
 
 
 @pytest.mark.parametrize("what", ["missing", "broken"])
-def test_pytorch_where_triton_is_not(
+def test_the_closed_form_where_triton_is_not(
     what: str, device: torch.device, one_pass: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    proofs.nothing_without_the_package(what, one_pass, device, monkeypatch)
+    proofs.closed_form_without_the_package(TRITON, what, one_pass, device, monkeypatch)

@@ -143,6 +143,7 @@ def feedback_gradients(
     run(
         _feedback_gradients, R * B * -(-blocks_of(J, g) // SPAN), 16 * R * T * B * J * K,
         flat(g), optional(g_feedback, g), flat(spikes), padded(feedback_decay),
-        padded(feedback_strength), flat(feedback), flat(spike), flat(decays), flat(strengths), T, B, J, K,
+        padded(feedback_strength), flat(feedback), flat(spike), flat(decays), flat(strengths),
+        T, B, J, K,
     )  # fmt: skip
     return sum_in_order(decays).view(R, K, J), sum_in_order(strengths).view(R, K, J)

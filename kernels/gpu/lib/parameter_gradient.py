@@ -7,7 +7,7 @@ Per replica, sample and synapse i -> j, for every step t:
 
 with y = 0 and x = the given trace before the first step; y is dx/dr. In the end dr is multiplied by
 the weight and, where the final trace has a gradient, sum_b g_trace y is added. These are the
-equations of `reference/closed_form/synaptic.py`; x enters y before z enters x, because the decay of
+equations of `reference/synaptic_current.py`; x enters y before z enters x, because the decay of
 a step acts on what was there before the step.
 
 Notation (R replicas, T steps, B samples, I inputs, J neurons; a group is ROWS samples):
@@ -274,7 +274,7 @@ def synaptic_parameter_gradient(
     decay: Tensor,
     trace: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """As `ops.raw.synaptic_parameter_gradient`: dw, dr [R, J, I]."""
+    """As the operator `synaptic_parameter_gradient`: dw, dr [R, J, I]."""
     R, T, B, I = z.shape
     J = g.shape[3]
     if 0 in (R, T, B, I, J):
