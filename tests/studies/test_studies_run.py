@@ -628,7 +628,7 @@ def test_a_damaged_cell_is_kept_aside_and_done_anew(
             "delays: expected no value because",
         ),
         ("timescales", {"task": "digits", "homneu_tau": [50]}, "homneu_tau: expected no value"),
-        ("cost", {"task": "digits"}, "task: expected none because cost trains on none"),
+        ("cost", {"task": "digits"}, "task: expected none because cost has no task"),
         ("cost", {"jobs": 2}, "jobs: expected 1 because cost measures times"),
         ("cost", {"lr": 1}, "settings: expected of cost models, .*, threads, got lr"),
         ("cost", {"seeds": 5}, "seeds: expected none because cost has one network of each kind"),
