@@ -519,6 +519,24 @@ def test_a_study_finds_its_data_where_it_is_now(
 
 
 @pytest.mark.usefixtures("echo")
+def test_a_study_from_before_an_option_goes_on(tmp_path: Path) -> None:
+    """It had the option's default; another value is another study."""
+    changes: dict[str, Any] = {"models": ["homneu"], "forms": ["recurrent"], "seeds": 1}
+    first = toy("variants", tmp_path, **changes)
+    stored = json.loads((tmp_path / "study.json").read_text())
+    for name in ("sizes", "equal", "homneu_tau"):
+        del stored["options"][name]
+    (tmp_path / "study.json").write_text(json.dumps(stored))
+    again = Counted()
+    assert toy("variants", tmp_path, **changes, reporter=again).table == first.table
+    assert again.cells == []
+    del stored["options"]["models"]
+    (tmp_path / "study.json").write_text(json.dumps(stored))
+    with pytest.raises(RunFolderError, match="models is"):
+        toy("variants", tmp_path, **changes)
+
+
+@pytest.mark.usefixtures("echo")
 def test_another_folder_is_refused(tmp_path: Path) -> None:
     changes: dict[str, Any] = {"models": ["homneu"], "forms": ["recurrent"], "seeds": 1}
     toy("variants", tmp_path / "study", **changes)
