@@ -130,7 +130,7 @@ def _speed_ups(result: Record) -> str:
     for names, what in (
         ((LOOP,), "the eager loop"),
         ((COMPILED,), "with a compiled step"),
-        (PLAIN, f"plain LIF libraries{which}"),
+        (PLAIN, f"plain LIF{which}"),
     ):
         found = [rival(row, n, "ms") / row["ms"] for row in rows if (n := _fastest(row, names))]
         if found:
@@ -148,8 +148,8 @@ def elsewhere(result: Record, file: str) -> str:
     """Another machine in one sentence."""
     m = result["machine"]
     return (
-        f"On {m['device']} ({m['instructions']}), {m['threads']} threads:"
-        f" {_speed_ups(result)}\n([stored file]({file}))."
+        f"[{m['device']} ({m['instructions']}), {m['threads']} threads]({file}):"
+        f" {_speed_ups(result)}."
     )
 
 

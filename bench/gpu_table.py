@@ -43,7 +43,7 @@ def _columns(rows: list[Record]) -> list[tuple[str, Callable[[Record], str]]]:
         if any(rival(row, name, "ms") for row in rows):
             columns.append((head, partial(against, name=name)))
     columns += [
-        ("of the floor", lambda row: "-" if not row["fraction"] else f"{row['fraction']:.1%}"),
+        ("of the peak", lambda row: "-" if not row["fraction"] else f"{row['fraction']:.1%}"),
         ("peak memory", lambda row: f"{figures(row['peak_bytes'] / 1e6)} MB"),
     ]
     return columns
@@ -66,9 +66,8 @@ def readme_table(result: Record, file: str) -> str:
         "|" + "---|" * len(columns),
         *("| " + " | ".join(cell(row) for _, cell in columns) + " |" for row in rows),
         "",
-        f"Medians on {m['device']}, torch {m['torch']}, Triton {m['triton']}, {m['date'][:10]}:",
-        f"[stored file]({file}).",
-        f"The floor is the time of the multiply-adds alone, at {m['fma_rate'] / 1e12:.3g}e12/s.",
+        f"Medians on {m['device']}, torch {m['torch']}, Triton {m['triton']}, {m['date'][:10]}:"
+        f" [stored file]({file}). The peak is {m['fma_rate'] / 1e12:.3g}e12 multiply-adds/s.",
     ]
     return "\n".join(lines)
 
@@ -80,7 +79,7 @@ def _ranges(rows: list[Record]) -> list[str]:
         if found := [ratio for row in rows if (ratio := rival(row, name, "ratio"))]:
             said.append(f"{factors(found)} {'' if said else 'faster '}than the {head}")
     found = [row["fraction"] for row in rows if row["fraction"]]
-    floor = f"{min(found):.1%} to {max(found):.1%} of the arithmetic floor" if found else None
+    floor = f"{min(found):.1%} to {max(found):.1%} of the peak multiply-add rate" if found else None
     return [", ".join(said), *([floor] if floor else [])]
 
 

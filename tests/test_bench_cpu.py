@@ -159,7 +159,7 @@ def test_the_readme_table() -> None:
     lines = cpu_table.readme_table(result, "bench/results/cpu-A.json").splitlines()
     assert lines[:3] == [
         "- 16x faster than the eager loop, 16x than with a compiled step, 4.0x than plain LIF"
-        " libraries (SpikingJelly, Norse).",
+        " (SpikingJelly, Norse).",
         "- 29-58x less peak memory than the eager loop.",
         "",
     ]
@@ -171,8 +171,8 @@ def test_the_readme_table() -> None:
     assert lines[8].endswith("[stored file](bench/results/cpu-A.json).")
     assert lines[-1] == "Not run for this table: snnTorch."
     said = cpu_table.elsewhere(result, "f.json")
-    assert said.startswith("On A CPU (AVX2), 2 threads: 16x faster than the eager loop, ")
-    assert said.endswith(" (SpikingJelly, Norse)\n([stored file](f.json)).")
+    assert said.startswith("[A CPU (AVX2), 2 threads](f.json): 16x faster than the eager loop, ")
+    assert said.endswith(" (SpikingJelly, Norse).")
     row["rivals"]["snntorch"] = rival
     assert "Not run" not in cpu_table.readme_table(result, "f.json")
     row["rivals"] = {"loop": rival, "compiled": rival, "norse": missing}

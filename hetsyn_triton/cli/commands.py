@@ -243,7 +243,7 @@ def encode_command(**given: Any) -> Callable[[], int]:
 @click.option("--task", metavar="NAME", help="Task to train on. Each study has its own default.")
 @click.option("--data-dir", metavar="DIR", callback=_folder, help="Folder of the task's files.")
 @click.option("--seeds", type=int, help="Number of seeds, counted from 0.")
-@click.option("--full", is_flag=True, help="Use the paper's size instead of a small one.")
+@click.option("--full", is_flag=True, help="Train at the paper's size (default: a shorter study).")
 @click.option(
     "--jobs",
     type=int,

@@ -23,7 +23,7 @@ SELECTIONS = {
     "test": "test-\nselected",
 }
 NARROW = 80  # columns of a terminal
-NOT_HELD_OUT = "test-selected: the best of {of} test measurements, not a held-out result"
+NOT_HELD_OUT = "test-selected: the best of all test measurements ({of}), not a held-out result"
 
 
 class RichReporter(WithBar, Reporter):
@@ -141,7 +141,7 @@ class RichReporter(WithBar, Reporter):
         if self.folder is None:
             return ""
         if not self._has_checkpoint():
-            return f" No step was trained. {self.folder} can be used again."
+            return " No step was trained. To start again, repeat the command."
         return f" To resume: hetsyn train --resume {shlex.quote(str(self.folder))}"
 
     def _has_checkpoint(self) -> bool:

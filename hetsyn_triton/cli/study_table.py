@@ -37,7 +37,8 @@ def in_blocks(console: Console, study: Study, rows: Sequence[Row]) -> list[Block
 
 def show(console: Console, study: Study, rows: Sequence[Row], file: str) -> None:
     """Print the blocks; `file` contains all rows."""
-    console.print(Text(f"{study.title} ({study.settings.size})"), soft_wrap=True)
+    small = "" if study.settings.full else " (small)"
+    console.print(Text(f"{study.title}{small}"), soft_wrap=True)
     for block in in_blocks(console, study, rows):
         if block.heading:
             console.print(Text(block.heading), soft_wrap=True)

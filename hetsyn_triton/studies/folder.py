@@ -58,7 +58,13 @@ def check_folder(folder: Path, settings: StudySettings) -> StudySettings:
         before = _seeds_before(stored, path)
     except RunFolderError as error:
         raise RunFolderError(f"{error}. Name another folder with --out") from error
+    from .catalogue import study_class
+
     wanted = _as_json(settings.to_json())
+    if stored.get("study") == settings.study and isinstance(stored.get("options"), dict):
+        # An option that is newer than the folder had its default there.
+        defaults = study_class(settings.study).default_options(settings.task, full=settings.full)
+        stored["options"] = {**defaults, **stored["options"]}
     if type(stored.get("seeds")) is int and stored["seeds"] < settings.seeds:
         before = [*before, stored["seeds"]]
         stored["seeds"] = settings.seeds

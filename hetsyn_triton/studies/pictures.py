@@ -82,8 +82,9 @@ def label_score(axes: Axes, name: str, seeds: Collection[int]) -> None:
     over = f"mean ± deviation of {seeds_in_words(seeds)}" if max(seeds) > 1 else "one seed"
     axes.set_ylabel(f"{in_words(name)}\n({over})", fontsize=9)
     if is_share(name):
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.set_ylim(top=min(1.04, max(axes.get_ylim()[1], 1.02)))
+        low, high = axes.get_ylim()
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0 if high - low > 0.1 else 1))
 
 
 def legend(axes: Axes, **options: Any) -> None:
@@ -94,7 +95,7 @@ def legend(axes: Axes, **options: Any) -> None:
 def caption(study: "Study", failed: int, cells: int) -> str:
     """What stands below the picture: what was measured, and how large the study is."""
     where = f" on {study.settings.task}" if study.settings.task else ""
-    text = f"{study.title}{where}. {study.settings.sizes_in_words()}."
+    text = f"{study.title}{where}: {study.settings.sizes_in_words()}."
     if failed:
         text += f" {failed} of {cells} cells failed and are missing here."
     return text

@@ -52,7 +52,7 @@ HetSyn ([arXiv 2508.11644](https://arxiv.org/abs/2508.11644)). `hetsyn results` 
 hetsyn results FOLDER...    # copy run and study folders to results/, then write this page
 ```
 
-- **a ± b**: mean and standard deviation over seeds, or over the rows that a "mean of" row sums up.
+- **a ± b**: mean and standard deviation over seeds, or in a row "mean of" over the rows above.
 - **last epoch**: the test result after the last epoch.
 - **validation-selected**: the test result of the epoch that is best on held-out samples.
 - **test-selected**: the best test result of all epochs. The test samples selected it, so it is not
@@ -214,7 +214,7 @@ def _study(stem: str, values: dict[str, Any], machines: Machines) -> str:
             lines.append(f"{len(shown) - LONGEST} more rows: {file}.\n")
     lines.append(f"![{kind.name}]({STORED}/{stem}.png)\n")
     where = dict.fromkeys(map(machines.where, values["environments"]))
-    hours = f"{values['seconds'] / 3600:.2g} hours"
+    hours = f"{values['seconds'] / 3600:.2g} hours summed over cells"
     more = f" All columns: {file}." if narrower else ""
     lines.append(f"`{values['command']}`:\n{_wrapped(hours, '; ', '; '.join(where), '.', more)}\n")
     return "\n".join(lines)

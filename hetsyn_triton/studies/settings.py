@@ -201,9 +201,9 @@ def _split(
                 f"{name}: expected no value because {study.name} {study.keeps[name]}, got {value!r}"
             )
         if name not in known and name not in allowed:
-            groups = {f"of {study.name} ": study.options, f"of {task} ": known, "": allowed}
-            parts = [f"{whose}{', '.join(names)}" for whose, names in groups.items() if names]
+            groups = {study.name: study.options, task: known, "the training": allowed}
+            parts = [f"of {whose}: {', '.join(names)}" for whose, names in groups.items() if names]
             near = did_you_mean(name, [*study.options, *known, *allowed])
-            raise ConfigError(f"settings: expected {', or '.join(parts)}, got {name}{near}")
+            raise ConfigError(f"settings: expected one {'; '.join(parts)}; got {name}{near}")
     own = {name: value for name, value in changes.items() if name in known}
     return {name: value for name, value in changes.items() if name not in known}, own

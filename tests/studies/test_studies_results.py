@@ -454,7 +454,7 @@ def test_a_gpu_is_named_where_it_was_used(tmp_path: Path) -> None:
 
     assert "cuda" not in shown(place)
     assert f" cores and Big 9, on cuda, {place['date']}." in shown({**place, "gpu": "Big 9"})
-    assert " hours; machine and date not recorded; " in shown({}, place)
+    assert " hours summed over cells; machine and date not recorded; " in shown({}, place)
 
 
 def wide_study(tmp_path: Path, name: str) -> tuple[list[dict[str, Any]], str]:

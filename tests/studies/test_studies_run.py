@@ -519,6 +519,24 @@ def test_a_study_finds_its_data_where_it_is_now(
 
 
 @pytest.mark.usefixtures("echo")
+def test_a_study_from_before_an_option_goes_on(tmp_path: Path) -> None:
+    """It had the option's default; another value is another study."""
+    changes: dict[str, Any] = {"models": ["homneu"], "forms": ["recurrent"], "seeds": 1}
+    first = toy("variants", tmp_path, **changes)
+    stored = json.loads((tmp_path / "study.json").read_text())
+    for name in ("sizes", "equal", "homneu_tau"):
+        del stored["options"][name]
+    (tmp_path / "study.json").write_text(json.dumps(stored))
+    again = Counted()
+    assert toy("variants", tmp_path, **changes, reporter=again).table == first.table
+    assert again.cells == []
+    del stored["options"]["models"]
+    (tmp_path / "study.json").write_text(json.dumps(stored))
+    with pytest.raises(RunFolderError, match="models is"):
+        toy("variants", tmp_path, **changes)
+
+
+@pytest.mark.usefixtures("echo")
 def test_another_folder_is_refused(tmp_path: Path) -> None:
     changes: dict[str, Any] = {"models": ["homneu"], "forms": ["recurrent"], "seeds": 1}
     toy("variants", tmp_path / "study", **changes)
@@ -600,11 +618,11 @@ def test_a_damaged_cell_is_kept_aside_and_done_anew(
         ("variants", {"jobs": 0}, "jobs: expected an integer from 1"),
         ("variants", {"jobs": 100_000}, "jobs: expected an integer from 1"),
         ("variants", {"model": "hetsyn"}, "model: expected no value because variants varies it"),
-        ("variants", {"speed": 1}, "settings: expected of variants models, forms"),
+        ("variants", {"speed": 1}, "settings: expected one of variants: models, forms"),
         ("variants", {"lr": -1}, "lr: expected a positive number"),
         ("variants", {"models": ["lstm"]}, "models: expected different names among hetsyn"),
         ("variants", {"models": ["hetsyn", "hetsyn"]}, "models: expected different names"),
-        ("variants", {"seed": 3}, "settings: expected of variants"),
+        ("variants", {"seed": 3}, "settings: expected one of variants: "),
         (
             "limited-neurons",
             {"task": "pattern-generation"},
@@ -628,9 +646,9 @@ def test_a_damaged_cell_is_kept_aside_and_done_anew(
             "delays: expected no value because",
         ),
         ("timescales", {"task": "digits", "homneu_tau": [50]}, "homneu_tau: expected no value"),
-        ("cost", {"task": "digits"}, "task: expected none because cost trains on none"),
+        ("cost", {"task": "digits"}, "task: expected none because cost has no task"),
         ("cost", {"jobs": 2}, "jobs: expected 1 because cost measures times"),
-        ("cost", {"lr": 1}, "settings: expected of cost models, .*, threads, got lr"),
+        ("cost", {"lr": 1}, "settings: expected one of cost: models, .*, threads; got lr"),
         ("cost", {"seeds": 5}, "seeds: expected none because cost has one network of each kind"),
     ],
 )
@@ -643,8 +661,12 @@ def test_bad_input(name: str, changes: dict[str, Any], message: str, tmp_path: P
 @pytest.mark.parametrize(
     ("name", "task", "groups"),
     [
-        ("cost", None, ["of cost models, "]),
-        ("variants", "digits", ["of variants models, forms", "of digits ", "hidden, "]),
+        ("cost", None, ["of cost: models, "]),
+        (
+            "variants",
+            "digits",
+            ["of variants: models", "of digits: ", "of the training: hidden"],
+        ),
     ],
 )
 def test_what_may_be_set_is_said_without_holes(
@@ -652,9 +674,9 @@ def test_what_may_be_set_is_said_without_holes(
 ) -> None:
     with pytest.raises(ConfigError) as caught:
         make_settings(STUDIES[name], task=task, changes={"devise": "cuda"})
-    allowed, _, got = str(caught.value).partition(", got ")
+    allowed, _, got = str(caught.value).partition("; got ")
     assert got.startswith("devise")
-    parts = allowed.removeprefix("settings: expected ").split(", or ")
+    parts = allowed.removeprefix("settings: expected one ").split("; ")
     for part, group in zip(parts, groups, strict=True):
         assert part.startswith(group)
         assert "none" not in part

@@ -108,7 +108,7 @@ def test_the_picture_shows_both_ways_and_weight_decay_alone(tmp_path: Path) -> N
         ({"tau": ["normal(0,1)"]}, "tau: expected different distributions"),
         ({"tau": "normal(100,10)"}, "tau: expected different distributions"),
         ({"weight_decay": 0}, "weight_decay: expected a positive number"),
-        ({"optimizer": "adam"}, "for time-constants trains with AdamW"),
+        ({"optimizer": "adam"}, "because time-constants trains with AdamW"),
     ],
 )
 def test_bad_settings(changes: dict[str, Any], message: str) -> None:

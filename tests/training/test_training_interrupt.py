@@ -73,7 +73,7 @@ def test_while_building(moment: str, tmp_path: Path) -> None:
     out, error = process.communicate(timeout=120)
     assert process.returncode == 130, out + error
     assert out.endswith("in runs/digits-hetsyn-s0\n")
-    assert error == "Stopped. No step was trained. runs/digits-hetsyn-s0 can be used again.\n"
+    assert error == "Stopped. No step was trained. To start again, repeat the command.\n"
     assert not list(tmp_path.rglob("config.json"))
 
 

@@ -156,7 +156,7 @@ def test_results_are_labelled(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     for label in (
         "validation- test- measure last epoch selected selected",
         "epoch 2 ",
-        "test-selected: the best of 2 test measurements",
+        "test-selected: the best of all test measurements (2)",
     ):
         assert label in shown
     assert "not a held-out result" in shown
