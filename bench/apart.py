@@ -75,7 +75,7 @@ def answer(work: Work, contender: str, saved: bool) -> dict[str, Any]:
     import torch
 
     from bench import contests, timing, turns
-    from hetsyn_triton.studies import memory
+    from hetsyn_triton.experiments.studies import memory
 
     cpu = torch.device("cpu")
     # What a first call brings is not its own: code, threads and their buffers, what is compiled.

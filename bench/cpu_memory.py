@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from bench import cpu_rows, rivals, timing, workloads
-from hetsyn_triton.studies import memory
+from hetsyn_triton.experiments.studies import memory
 
 
 def _layer(who: str, recurrent: bool, T: int, B: int, I: int, J: int) -> tuple[Any, Any, Any]:  # noqa: E741

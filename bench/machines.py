@@ -12,7 +12,7 @@ import torch
 from bench.provenance import provenance, said
 from bench.records import Record
 from hetsyn_triton import ops
-from hetsyn_triton.training.machine import cpu_name
+from hetsyn_triton.experiments.training.machine import cpu_name
 
 
 def _version(package: str) -> str | None:

@@ -24,7 +24,15 @@ from bench.registry import (
     REFERENCE,
     TOGETHER,
 )
-from hetsyn_triton.drawing import BLUE, GREY, INK, ORANGE, clean_axes, log_scale, save_figure
+from hetsyn_triton.experiments.drawing import (
+    BLUE,
+    GREY,
+    INK,
+    ORANGE,
+    clean_axes,
+    log_scale,
+    save_figure,
+)
 
 LOOK = {
     OURS: (BLUE, "o"),

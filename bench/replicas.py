@@ -15,12 +15,12 @@ from torch import Tensor
 
 from bench.registry import ONE_BY_ONE, TOGETHER, Work
 from hetsyn_triton import SpikingNetwork, clamp_decays_
-from hetsyn_triton.studies.replicas import Replicas
-from hetsyn_triton.tasks import Batch, Task
-from hetsyn_triton.training import TrainConfig, default_config
-from hetsyn_triton.training.build import build_network, build_optimizer, build_task
-from hetsyn_triton.training.finite import check_gradients, step_checked
-from hetsyn_triton.training.measure import measure
+from hetsyn_triton.experiments.studies.replicas import Replicas
+from hetsyn_triton.experiments.tasks import Batch, Task
+from hetsyn_triton.experiments.training import TrainConfig, default_config
+from hetsyn_triton.experiments.training.build import build_network, build_optimizer, build_task
+from hetsyn_triton.experiments.training.finite import check_gradients, step_checked
+from hetsyn_triton.experiments.training.measure import measure
 
 Training = tuple[Callable[[], Any], list[Tensor]]
 """A step of all networks, and their parameters."""

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from hetsyn_triton import freed_memory
-from hetsyn_triton.studies import memory
+from hetsyn_triton.experiments.studies import memory
 
 BEYOND_L2 = 128 << 20
 """Bytes of inputs that no L2 cache holds: it has 50 MB in an H100, 60 MB in an H200."""

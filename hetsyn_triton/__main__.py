@@ -1,6 +1,6 @@
 """`python -m hetsyn_triton` is the command `hetsyn`."""
 
-from hetsyn_triton.cli import main
+from hetsyn_triton.experiments.cli import main
 
 if __name__ == "__main__":
     main()

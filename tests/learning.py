@@ -1,7 +1,7 @@
 """Whether training lowers the loss, seen in its first steps."""
 
-from hetsyn_triton.training import TrainConfig
-from hetsyn_triton.training.trainer import Trainer
+from hetsyn_triton.experiments.training import TrainConfig
+from hetsyn_triton.experiments.training.trainer import Trainer
 
 
 def losses(config: TrainConfig, steps: int) -> list[float]:

@@ -30,7 +30,7 @@ from bench import (
     workloads,
 )
 from hetsyn_triton import ops
-from hetsyn_triton.studies import memory
+from hetsyn_triton.experiments.studies import memory
 from hetsyn_triton.surrogates import Triangular
 
 ROOT = Path(__file__).resolve().parents[1]

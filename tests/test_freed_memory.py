@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from hetsyn_triton import freed_memory
-from hetsyn_triton.cli import main
-from hetsyn_triton.studies.workers import work_through
+from hetsyn_triton.experiments.cli import main
+from hetsyn_triton.experiments.studies.workers import work_through
 
 HAS_GLIBC = freed_memory._is_glibc()
 

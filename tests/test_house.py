@@ -21,10 +21,6 @@ RANK = {
     "reference": 0,
     "one_thread": 0,
     "freed_memory": 0,
-    "extras": 1,
-    "files": 1,
-    "sealed": 1,
-    "drawing": 2,
     "validation": 1,
     "states": 2,
     "surrogates": 2,
@@ -35,11 +31,11 @@ RANK = {
     "modules": 6,
     "optim": 7,
     "__init__": 8,
-    "tasks": 9,
+    "experiments": 9,
+    "tasks": 10,
     "training": 10,
-    "studies": 11,
-    "cli": 12,
-    "__main__": 13,
+    "studies": 10,
+    "__main__": 10,
 }
 
 

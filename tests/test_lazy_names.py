@@ -19,7 +19,9 @@ def fresh(code: str) -> str:
     return done.stdout.strip()
 
 
-@pytest.mark.parametrize("module", ["hetsyn_triton", "hetsyn_triton.cli", "hetsyn_triton.extras"])
+@pytest.mark.parametrize(
+    "module", ["hetsyn_triton", "hetsyn_triton.experiments.cli", "hetsyn_triton.experiments.extras"]
+)
 def test_importing_loads_no_pytorch(module: str) -> None:
     heavy = ("torch", "numpy", "click", "rich")
     code = f"import sys, {module}; print([m for m in {heavy} if m in sys.modules])"

@@ -12,12 +12,12 @@ import pytest
 import torch
 from corpora import tone, write
 
-from hetsyn_triton.tasks import DataError
-from hetsyn_triton.tasks.audio import cache
-from hetsyn_triton.tasks.audio.cache import cache_folder, encoded
-from hetsyn_triton.tasks.audio.crossings import CrossingEncoder
-from hetsyn_triton.tasks.audio.reading import read_audio
-from hetsyn_triton.tasks.events import Events
+from hetsyn_triton.experiments.tasks import DataError
+from hetsyn_triton.experiments.tasks.audio import cache
+from hetsyn_triton.experiments.tasks.audio.cache import cache_folder, encoded
+from hetsyn_triton.experiments.tasks.audio.crossings import CrossingEncoder
+from hetsyn_triton.experiments.tasks.audio.reading import read_audio
+from hetsyn_triton.experiments.tasks.events import Events
 
 NAMES = ["a.wav", "b.wav", "silent.wav", "deep/c.wav"]
 ENCODER = CrossingEncoder()
@@ -173,7 +173,7 @@ def test_what_a_killed_writer_left_is_removed(corpus: Path, cache_home: Path) ->
 PROCESS = """
 import sys, time
 from pathlib import Path
-from hetsyn_triton.tasks.audio import CrossingEncoder, cache
+from hetsyn_triton.experiments.tasks.audio import CrossingEncoder, cache
 folder, start, *names = sys.argv[1:]
 while time.time() < float(start):
     pass

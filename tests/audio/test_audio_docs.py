@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from corpora import tone, write
 
-from hetsyn_triton.cli import train as command
-from hetsyn_triton.cli.commands import run
-from hetsyn_triton.tasks import TASKS
+from hetsyn_triton.experiments.cli import train as command
+from hetsyn_triton.experiments.cli.commands import run
+from hetsyn_triton.experiments.tasks import TASKS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 TASKS_PAGE = (DOCS / "tasks.md").read_text(encoding="utf-8")

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hetsyn_triton.tasks.audio.bands import (
+from hetsyn_triton.experiments.tasks.audio.bands import (
     BANDS,
     WINDOW,
     band_edges,
@@ -14,7 +14,7 @@ from hetsyn_triton.tasks.audio.bands import (
     filter_bank,
     step_starts,
 )
-from hetsyn_triton.tasks.audio.crossings import (
+from hetsyn_triton.experiments.tasks.audio.crossings import (
     CHANNELS,
     THRESHOLDS,
     UNITS,

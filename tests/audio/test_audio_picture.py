@@ -7,9 +7,9 @@ import pytest
 from corpora import tone, write
 from matplotlib.image import imread
 
-from hetsyn_triton.cli.commands import run
-from hetsyn_triton.tasks.audio import CrossingEncoder, read_audio
-from hetsyn_triton.tasks.audio.picture import draw_encoding
+from hetsyn_triton.experiments.cli.commands import run
+from hetsyn_triton.experiments.tasks.audio import CrossingEncoder, read_audio
+from hetsyn_triton.experiments.tasks.audio.picture import draw_encoding
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,9 +7,9 @@ import pytest
 from corpora import make_fsdd
 from rich.console import Console
 
-from hetsyn_triton.cli.progress import RichReporter
-from hetsyn_triton.tasks.watching import tell
-from hetsyn_triton.training import Reporter, TrainConfig, default_config, resume, train
+from hetsyn_triton.experiments.cli.progress import RichReporter
+from hetsyn_triton.experiments.tasks.watching import tell
+from hetsyn_triton.experiments.training import Reporter, TrainConfig, default_config, resume, train
 
 
 class Heard(Reporter):

@@ -8,8 +8,8 @@ import pytest
 import soundfile
 from corpora import write
 
-from hetsyn_triton.tasks import DataError
-from hetsyn_triton.tasks.audio import read_audio
+from hetsyn_triton.experiments.tasks import DataError
+from hetsyn_triton.experiments.tasks.audio import read_audio
 
 SAMPLES = np.round(np.sin(np.arange(700) / 9) * 20000) / 32768
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from corpora import make_fsdd, make_ti46, make_tidigits, tone, write
 
-from hetsyn_triton.tasks import TASKS, DataError, SpokenDigits, TI46Alpha, TIDigits
-from hetsyn_triton.tasks.audio import CrossingEncoder, read_audio
-from hetsyn_triton.tasks.audio.task import SpokenWords
-from hetsyn_triton.training import ConfigError, default_config
-from hetsyn_triton.training.trainer import Trainer
+from hetsyn_triton.experiments.tasks import TASKS, DataError, SpokenDigits, TI46Alpha, TIDigits
+from hetsyn_triton.experiments.tasks.audio import CrossingEncoder, read_audio
+from hetsyn_triton.experiments.tasks.audio.task import SpokenWords
+from hetsyn_triton.experiments.training import ConfigError, default_config
+from hetsyn_triton.experiments.training.trainer import Trainer
 
 
 def sizes(task: SpokenWords) -> dict[str, int]:

@@ -102,7 +102,10 @@ def test_a_library_that_does_not_load(tmp_path: Path) -> None:
 def test_hetsyn_info_says_why(kind: str, tmp_path: Path) -> None:
     pytest.importorskip("click")
     code = MISSING if kind == "missing" else broken(tmp_path, 'raise ImportError("unfit")')
-    told = ran(code + "from hetsyn_triton.cli import main\nsys.argv = ['hetsyn', 'info']\nmain()")
+    told = ran(
+        code
+        + "from hetsyn_triton.experiments.cli import main\nsys.argv = ['hetsyn', 'info']\nmain()"
+    )
     reason = "not installed" if kind == "missing" else "cannot be imported: unfit"
     assert "Numba kernel not used: the package numba" in " ".join(told.split())
     assert reason in told

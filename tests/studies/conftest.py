@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from hetsyn_triton.tasks import TASKS, Classification, Option, Samples, register
-from hetsyn_triton.tasks.options import integer, number
-from hetsyn_triton.tasks.seeds import seeded_generator
+from hetsyn_triton.experiments.tasks import TASKS, Classification, Option, Samples, register
+from hetsyn_triton.experiments.tasks.options import integer, number
+from hetsyn_triton.experiments.tasks.seeds import seeded_generator
 
 
 class Echo(Classification):

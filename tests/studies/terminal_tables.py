@@ -6,10 +6,10 @@ from typing import Any
 
 from rich.console import Console
 
-from hetsyn_triton.cli import study_table
-from hetsyn_triton.studies.base import Study
-from hetsyn_triton.studies.tables import blocks, cell, columns, common
-from hetsyn_triton.studies.words import in_words
+from hetsyn_triton.experiments.cli import study_table
+from hetsyn_triton.experiments.studies.base import Study
+from hetsyn_triton.experiments.studies.tables import blocks, cell, columns, common
+from hetsyn_triton.experiments.studies.words import in_words
 
 Columns = dict[str, str]
 """The text of each column below its name, without spaces."""

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from hetsyn_triton.cli import study as command
-from hetsyn_triton.cli.commands import run
-from hetsyn_triton.studies import STUDIES, StudyResult
-from hetsyn_triton.studies.settings import make_settings
+from hetsyn_triton.experiments.cli import study as command
+from hetsyn_triton.experiments.cli.commands import run
+from hetsyn_triton.experiments.studies import STUDIES, StudyResult
+from hetsyn_triton.experiments.studies.settings import make_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/studies.md").read_text(encoding="utf-8")

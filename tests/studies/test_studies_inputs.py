@@ -5,13 +5,13 @@ import itertools
 import pytest
 import torch
 
+from hetsyn_triton.experiments.studies.corruption import added, deleted, warped, warped_batches
+from hetsyn_triton.experiments.studies.long_decays import beyond, pathways, without_long
+from hetsyn_triton.experiments.studies.memory import kept_for_backward
+from hetsyn_triton.experiments.studies.parameters import equal_neurons, parameter_count
+from hetsyn_triton.experiments.studies.statistics import mean_and_deviation, over_seeds
+from hetsyn_triton.experiments.tasks import Batch
 from hetsyn_triton.modules import MODELS, make_network
-from hetsyn_triton.studies.corruption import added, deleted, warped, warped_batches
-from hetsyn_triton.studies.long_decays import beyond, pathways, without_long
-from hetsyn_triton.studies.memory import kept_for_backward
-from hetsyn_triton.studies.parameters import equal_neurons, parameter_count
-from hetsyn_triton.studies.statistics import mean_and_deviation, over_seeds
-from hetsyn_triton.tasks import Batch
 from hetsyn_triton.timeconstants import decay_to_tau
 
 

@@ -9,16 +9,23 @@ import pytest
 import torch
 from torch import Tensor
 
+from hetsyn_triton.experiments.studies import (
+    STUDIES,
+    cost,
+    limited_neurons,
+    noise,
+    time_constants,
+    timescales,
+)
+from hetsyn_triton.experiments.studies.base import Finished, Place
+from hetsyn_triton.experiments.studies.settings import make_settings
+from hetsyn_triton.experiments.studies.statistics import chosen
+from hetsyn_triton.experiments.tasks import Batch
+from hetsyn_triton.experiments.tasks.seeds import seeded_generator
+from hetsyn_triton.experiments.training import Run, TrainConfig
+from hetsyn_triton.experiments.training.build import build_network, build_task
 from hetsyn_triton.modules import Decay, SpikingNetwork
-from hetsyn_triton.studies import STUDIES, cost, limited_neurons, noise, time_constants, timescales
-from hetsyn_triton.studies.base import Finished, Place
-from hetsyn_triton.studies.settings import make_settings
-from hetsyn_triton.studies.statistics import chosen
-from hetsyn_triton.tasks import Batch
-from hetsyn_triton.tasks.seeds import seeded_generator
 from hetsyn_triton.timeconstants import decay_to_tau
-from hetsyn_triton.training import Run, TrainConfig
-from hetsyn_triton.training.build import build_network, build_task
 
 pytestmark = pytest.mark.usefixtures("echo")
 PLACE = Place(Path(), 1)

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from hetsyn_triton.studies import STUDIES, run_study
-from hetsyn_triton.studies.base import Cell, Finished, Place
-from hetsyn_triton.studies.limited_neurons import LimitedNeurons
-from hetsyn_triton.studies.settings import make_settings
-from hetsyn_triton.studies.statistics import chosen, mark_best
-from hetsyn_triton.studies.timescales import Timescales
-from hetsyn_triton.tasks import TASKS
-from hetsyn_triton.training import load_run
+from hetsyn_triton.experiments.studies import STUDIES, run_study
+from hetsyn_triton.experiments.studies.base import Cell, Finished, Place
+from hetsyn_triton.experiments.studies.limited_neurons import LimitedNeurons
+from hetsyn_triton.experiments.studies.settings import make_settings
+from hetsyn_triton.experiments.studies.statistics import chosen, mark_best
+from hetsyn_triton.experiments.studies.timescales import Timescales
+from hetsyn_triton.experiments.tasks import TASKS
+from hetsyn_triton.experiments.training import load_run
 
 PLACE = Place(Path(), 1)
 
@@ -124,7 +124,7 @@ def test_a_time_constant_is_not_chosen_without_held_out_samples(
 def test_background_is_tested_at_the_asked_rate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hetsyn_triton.studies import noise
+    from hetsyn_triton.experiments.studies import noise
 
     tested, rates = noise.tested, []
 
@@ -147,7 +147,7 @@ def test_background_is_tested_at_the_asked_rate(
 
 @pytest.mark.usefixtures("echo")
 def test_success_is_ninety_per_cent(monkeypatch: pytest.MonkeyPatch) -> None:
-    from hetsyn_triton.studies.replicas import Replicas
+    from hetsyn_triton.experiments.studies.replicas import Replicas
 
     accuracies = [0.5, 0.89, 0.9, 1.0]
     monkeypatch.setattr(Replicas, "fit", lambda self, checkpoint: None)

@@ -11,14 +11,20 @@ import pytest
 import torch
 from torch import Tensor
 
+from hetsyn_triton.experiments.studies import replicas
+from hetsyn_triton.experiments.studies.replica_checkpoint import FORMAT
+from hetsyn_triton.experiments.studies.replicas import Replicas, stacked
+from hetsyn_triton.experiments.tasks import Batch
+from hetsyn_triton.experiments.training import (
+    CheckpointError,
+    ConfigError,
+    TrainConfig,
+    default_config,
+    train,
+)
+from hetsyn_triton.experiments.training.build import build_network, build_task
+from hetsyn_triton.experiments.training.checkpoint import read_values, save_values
 from hetsyn_triton.modules import MODELS
-from hetsyn_triton.studies import replicas
-from hetsyn_triton.studies.replica_checkpoint import FORMAT
-from hetsyn_triton.studies.replicas import Replicas, stacked
-from hetsyn_triton.tasks import Batch
-from hetsyn_triton.training import CheckpointError, ConfigError, TrainConfig, default_config, train
-from hetsyn_triton.training.build import build_network, build_task
-from hetsyn_triton.training.checkpoint import read_values, save_values
 
 pytestmark = pytest.mark.usefixtures("echo")
 SEEDS = (0, 3, 7)

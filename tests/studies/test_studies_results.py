@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
-from hetsyn_triton.cli.commands import run as command
-from hetsyn_triton.cli.settings import configured
-from hetsyn_triton.studies import run_study
-from hetsyn_triton.studies.results import collect, train_command
-from hetsyn_triton.studies.results_page import NOT_MEASURED, page, write
-from hetsyn_triton.studies.statistics import wilson_interval
-from hetsyn_triton.training import ConfigError, RunFolderError, default_config, train
+from hetsyn_triton.experiments.cli.commands import run as command
+from hetsyn_triton.experiments.cli.settings import configured
+from hetsyn_triton.experiments.studies import run_study
+from hetsyn_triton.experiments.studies.results import collect, train_command
+from hetsyn_triton.experiments.studies.results_page import NOT_MEASURED, page, write
+from hetsyn_triton.experiments.studies.statistics import wilson_interval
+from hetsyn_triton.experiments.training import ConfigError, RunFolderError, default_config, train
 
+CPU_NAME = "hetsyn_triton.experiments.training.machine.cpu_name"
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -228,9 +229,9 @@ def test_a_run_of_a_gpu_is_recorded_without_one(
 def test_the_machine_is_that_of_the_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hetsyn_triton.training.machine.cpu_name", lambda: "Trainer 3000")
+    monkeypatch.setattr(CPU_NAME, lambda: "Trainer 3000")
     train(default_config("echo"), tmp_path / "run", pictures=False)
-    monkeypatch.setattr("hetsyn_triton.training.machine.cpu_name", lambda: "Collector 7")
+    monkeypatch.setattr(CPU_NAME, lambda: "Collector 7")
     path, docs = tmp_path / "run/summary.json", tmp_path / "docs"
     summary = json.loads(path.read_text())
     summary["environment"]["date"] = summary["sessions"][0]["date"] = "2001-02-03"
@@ -261,7 +262,7 @@ def test_seeds_of_several_machines_name_them_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for seed, cpu in enumerate(("One", "Two", "One")):
-        monkeypatch.setattr("hetsyn_triton.training.machine.cpu_name", lambda cpu=cpu: cpu)
+        monkeypatch.setattr(CPU_NAME, lambda cpu=cpu: cpu)
         train(default_config("echo", seed=seed), tmp_path / f"{seed}", pictures=False)
         collect(tmp_path / f"{seed}", tmp_path / "docs")
     line = paragraph(page(tmp_path / "docs/results"), "`hetsyn train echo")

@@ -21,24 +21,24 @@ import torch
 from matplotlib import image
 from terminal_tables import check_whole, on_the_terminal
 
-from hetsyn_triton.cli.commands import run as command
-from hetsyn_triton.studies import STUDIES, StudyResult, networks, replicas, run_study
-from hetsyn_triton.studies.base import Cell, Finished, Place, Study
-from hetsyn_triton.studies.folder import read_cell
-from hetsyn_triton.studies.limited_neurons import LimitedNeurons
-from hetsyn_triton.studies.replica_checkpoint import FORMAT
-from hetsyn_triton.studies.replicas import Replicas
-from hetsyn_triton.studies.runner import StudyReporter
-from hetsyn_triton.studies.settings import SMALL_TRAINING, cores, make_settings
-from hetsyn_triton.studies.statistics import chosen
-from hetsyn_triton.studies.variants import Variants
-from hetsyn_triton.studies.workers import work_through
-from hetsyn_triton.tasks import TASKS, DataError
-from hetsyn_triton.training import ConfigError, RunFolderError, load_run
-from hetsyn_triton.training.checkpoint import read_values, save_values
-from hetsyn_triton.training.lock import locked
-from hetsyn_triton.training.machine import cpu_name
-from hetsyn_triton.training.trainer import Trainer
+from hetsyn_triton.experiments.cli.commands import run as command
+from hetsyn_triton.experiments.studies import STUDIES, StudyResult, networks, replicas, run_study
+from hetsyn_triton.experiments.studies.base import Cell, Finished, Place, Study
+from hetsyn_triton.experiments.studies.folder import read_cell
+from hetsyn_triton.experiments.studies.limited_neurons import LimitedNeurons
+from hetsyn_triton.experiments.studies.replica_checkpoint import FORMAT
+from hetsyn_triton.experiments.studies.replicas import Replicas
+from hetsyn_triton.experiments.studies.runner import StudyReporter
+from hetsyn_triton.experiments.studies.settings import SMALL_TRAINING, cores, make_settings
+from hetsyn_triton.experiments.studies.statistics import chosen
+from hetsyn_triton.experiments.studies.variants import Variants
+from hetsyn_triton.experiments.studies.workers import work_through
+from hetsyn_triton.experiments.tasks import TASKS, DataError
+from hetsyn_triton.experiments.training import ConfigError, RunFolderError, load_run
+from hetsyn_triton.experiments.training.checkpoint import read_values, save_values
+from hetsyn_triton.experiments.training.lock import locked
+from hetsyn_triton.experiments.training.machine import cpu_name
+from hetsyn_triton.experiments.training.trainer import Trainer
 from idx_files import idx_bytes
 
 TOYS: dict[str, dict[str, Any]] = {
@@ -169,7 +169,7 @@ def test_machine_and_date_are_those_of_the_cells(
     """The machines that trained its networks, by date, whichever wrote its file; time is that of
     the cells, with what a process that was cut off had trained."""
     changes: dict[str, Any] = {"models": ["hetsyn"], "forms": ["recurrent"]}
-    on = partial(monkeypatch.setattr, "hetsyn_triton.training.machine.cpu_name")
+    on = partial(monkeypatch.setattr, "hetsyn_triton.experiments.training.machine.cpu_name")
 
     def again(seeds: int) -> Any:
         toy("variants", tmp_path, seeds=seeds, **changes)
@@ -316,7 +316,7 @@ def test_networks_that_train_together_go_on(
     with pytest.raises(KeyboardInterrupt):
         toy("limited-neurons", cut, **changes)
     (cut / "runs" / ".half.pt.0.hetsyn-partial").write_text("{")
-    monkeypatch.setattr("hetsyn_triton.training.machine.cpu_name", lambda: "another")
+    monkeypatch.setattr("hetsyn_triton.experiments.training.machine.cpu_name", lambda: "another")
     steps, stop = [], 6
     result = toy("limited-neurons", cut, **changes)
     assert steps == [("hetsyn", 4), ("hetsyn", 5), *(("homneu", n) for n in range(6))]
@@ -745,7 +745,7 @@ def test_small_studies_train_for_a_shorter_time() -> None:
 def test_the_picture_of_cost_names_the_machines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hetsyn_triton.training.machine.cpu_name", lambda: "Pico 3")
+    monkeypatch.setattr("hetsyn_triton.experiments.training.machine.cpu_name", lambda: "Pico 3")
     result = toy("cost", tmp_path)
     study = STUDIES["cost"](result.settings)
     done = [read_cell(tmp_path, cell) for cell in study.cells()]

@@ -3,7 +3,7 @@
 import pytest
 from scipy.stats import binomtest
 
-from hetsyn_triton.studies.statistics import wilson_interval
+from hetsyn_triton.experiments.studies.statistics import wilson_interval
 
 
 @pytest.mark.parametrize(

@@ -6,17 +6,17 @@ import pytest
 from matplotlib.figure import Figure
 from terminal_tables import check_whole, on_the_terminal
 
-from hetsyn_triton.cli import study_table
+from hetsyn_triton.experiments.cli import study_table
+from hetsyn_triton.experiments.studies import STUDIES
+from hetsyn_triton.experiments.studies.base import Study
+from hetsyn_triton.experiments.studies.pictures import label_score
+from hetsyn_triton.experiments.studies.results_page import _table as on_the_page
+from hetsyn_triton.experiments.studies.settings import make_settings
+from hetsyn_triton.experiments.studies.tables import heading
+from hetsyn_triton.experiments.studies.words import in_words
+from hetsyn_triton.experiments.tasks import TASKS
+from hetsyn_triton.experiments.training.measure import shown_measures, shown_name
 from hetsyn_triton.modules import MODELS
-from hetsyn_triton.studies import STUDIES
-from hetsyn_triton.studies.base import Study
-from hetsyn_triton.studies.pictures import label_score
-from hetsyn_triton.studies.results_page import _table as on_the_page
-from hetsyn_triton.studies.settings import make_settings
-from hetsyn_triton.studies.tables import heading
-from hetsyn_triton.studies.words import in_words
-from hetsyn_triton.tasks import TASKS
-from hetsyn_triton.training.measure import shown_measures, shown_name
 
 ROWS: list[dict[str, Any]] = [
     {

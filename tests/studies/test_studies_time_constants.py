@@ -6,18 +6,25 @@ from typing import Any
 import pytest
 import torch
 
+from hetsyn_triton.experiments.studies import STUDIES, run_study
+from hetsyn_triton.experiments.studies import folder as files
+from hetsyn_triton.experiments.studies.settings import make_settings
+from hetsyn_triton.experiments.studies.statistics import chosen
+from hetsyn_triton.experiments.studies.time_constants import TimeConstants
+from hetsyn_triton.experiments.studies.weight_decay import (
+    EXEMPT,
+    LABELS,
+    NONE,
+    USUAL,
+    settings_of,
+    shrunk,
+)
+from hetsyn_triton.experiments.training import ConfigError, TrainConfig, default_config, load_run
+from hetsyn_triton.experiments.training.build import build_optimizer
+from hetsyn_triton.experiments.training.schedule import lr_scale, scale_rates
 from hetsyn_triton.modules import SpikingNetwork, make_network
 from hetsyn_triton.optim import clamp_decays_
-from hetsyn_triton.studies import STUDIES, run_study
-from hetsyn_triton.studies import folder as files
-from hetsyn_triton.studies.settings import make_settings
-from hetsyn_triton.studies.statistics import chosen
-from hetsyn_triton.studies.time_constants import TimeConstants
-from hetsyn_triton.studies.weight_decay import EXEMPT, LABELS, NONE, USUAL, settings_of, shrunk
 from hetsyn_triton.timeconstants import decay_to_tau
-from hetsyn_triton.training import ConfigError, TrainConfig, default_config, load_run
-from hetsyn_triton.training.build import build_optimizer
-from hetsyn_triton.training.schedule import lr_scale, scale_rates
 
 TOY: dict[str, Any] = {"task": "echo", "seeds": 1, "jobs": 1, "frozen": [0]}
 

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from hetsyn_triton.studies import STUDIES, StudyResult, run_study
-from hetsyn_triton.studies.base import Cell, Finished
-from hetsyn_triton.studies.parameters import parameter_count
-from hetsyn_triton.studies.settings import make_settings
-from hetsyn_triton.studies.statistics import chosen
-from hetsyn_triton.studies.variants import Variants
-from hetsyn_triton.tasks import TASKS
-from hetsyn_triton.training import ConfigError, load_run
+from hetsyn_triton.experiments.studies import STUDIES, StudyResult, run_study
+from hetsyn_triton.experiments.studies.base import Cell, Finished
+from hetsyn_triton.experiments.studies.parameters import parameter_count
+from hetsyn_triton.experiments.studies.settings import make_settings
+from hetsyn_triton.experiments.studies.statistics import chosen
+from hetsyn_triton.experiments.studies.variants import Variants
+from hetsyn_triton.experiments.tasks import TASKS
+from hetsyn_triton.experiments.training import ConfigError, load_run
 
 XOR = "multi-timescale-xor"
 

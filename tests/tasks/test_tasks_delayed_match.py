@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from hetsyn_triton.tasks import DelayedMatch
-from hetsyn_triton.tasks.rates import rate_penalty
-from hetsyn_triton.training import default_config
-from hetsyn_triton.training.build import build_network, build_task
+from hetsyn_triton.experiments.tasks import DelayedMatch
+from hetsyn_triton.experiments.tasks.rates import rate_penalty
+from hetsyn_triton.experiments.training import default_config
+from hetsyn_triton.experiments.training.build import build_network, build_task
 from learning import assert_falls, losses
 
 LEFT, RIGHT, NOISE = slice(0, 10), slice(10, 20), slice(20, 30)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from hetsyn_triton.tasks import TASKS
-from hetsyn_triton.tasks.shd import CHANNELS, STEPS
+from hetsyn_triton.experiments.tasks import TASKS
+from hetsyn_triton.experiments.tasks.shd import CHANNELS, STEPS
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/tasks.md").read_text(encoding="utf-8")
 SYNTHETIC = ["pattern-generation", "delayed-match", "multi-timescale-xor"]

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from hetsyn_triton.tasks import PatternGeneration
-from hetsyn_triton.training import default_config
-from hetsyn_triton.training.build import build_network, build_task
+from hetsyn_triton.experiments.tasks import PatternGeneration
+from hetsyn_triton.experiments.training import default_config
+from hetsyn_triton.experiments.training.build import build_network, build_task
 from learning import assert_falls, losses
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from hetsyn_triton.tasks import DataError, IdxImages, PermutedMNIST, SequentialMNIST
-from hetsyn_triton.tasks.pixels import pixel_order
-from hetsyn_triton.training import default_config
-from hetsyn_triton.training.build import build_network, build_task
+from hetsyn_triton.experiments.tasks import DataError, IdxImages, PermutedMNIST, SequentialMNIST
+from hetsyn_triton.experiments.tasks.pixels import pixel_order
+from hetsyn_triton.experiments.training import default_config
+from hetsyn_triton.experiments.training.build import build_network, build_task
 from idx_files import idx_bytes
 from learning import assert_falls, losses
 

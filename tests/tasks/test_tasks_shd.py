@@ -10,11 +10,11 @@ import pytest
 import torch
 from heidelberg_files import CLASSES, write_heidelberg
 
-from hetsyn_triton.extras import MissingExtraError
-from hetsyn_triton.tasks import DataError, SpikingHeidelbergDigits
-from hetsyn_triton.tasks.events import Events, bin_events, joined
-from hetsyn_triton.training import default_config
-from hetsyn_triton.training.build import build_network, build_task
+from hetsyn_triton.experiments.extras import MissingExtraError
+from hetsyn_triton.experiments.tasks import DataError, SpikingHeidelbergDigits
+from hetsyn_triton.experiments.tasks.events import Events, bin_events, joined
+from hetsyn_triton.experiments.training import default_config
+from hetsyn_triton.experiments.training.build import build_network, build_task
 from learning import assert_falls, losses
 
 

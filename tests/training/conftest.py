@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from hetsyn_triton.tasks import TASKS, Batch, Option, Task, register
-from hetsyn_triton.tasks.options import integer
-from hetsyn_triton.tasks.seeds import seeded_generator
-from hetsyn_triton.training import TrainConfig, default_config
+from hetsyn_triton.experiments.tasks import TASKS, Batch, Option, Task, register
+from hetsyn_triton.experiments.tasks.options import integer
+from hetsyn_triton.experiments.tasks.seeds import seeded_generator
+from hetsyn_triton.experiments.training import TrainConfig, default_config
 from idx_files import idx_bytes
 
 

@@ -7,12 +7,18 @@ from typing import Any, NamedTuple
 
 import torch
 
-import hetsyn_triton.training.parallel as parallel
-import hetsyn_triton.training.trainer as training_loop
-from hetsyn_triton.tasks import DataError
-from hetsyn_triton.training import RanksError, TrainConfig, default_config, resume, train
-from hetsyn_triton.training.parallel import ALONE, Ranks, joined_ranks
-from hetsyn_triton.training.trainer import Trainer
+import hetsyn_triton.experiments.training.parallel as parallel
+import hetsyn_triton.experiments.training.trainer as training_loop
+from hetsyn_triton.experiments.tasks import DataError
+from hetsyn_triton.experiments.training import (
+    RanksError,
+    TrainConfig,
+    default_config,
+    resume,
+    train,
+)
+from hetsyn_triton.experiments.training.parallel import ALONE, Ranks, joined_ranks
+from hetsyn_triton.experiments.training.trainer import Trainer
 
 
 class Case(NamedTuple):

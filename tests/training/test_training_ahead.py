@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from hetsyn_triton.tasks import Batch
-from hetsyn_triton.training import Reporter, TrainConfig, measure, trainer
-from hetsyn_triton.training.ahead import on_device
+from hetsyn_triton.experiments.tasks import Batch
+from hetsyn_triton.experiments.training import Reporter, TrainConfig, measure, trainer
+from hetsyn_triton.experiments.training.ahead import on_device
 
 Louder = Callable[..., TrainConfig]
 SECONDS = 20.0

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
+from hetsyn_triton.experiments.tasks import Task
+from hetsyn_triton.experiments.training import TrainConfig, default_config
+from hetsyn_triton.experiments.training.build import build_network, build_optimizer, build_task
+from hetsyn_triton.experiments.training.config import FIELDS
 from hetsyn_triton.modules import SpikingNetwork
-from hetsyn_triton.tasks import Task
-from hetsyn_triton.training import TrainConfig, default_config
-from hetsyn_triton.training.build import build_network, build_optimizer, build_task
-from hetsyn_triton.training.config import FIELDS
 
 Louder = Callable[..., TrainConfig]
 

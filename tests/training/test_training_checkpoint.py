@@ -11,9 +11,16 @@ from typing import Any
 import pytest
 import torch
 
-from hetsyn_triton.sealed import seal, unseal
-from hetsyn_triton.training import CheckpointError, Run, TrainConfig, load_run, resume, train
-from hetsyn_triton.training.checkpoint import read_checkpoint
+from hetsyn_triton.experiments.sealed import seal, unseal
+from hetsyn_triton.experiments.training import (
+    CheckpointError,
+    Run,
+    TrainConfig,
+    load_run,
+    resume,
+    train,
+)
+from hetsyn_triton.experiments.training.checkpoint import read_checkpoint
 
 Louder = Callable[..., TrainConfig]
 Content = dict[str, Any]

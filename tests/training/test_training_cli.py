@@ -12,17 +12,17 @@ import click
 import pytest
 from rich.console import Console
 
-from hetsyn_triton.cli import main
-from hetsyn_triton.cli.commands import cli, run
-from hetsyn_triton.cli.progress import RichReporter
-from hetsyn_triton.cli.settings import configured, notes
+from hetsyn_triton.experiments.cli import main
+from hetsyn_triton.experiments.cli.commands import cli, run
+from hetsyn_triton.experiments.cli.progress import RichReporter
+from hetsyn_triton.experiments.cli.settings import configured, notes
+from hetsyn_triton.experiments.tasks import SPLITS, TASKS
+from hetsyn_triton.experiments.tasks.audio.crossings import NORMALIZATIONS, SCALES
+from hetsyn_triton.experiments.training import default_config, load_run
+from hetsyn_triton.experiments.training.trainer import Trainer
 from hetsyn_triton.modules import MODELS
 from hetsyn_triton.ops.dispatch import BACKENDS
 from hetsyn_triton.surrogates import SURROGATES
-from hetsyn_triton.tasks import SPLITS, TASKS
-from hetsyn_triton.tasks.audio.crossings import NORMALIZATIONS, SCALES
-from hetsyn_triton.training import default_config, load_run
-from hetsyn_triton.training.trainer import Trainer
 
 SMALL = ["--hidden", "8", "--epochs", "1", "--threads", "1", "--set", "hold=1"]
 
@@ -35,7 +35,9 @@ def test_compiling_is_told_where_there_was_some(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     so_far = iter((2.0, 2.0 + seconds))
-    monkeypatch.setattr("hetsyn_triton.training.runs.seconds_compiling", lambda: next(so_far))
+    monkeypatch.setattr(
+        "hetsyn_triton.experiments.training.runs.seconds_compiling", lambda: next(so_far)
+    )
     assert run(["train", *SMALL, "--out", str(tmp_path / "run")]) == 0
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["seconds_compiling"] == seconds
@@ -79,7 +81,7 @@ def test_train_and_eval(
 def test_a_resumed_run_says_where_it_begins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("hetsyn_triton.training.trainer.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("hetsyn_triton.experiments.training.trainer.CHECKPOINT_SECONDS", 0.0)
     train_on, folder = Trainer._train_on, str(tmp_path / "run")
 
     def interrupted(self: Trainer, batch: Any) -> None:
@@ -325,7 +327,7 @@ def test_the_progress_bar_fits_the_terminal(width: int) -> None:
 def test_help_loads_no_pytorch(arguments: list[str]) -> None:
     program = (
         "import sys; sys.modules['torch'] = sys.modules['numpy'] = None\n"
-        "from hetsyn_triton.cli import main\nmain()"
+        "from hetsyn_triton.experiments.cli import main\nmain()"
     )
     done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True)
     assert done.returncode == (2 if arguments == ["dance"] else 0), done.stderr
@@ -388,7 +390,7 @@ def test_a_note_does_not_stop_the_run(
 def test_without_the_train_extra(tmp_path: Path) -> None:
     program = (
         "import sys; sys.modules['click'] = sys.modules['rich'] = None\n"
-        "from hetsyn_triton.cli import main\nmain()"
+        "from hetsyn_triton.experiments.cli import main\nmain()"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 2
@@ -407,7 +409,9 @@ def test_without_part_of_the_train_extra(
 ) -> None:
     monkeypatch.setitem(sys.modules, blocked, None)
     monkeypatch.setattr(sys, "argv", ["hetsyn", "train"])
-    monkeypatch.setattr("hetsyn_triton.cli.interrupts.install", lambda: None)  # not in this process
+    monkeypatch.setattr(
+        "hetsyn_triton.experiments.cli.interrupts.install", lambda: None
+    )  # not in this process
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as left:
         main()

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 
+from hetsyn_triton.experiments.tasks import TASKS
+from hetsyn_triton.experiments.training import ConfigError, TrainConfig, default_config
+from hetsyn_triton.experiments.training.build import build_network, build_task
+from hetsyn_triton.experiments.training.distributions import parse_distribution
+from hetsyn_triton.experiments.training.schedule import lr_scale
 from hetsyn_triton.initializers import Constant, LogUniform, Normal, Uniform
-from hetsyn_triton.tasks import TASKS
-from hetsyn_triton.training import ConfigError, TrainConfig, default_config
-from hetsyn_triton.training.build import build_network, build_task
-from hetsyn_triton.training.distributions import parse_distribution
-from hetsyn_triton.training.schedule import lr_scale
 
 
 @pytest.mark.parametrize("task", list(TASKS))

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from hetsyn_triton.cli import train as command
-from hetsyn_triton.cli.commands import run
-from hetsyn_triton.tasks import TASKS
-from hetsyn_triton.tasks.readouts import READOUTS
-from hetsyn_triton.training import config, default_config, evaluate, load_run, train
+from hetsyn_triton.experiments.cli import train as command
+from hetsyn_triton.experiments.cli.commands import run
+from hetsyn_triton.experiments.tasks import TASKS
+from hetsyn_triton.experiments.tasks.readouts import READOUTS
+from hetsyn_triton.experiments.training import config, default_config, evaluate, load_run, train
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/training.md").read_text(encoding="utf-8")

@@ -12,18 +12,18 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from hetsyn_triton.files import partials, write_atomically
-from hetsyn_triton.training import RunFolderError, TrainConfig, load_run, resume, train
-from hetsyn_triton.training.claim import claim_new_folder
-from hetsyn_triton.training.lock import LOCK, LockedError, locked
+from hetsyn_triton.experiments.files import partials, write_atomically
+from hetsyn_triton.experiments.training import RunFolderError, TrainConfig, load_run, resume, train
+from hetsyn_triton.experiments.training.claim import claim_new_folder
+from hetsyn_triton.experiments.training.lock import LOCK, LockedError, locked
 
 Louder = Callable[..., TrainConfig]
 
 # Two of these start building together: each waits, before it claims a folder, for a line on stdin.
 TOGETHER = """
 import sys
-import hetsyn_triton.training.runs as runs
-from hetsyn_triton.cli import main
+import hetsyn_triton.experiments.training.runs as runs
+from hetsyn_triton.experiments.cli import main
 class Trainer(runs.Trainer):
     def __init__(self, config, ranks):
         super().__init__(config, ranks)
@@ -35,7 +35,7 @@ main()
 HOLD = """
 import sys
 from pathlib import Path
-from hetsyn_triton.training.lock import locked
+from hetsyn_triton.experiments.training.lock import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.readline()
@@ -169,7 +169,7 @@ def test_a_writer_that_dies_halfway(louder: Louder, tmp_path: Path) -> None:
     program = """
 import os, sys
 from pathlib import Path
-from hetsyn_triton.files import write_atomically
+from hetsyn_triton.experiments.files import write_atomically
 def die(file):
     file.write(b"half")
     file.flush()

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hetsyn_triton.experiments.tasks import Batch
+from hetsyn_triton.experiments.training import Reporter, TrainConfig, default_config
+from hetsyn_triton.experiments.training import trainer as trainer_module
+from hetsyn_triton.experiments.training.graphed import GraphedNetwork, passes
+from hetsyn_triton.experiments.training.measure import measure, run_network
+from hetsyn_triton.experiments.training.parallel import ALONE, Ranks
+from hetsyn_triton.experiments.training.trainer import Trainer
 from hetsyn_triton.modules import MODELS, SpikingNetwork
-from hetsyn_triton.tasks import Batch
-from hetsyn_triton.training import Reporter, TrainConfig, default_config
-from hetsyn_triton.training import trainer as trainer_module
-from hetsyn_triton.training.graphed import GraphedNetwork, passes
-from hetsyn_triton.training.measure import measure, run_network
-from hetsyn_triton.training.parallel import ALONE, Ranks
-from hetsyn_triton.training.trainer import Trainer
 
 Louder = Callable[..., TrainConfig]
 

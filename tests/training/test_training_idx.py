@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from hetsyn_triton.tasks import DataError, SequentialMNIST
-from hetsyn_triton.tasks.idx import read_idx
+from hetsyn_triton.experiments.tasks import DataError, SequentialMNIST
+from hetsyn_triton.experiments.tasks.idx import read_idx
 from idx_files import idx_bytes
 
 VALUES = torch.arange(24).view(2, 3, 4)

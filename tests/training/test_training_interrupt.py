@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from hetsyn_triton.cli import interrupts
-from hetsyn_triton.cli.commands import run
+from hetsyn_triton.experiments.cli import interrupts
+from hetsyn_triton.experiments.cli.commands import run
 
 # The command with a real SIGINT when a module of that name is about to be imported.
 AT_IMPORT = """
@@ -23,12 +23,12 @@ def hook(event, arguments):
         os.kill(os.getpid(), signal.SIGINT)
 moment = sys.argv.pop(1)
 sys.addaudithook(hook)
-from hetsyn_triton.cli import main
+from hetsyn_triton.experiments.cli import main
 main()
 """
 TIMED = """
-from hetsyn_triton.cli import main
-import hetsyn_triton.cli.interrupts as interrupts
+from hetsyn_triton.experiments.cli import main
+import hetsyn_triton.experiments.cli.interrupts as interrupts
 interrupts.install()
 print("ready", flush=True)
 main()
@@ -49,13 +49,13 @@ def start(program: str, folder: Path, *arguments: str) -> subprocess.Popen[str]:
 @pytest.mark.parametrize(
     "moment",
     [
-        "hetsyn_triton.extras",
+        "hetsyn_triton.experiments.extras",
         "click",
-        "hetsyn_triton.cli.commands",
+        "hetsyn_triton.experiments.cli.commands",
         "torch",
         "torch.nn",
         "torch.library",
-        "hetsyn_triton.training",
+        "hetsyn_triton.experiments.training",
         "rich.console",
     ],
 )

@@ -14,16 +14,16 @@ from typing import Any
 import pytest
 import torch
 
-from hetsyn_triton.cli.commands import run
-from hetsyn_triton.training import default_config, load_run, train
-from hetsyn_triton.training.trainer import Trainer
+from hetsyn_triton.experiments.cli.commands import run
+from hetsyn_triton.experiments.training import default_config, load_run, train
+from hetsyn_triton.experiments.training.trainer import Trainer
 
 SETTINGS: dict[str, Any] = {"hidden": (8, 8), "dropout": 0.2, "epochs": 4, "threads": 1}
 # Many checkpoints inside an epoch, so that a kill also falls into the writing of one.
 PROGRAM = """
 import sys
-import hetsyn_triton.training.trainer as trainer
-from hetsyn_triton.cli import main
+import hetsyn_triton.experiments.training.trainer as trainer
+from hetsyn_triton.experiments.cli import main
 trainer.CHECKPOINT_SECONDS = 0.02
 main()
 """

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from hetsyn_triton.sealed import seal
-from hetsyn_triton.training import Run, TrainConfig, resume, train
-from hetsyn_triton.training.machine import cpu_name, provenance
-from hetsyn_triton.training.trainer import Trainer
+from hetsyn_triton.experiments.sealed import seal
+from hetsyn_triton.experiments.training import Run, TrainConfig, resume, train
+from hetsyn_triton.experiments.training.machine import cpu_name, provenance
+from hetsyn_triton.experiments.training.trainer import Trainer
 
 Louder = Callable[..., TrainConfig]
 
@@ -26,7 +26,9 @@ def summary(folder: Path) -> dict[str, Any]:
 @pytest.fixture
 def called(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Gives the machine's CPU another name."""
-    return lambda name: monkeypatch.setattr("hetsyn_triton.training.machine.cpu_name", lambda: name)
+    return lambda name: monkeypatch.setattr(
+        "hetsyn_triton.experiments.training.machine.cpu_name", lambda: name
+    )
 
 
 def forget_sessions(run: Run) -> None:
@@ -65,7 +67,7 @@ def test_parts_on_several_machines(
     louder: Louder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, called: Callable[[str], None]
 ) -> None:
     """A part that left nothing in the checkpoint is none, and a test alone trains nothing."""
-    monkeypatch.setattr("hetsyn_triton.training.trainer.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("hetsyn_triton.experiments.training.trainer.CHECKPOINT_SECONDS", 0.0)
     train_on, stop = Trainer._train_on, [7]
 
     def interrupted(self: Trainer, batch: Any) -> None:

@@ -11,8 +11,8 @@ import pytest
 import torch
 from parallel_program import CASES, PLAIN, RUN, gradients
 
-from hetsyn_triton.training import ConfigError, evaluate, load_run, train
-from hetsyn_triton.training.parallel import ALONE, Ranks
+from hetsyn_triton.experiments.training import ConfigError, evaluate, load_run, train
+from hetsyn_triton.experiments.training.parallel import ALONE, Ranks
 
 PROGRAM = Path(__file__).with_name("parallel_program.py")
 

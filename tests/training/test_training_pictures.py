@@ -10,10 +10,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from hetsyn_triton.drawing import SHADE
-from hetsyn_triton.tasks import DelayedMatch, Digits, Task
-from hetsyn_triton.training import default_config, pictures
-from hetsyn_triton.training.build import build_network
+from hetsyn_triton.experiments.drawing import SHADE
+from hetsyn_triton.experiments.tasks import DelayedMatch, Digits, Task
+from hetsyn_triton.experiments.training import default_config, pictures
+from hetsyn_triton.experiments.training.build import build_network
 
 CUE = slice(10, 30)  # steps of the first cue
 

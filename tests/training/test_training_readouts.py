@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from hetsyn_triton.tasks import Digits, SequentialMNIST
-from hetsyn_triton.tasks.readouts import READOUTS
-from hetsyn_triton.training import default_config
-from hetsyn_triton.training.build import build_network, build_task
-from hetsyn_triton.training.measure import measure
+from hetsyn_triton.experiments.tasks import Digits, SequentialMNIST
+from hetsyn_triton.experiments.tasks.readouts import READOUTS
+from hetsyn_triton.experiments.training import default_config
+from hetsyn_triton.experiments.training.build import build_network, build_task
+from hetsyn_triton.experiments.training.measure import measure
 
 OUTPUT = torch.tensor([[[0.0, 2.0]], [[4.0, 0.0]], [[1.0, 1.0]]])  # 3 steps, 1 sample, 2 classes
 

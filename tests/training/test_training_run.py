@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from hetsyn_triton.cli.commands import run as cli
-from hetsyn_triton.tasks import task_class
-from hetsyn_triton.training import (
+from hetsyn_triton.experiments.cli.commands import run as cli
+from hetsyn_triton.experiments.tasks import task_class
+from hetsyn_triton.experiments.training import (
     ConfigError,
     NonFiniteError,
     Reporter,
@@ -26,10 +26,10 @@ from hetsyn_triton.training import (
     resume,
     train,
 )
-from hetsyn_triton.training.checkpoint import read_checkpoint
-from hetsyn_triton.training.folder import free_folder
-from hetsyn_triton.training.measure import Means, measure_split, metrics_of
-from hetsyn_triton.training.trainer import Trainer
+from hetsyn_triton.experiments.training.checkpoint import read_checkpoint
+from hetsyn_triton.experiments.training.folder import free_folder
+from hetsyn_triton.experiments.training.measure import Means, measure_split, metrics_of
+from hetsyn_triton.experiments.training.trainer import Trainer
 
 Louder = Callable[..., TrainConfig]
 
@@ -108,7 +108,7 @@ def test_resume_repeats_an_interrupted_epoch(
     louder: Louder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Interrupted between any two batches, a run ends as if it never was."""
-    monkeypatch.setattr("hetsyn_triton.training.trainer.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("hetsyn_triton.experiments.training.trainer.CHECKPOINT_SECONDS", 0.0)
     config = louder(dropout=0.3, hidden=(6, 6))
     whole = train(config, tmp_path / "whole", pictures=False)
     train_on = Trainer._train_on
@@ -140,8 +140,8 @@ def test_an_interrupted_epoch_keeps_its_seconds(
     """By a clock that is a second further at each look, the first epoch, interrupted twice, takes
     as long as the others."""
     clock = SimpleNamespace(monotonic=partial(next, count(0.0)))
-    monkeypatch.setattr("hetsyn_triton.training.trainer.time", clock)
-    monkeypatch.setattr("hetsyn_triton.training.trainer.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("hetsyn_triton.experiments.training.trainer.time", clock)
+    monkeypatch.setattr("hetsyn_triton.experiments.training.trainer.CHECKPOINT_SECONDS", 0.0)
     train_on, batches = Trainer._train_on, 0
 
     def interrupted(self: Trainer, batch: Any) -> None:
@@ -170,7 +170,7 @@ def test_resume_on_other_threads(
     louder: Louder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is asked for at the resume holds there, and is no other run."""
-    monkeypatch.setattr("hetsyn_triton.training.trainer.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("hetsyn_triton.experiments.training.trainer.CHECKPOINT_SECONDS", 0.0)
     config = louder(threads=2)
     whole = train(config, tmp_path / "whole", pictures=False)
     train_on, counts = Trainer._train_on, []
@@ -300,7 +300,7 @@ def test_divergence_keeps_the_last_good_checkpoint(
 def test_a_bad_step_is_named_and_not_saved(
     louder: Louder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    monkeypatch.setattr("hetsyn_triton.training.trainer.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("hetsyn_triton.experiments.training.trainer.CHECKPOINT_SECONDS", 0.0)
     step = torch.optim.AdamW.step
     count = 0
 

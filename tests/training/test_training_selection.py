@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from hetsyn_triton.cli.commands import run as cli
-from hetsyn_triton.tasks import TASKS, Digits, PatternGeneration, task_class
-from hetsyn_triton.training import (
+from hetsyn_triton.experiments.cli.commands import run as cli
+from hetsyn_triton.experiments.tasks import TASKS, Digits, PatternGeneration, task_class
+from hetsyn_triton.experiments.training import (
     ConfigError,
     Run,
     TrainConfig,
@@ -20,8 +20,8 @@ from hetsyn_triton.training import (
     resume,
     train,
 )
-from hetsyn_triton.training.selection import best_epoch, why_no_validation
-from hetsyn_triton.training.trainer import Trainer
+from hetsyn_triton.experiments.training.selection import best_epoch, why_no_validation
+from hetsyn_triton.experiments.training.trainer import Trainer
 
 Louder = Callable[..., TrainConfig]
 # the last epoch is not the best
@@ -89,7 +89,7 @@ def test_weights_of_the_best_epoch(run: Run) -> None:
 def test_the_best_epoch_survives_an_interruption(
     run: Run, louder: Louder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hetsyn_triton.training.trainer.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("hetsyn_triton.experiments.training.trainer.CHECKPOINT_SECONDS", 0.0)
     train_on = Trainer._train_on
 
     def interrupted(self: Trainer, batch: Any) -> None:

@@ -8,11 +8,17 @@ from typing import Any
 import pytest
 import torch
 
-from hetsyn_triton.tasks import TASKS, Digits, PatternGeneration, SequentialMNIST, register
-from hetsyn_triton.tasks.digits import shifted
-from hetsyn_triton.tasks.pattern_generation import STARTS, normalized_distance
-from hetsyn_triton.tasks.rates import firing_rates, rate_penalty
-from hetsyn_triton.training import TrainConfig, default_config
+from hetsyn_triton.experiments.tasks import (
+    TASKS,
+    Digits,
+    PatternGeneration,
+    SequentialMNIST,
+    register,
+)
+from hetsyn_triton.experiments.tasks.digits import shifted
+from hetsyn_triton.experiments.tasks.pattern_generation import STARTS, normalized_distance
+from hetsyn_triton.experiments.tasks.rates import firing_rates, rate_penalty
+from hetsyn_triton.experiments.training import TrainConfig, default_config
 from learning import assert_falls, losses
 
 

@@ -1,0 +1,1 @@
+"""Tasks, training, studies and the command line. Nothing of the library imports this package."""

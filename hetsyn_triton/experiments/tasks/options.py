@@ -1,0 +1,46 @@
+"""The options of a task: default and allowed values."""
+
+import math
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
+
+__all__ = ["Option", "choice", "integer", "is_real", "number"]
+
+
+class Option(NamedTuple):
+    """`allows(value)` returns whether a value is allowed; `expected` describes them for errors."""
+
+    default: Any
+    allows: Callable[[Any], bool]
+    expected: str
+
+
+def integer(default: int, low: int, high: int) -> Option:
+    """Allow an integer from `low` to `high`, both included."""
+    return Option(
+        default, lambda v: type(v) is int and low <= v <= high, f"an integer from {low} to {high}"
+    )
+
+
+def number(default: float, low: float, high: float) -> Option:
+    """Allow a number from `low` to `high`, both included."""
+    return Option(
+        default, lambda v: is_real(v) and low <= v <= high, f"a number from {low:g} to {high:g}"
+    )
+
+
+def choice(default: str, allowed: Collection[str]) -> Option:
+    """Allow one of the names `allowed`."""
+    return Option(
+        default, lambda v: isinstance(v, str) and v in allowed, f"one of {', '.join(allowed)}"
+    )
+
+
+def is_real(value: Any) -> bool:
+    """Return whether `value` is a finite int or float, but not a bool."""
+    if type(value) not in (int, float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer that is too large for a float
+        return False

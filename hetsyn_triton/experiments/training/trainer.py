@@ -1,0 +1,174 @@
+"""The training loop."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hetsyn_triton.experiments.files import append_json_line, write_json_lines
+from hetsyn_triton.experiments.tasks import Batch
+from hetsyn_triton.experiments.tasks.seeds import derived_seed
+from hetsyn_triton.optim import clamp_decays_
+
+from .ahead import on_device
+from .build import build_network, build_optimizer, build_task
+from .checkpoint import Checkpoint, save_checkpoint
+from .config import TrainConfig
+from .finite import check_gradients, step_checked
+from .folder import CHECKPOINT, METRICS
+from .graphed import passes
+from .machine import provenance
+from .measure import Means, measure, measure_split
+from .parallel import ALONE, Ranks
+from .reporting import Reporter
+from .restore import check_best, check_place, check_same_run, load_optimizer, load_weights
+from .schedule import lr_scale, scale_rates
+from .selection import best_epoch
+
+CHECKPOINT_SECONDS = 60.0  # between checkpoints in an epoch; each epoch also ends with one
+
+
+class Trainer:
+    """A run in progress: task, network, optimizer and position.
+
+    Each of several `ranks` has a trainer; the first one writes and reports.
+    """
+
+    def __init__(self, config: TrainConfig, ranks: Ranks = ALONE) -> None:
+        self.config = config = replace(config, device=ranks.device(config.device))
+        self.ranks = ranks
+        self.device = torch.device(config.device)
+        self.task = build_task(config)
+        self.steps_per_epoch = self.task.steps_per_epoch  # reads the data, which raises errors
+        self.network = build_network(config, self.task)
+        self.optimizer = build_optimizer(config, self.network)
+        self.run = passes(self.device, ranks, self._whole_batch)
+        self.base_lrs = [float(group["lr"]) for group in self.optimizer.param_groups]
+        self.epoch = 0
+        self.batch = 0
+        self.means = Means()
+        self.seconds = 0.0  # of the current epoch, including earlier processes
+        self.history: list[dict[str, Any]] = []
+        self.best: dict[str, Any] | None = None  # epoch and model of the best validation epoch
+        self.sessions: list[dict[str, Any]] = []
+
+    @property
+    def step(self) -> int:
+        """Number of optimizer steps so far."""
+        return self.epoch * self.steps_per_epoch + self.batch
+
+    @property
+    def steps(self) -> int:
+        """Number of optimizer steps of the whole run."""
+        return self.config.epochs * self.steps_per_epoch
+
+    def restore(self, path: Path, checkpoint: Checkpoint) -> None:
+        """Continue from `checkpoint`, read from `path`; CheckpointError if it does not fit."""
+        check_same_run(path, checkpoint, self.config)
+        check_place(path, checkpoint, self.config.epochs, self.steps_per_epoch)
+        check_best(path, checkpoint, self.task, self.network)
+        load_weights(path, checkpoint.model, self.network)
+        self.epoch, self.batch = checkpoint.epoch, checkpoint.batch
+        load_optimizer(path, checkpoint.optimizer, self.step, self.optimizer)
+        self.means = Means(checkpoint.sums)
+        self.seconds = checkpoint.seconds
+        self.history = checkpoint.history
+        self.best = checkpoint.best
+        self.sessions = checkpoint.sessions
+
+    def save(self, folder: Path) -> None:
+        """Write the checkpoint on the first rank."""
+        if not self.ranks.first:
+            return
+        checkpoint = Checkpoint(
+            config=self.config.to_json(),
+            model=self.network.state_dict(),
+            optimizer=self.optimizer.state_dict(),
+            epoch=self.epoch,
+            batch=self.batch,
+            sums=self.means.sums,
+            history=self.history,
+            best=self.best,
+            sessions=self.sessions,
+            seconds=self.seconds,
+        )
+        save_checkpoint(folder / CHECKPOINT, checkpoint)
+
+    def fit(self, folder: Path, reporter: Reporter) -> None:
+        """Train to the last epoch, writing checkpoints and metrics into `folder`."""
+        self.save(folder)
+        if self.ranks.first:
+            write_json_lines(folder / METRICS, self.history)
+        reporter.started(self.config, folder, self.steps, self.step)
+        cuda = [self.device] if self.device.type == "cuda" else []
+        if self.epoch < self.config.epochs:  # a complete run is only tested
+            self.sessions.append({"step": self.step, **provenance(cuda)})
+        with torch.random.fork_rng(cuda):  # dropout uses PyTorch's global generators
+            while self.epoch < self.config.epochs:
+                record = self._epoch(folder, reporter)
+                self.save(folder)
+                if self.ranks.first:
+                    append_json_line(folder / METRICS, record)
+                reporter.epoch_ended(record)
+
+    def _epoch(self, folder: Path, reporter: Reporter) -> dict[str, Any]:
+        saved = time.monotonic()
+        began = saved - self.seconds
+        self.network.train()
+        batches = self.task.batches("train", self.epoch, self.batch)
+        for batch in on_device(batches, self.device):
+            self._train_on(batch)
+            self.batch += 1
+            reporter.stepped(self.epoch, self.step, self.means.values())
+            if time.monotonic() - saved > CHECKPOINT_SECONDS and self.batch < self.steps_per_epoch:
+                saved = time.monotonic()
+                self.seconds = saved - began
+                self.save(folder)
+        record: dict[str, Any] = {
+            "epoch": self.epoch + 1,
+            "step": self.step,
+            "lr": self.optimizer.param_groups[0]["lr"],
+        }
+        record.update({f"train_{name}": value for name, value in self.means.values().items()})
+        where = f"after step {self.step} (epoch {self.epoch + 1})"
+        self.ranks.check_alike(self.network, where)
+        every = self.config.test_every
+        tested = ("test",) if every and (self.epoch + 1) % every == 0 else ()
+        for split in ("validation", *tested):
+            values = measure_split(self.task, self.network, split, self.device, self.ranks, where)
+            record.update({f"{split}_{name}": value for name, value in values.items()})
+        record["seconds"] = round(time.monotonic() - began, 3)
+        self.epoch, self.batch, self.means, self.seconds = self.epoch + 1, 0, Means(), 0.0
+        self.history.append(record)
+        if best_epoch(self.task, self.history, "validation") == self.epoch:
+            weights = {n: value.detach().clone() for n, value in self.network.state_dict().items()}
+            self.best = {"epoch": self.epoch, "model": weights}
+        return record
+
+    def _train_on(self, batch: Batch) -> None:
+        scale = lr_scale(self.config, self.step, self.steps_per_epoch)
+        scale_rates(self.optimizer, self.base_lrs, scale)
+        if self.config.dropout:
+            other = () if self.ranks.first else (self.ranks.rank,)  # rank 0 as without ranks
+            torch.manual_seed(derived_seed(self.config.seed, "dropout", self.step, *other))
+        where = f"at step {self.step + 1} (epoch {self.epoch + 1}, batch {self.batch + 1})"
+        loss, metrics = self.gradients(batch)
+        check_gradients(loss, self.network, where, self.config.clip)
+        step_checked(self.optimizer, self.network, where)  # before it is saved
+        clamp_decays_(self.network)
+        self.means.add({"loss": loss.item(), **metrics}, batch.input.shape[1], where)
+
+    def _whole_batch(self) -> Tensor:
+        """Return the input of a first batch; a resumed run may begin with a smaller last one."""
+        return next(self.task.batches("train")).input
+
+    def gradients(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """Return loss and metrics of the whole `batch`, and set the gradients of the parameters."""
+        self.optimizer.zero_grad(set_to_none=True)
+        task, network, backward = self.task, self.network, Tensor.backward
+        loss, metrics = measure(task, network, batch, self.ranks, self.run, backward)
+        self.ranks.sum_gradients(self.network)
+        return loss, metrics
