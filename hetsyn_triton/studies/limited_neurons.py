@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from hetsyn_triton.modules import MODELS
 from hetsyn_triton.tasks import Task, task_class
+from hetsyn_triton.training import ConfigError
 from hetsyn_triton.training.build import build_task
 
 from .base import Cell, Finished, Place, Row, Study
@@ -59,7 +60,13 @@ class LimitedNeurons(Study):
         return None if task_class(task).score == "accuracy" else "a task with an accuracy"
 
     def cells(self) -> list[Cell]:
-        task = build_task(self.settings.config())
+        config = self.settings.config()
+        if config.clip is not None:
+            raise ConfigError(
+                f"clip: expected null because {self.name} trains networks together, which share "
+                f"one gradient norm, got {config.clip!r}; add --set clip=null"
+            )
+        task = build_task(config)
         cells: dict[str, Cell] = {}
         for group in self._groups():
             for kind in self.option["forms"]:
