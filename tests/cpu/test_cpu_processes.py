@@ -8,9 +8,9 @@ Two things hang in PyTorch itself, and the cases avoid them:
 - Its parallel operations, in a forked child of a process that has used them. They begin at 32768
   elements, exponentials at 2048: the layers are made before the fork, and no tensor of a step is as
   large.
-- A backward pass in a child that was forked while another thread began or ended one: every backward
-  pass takes the lock of `at::GlobalCallbackManager`, which the child then finds taken for ever. This
-  happened in one of 5,000 forks beside five threads. Busy threads run forward passes only.
+- A backward pass in a child that was forked while another thread began or ended one. Each takes the
+  lock of `at::GlobalCallbackManager`, and the child may find it taken for ever. This happened in
+  one of 5,000 forks beside five threads. So busy threads run forward passes only.
 """
 
 import subprocess
