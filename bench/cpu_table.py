@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ def readme_table(result: Record, file: str) -> str:
     memory = {row["name"]: row for row in result["memory"]}
     lines = [
         f"- {_speed_ups(result)}.",
-        f"- {_memory_ratio(result)}.",
+        *_memory_ratio(result),
         "",
         "| forward and backward, 250 steps | this library | eager loop | compiled step"
         " | fastest plain LIF | peak memory | of the loop |",
@@ -138,19 +139,19 @@ def _speed_ups(result: Record) -> str:
     return ", ".join(said)
 
 
-def _memory_ratio(result: Record) -> str:
+def _memory_ratio(result: Record) -> list[str]:
     """How much less memory than the loop takes, over all passes."""
-    found = [_peak(row, "loop") / _peak(row, "ours") for row in result["memory"]]  # type: ignore[operator]
-    return f"{factors(found)} less peak memory than the eager loop"
+    peaks = [(_peak(row, "loop"), _peak(row, "ours")) for row in result["memory"]]
+    found = [loop / ours for loop, ours in peaks if loop and ours]
+    return [f"- {factors(found)} less peak memory than the eager loop."] if found else []
 
 
 def elsewhere(result: Record, file: str) -> str:
-    """Another machine in one sentence."""
+    """Another machine in one sentence, in lines of 100 columns without the link's target."""
     m = result["machine"]
-    return (
-        f"[{m['device']} ({m['instructions']}), {m['threads']} threads]({file}):"
-        f" {_speed_ups(result)}."
-    )
+    name = f"[{m['device']} ({m['instructions']}), {m['threads']} threads]"
+    text = textwrap.fill(f"{name}: {_speed_ups(result)}.", 100, break_on_hyphens=False)
+    return text.replace(name, f"{name}({file})")
 
 
 def _peak(row: Record, who: str) -> float | None:

@@ -66,8 +66,8 @@ def readme_table(result: Record, file: str) -> str:
         "|" + "---|" * len(columns),
         *("| " + " | ".join(cell(row) for _, cell in columns) + " |" for row in rows),
         "",
-        f"Medians on {m['device']}, torch {m['torch']}, Triton {m['triton']}, {m['date'][:10]}:"
-        f" [stored file]({file}). The peak is {m['fma_rate'] / 1e12:.3g}e12 multiply-adds/s.",
+        f"Medians on {m['device']}, torch {m['torch']}, Triton {m['triton']}, {m['date'][:10]}:",
+        f"[stored file]({file}). The peak is {m['fma_rate'] / 1e12:.3g}e12 multiply-adds/s.",
     ]
     return "\n".join(lines)
 
@@ -79,8 +79,9 @@ def _ranges(rows: list[Record]) -> list[str]:
         if found := [ratio for row in rows if (ratio := rival(row, name, "ratio"))]:
             said.append(f"{factors(found)} {'' if said else 'faster '}than the {head}")
     found = [row["fraction"] for row in rows if row["fraction"]]
-    floor = f"{min(found):.1%} to {max(found):.1%} of the peak multiply-add rate" if found else None
-    return [", ".join(said), *([floor] if floor else [])]
+    ends = dict.fromkeys(f"{end(found):.1%}" for end in (min, max) if found)
+    floor = [f"{' to '.join(ends)} of the peak multiply-add rate"] if ends else []
+    return [", ".join(said), *floor]
 
 
 def _recurrent(result: Record) -> list[str]:

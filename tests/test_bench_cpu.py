@@ -173,6 +173,8 @@ def test_the_readme_table() -> None:
     said = cpu_table.elsewhere(result, "f.json")
     assert said.startswith("[A CPU (AVX2), 2 threads](f.json): 16x faster than the eager loop, ")
     assert said.endswith(" (SpikingJelly, Norse).")
+    result["memory"] = [{"name": "700->128, B 8", "ours": {"peak": None}, "loop": {}}]
+    assert "less peak memory" not in cpu_table.readme_table(result, "f.json")
     row["rivals"]["snntorch"] = rival
     assert "Not run" not in cpu_table.readme_table(result, "f.json")
     row["rivals"] = {"loop": rival, "compiled": rival, "norse": missing}

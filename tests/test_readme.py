@@ -58,9 +58,8 @@ def test_links_lead_somewhere(page: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_lines_fit(page: str) -> None:
-    """In 100 columns, but for tables, code, and lines that hold a link or a command."""
+    """In 100 columns, but for tables, code, commands, and the targets of links."""
     text = (ROOT / page).read_text(encoding="utf-8")
     prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
-    for line in prose.splitlines():
-        if not line.startswith("|") and "](" not in line and "`" not in line:
-            assert len(line) <= 100, line
+    for line in re.sub(r"\]\([^)\s]+\)|`hetsyn [^`]*`", "", prose).splitlines():
+        assert line.startswith("|") or len(line) <= 100, line

@@ -1,4 +1,4 @@
-"""Surrogates: formulas at points worked by hand, behaviour as values, use in the operators."""
+"""Surrogates: formulas at points worked by hand, behavior as values, use in the operators."""
 
 import copy
 import dataclasses
@@ -240,7 +240,7 @@ def test_it_is_given_u_and_the_threshold(backend: str) -> None:
     leaves = {n: t.requires_grad_() for n, t in tensors.items()}
     spikes, potential, _ = unchecked.spike_scan(**leaves, surrogate=watching, backend=backend)
     spikes.sum().backward()
-    if backend == "reference":  # called step by step, backwards
+    if backend == "reference":  # called from the last step to the first
         u, v = (torch.stack(part[::-1], 1) for part in zip(*seen, strict=True))
     else:
         ((u, v),) = seen

@@ -155,12 +155,12 @@ def test_what_autograd_keeps_is_counted_once() -> None:
 
 def test_means_over_seeds() -> None:
     rows = [{"model": m, "seed": s, "score": float(v)} for m, s, v in
-            (("a", 0, 1), ("b", 0, 5), ("a", 1, 3))]  # fmt: skip
+            (("a", 0, 1), ("b", 0, 5), ("a", 1, 3), ("a", 2, 8))]  # fmt: skip
     first, second = over_seeds(rows, ("model",), ("score",))
-    assert first == {"model": "a", "seeds": 2, "score": 2.0, "score_deviation": 2**0.5}
+    assert first == {"model": "a", "seeds": 3, "score": 4.0, "score_deviation": 13**0.5}
     assert second == {"model": "b", "seeds": 1, "score": 5.0, "score_deviation": None}
-    rows += [{"model": m, "seed": 2, "score": None} for m in "ac"]
+    rows += [{"model": m, "seed": 3, "score": None} for m in "ac"]
     first, _, third = over_seeds(rows, ("model",), ("score",))
-    assert first == {"model": "a", "seeds": 3, "score": 2.0, "score_deviation": 2**0.5}
+    assert first == {"model": "a", "seeds": 4, "score": 4.0, "score_deviation": 13**0.5}
     assert third == {"model": "c", "seeds": 1, "score": None, "score_deviation": None}
     assert mean_and_deviation([4.0]) == (4.0, None)

@@ -7,6 +7,7 @@ import pytest
 
 from hetsyn_triton.experiments.studies import STUDIES, run_study
 from hetsyn_triton.experiments.studies.base import Cell, Finished, Place
+from hetsyn_triton.experiments.studies.cost import Cost
 from hetsyn_triton.experiments.studies.limited_neurons import LimitedNeurons
 from hetsyn_triton.experiments.studies.settings import make_settings
 from hetsyn_triton.experiments.studies.statistics import chosen, mark_best
@@ -163,3 +164,25 @@ def test_success_is_ninety_per_cent(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [row["success"] for row in finished.rows] == [0, 0, 1, 1]
     (line,) = study.table([finished])
     assert line["success"] == 0.5
+
+
+def test_a_cost_is_divided_by_that_of_homneu_at_the_same_size_and_form() -> None:
+    """Each measure has its own ratio; one that is missing has none."""
+    measured = {
+        ("recurrent", 32): {"homneu": 2.0, "hetneu": 3.0, "hetsyn": 8.0},
+        ("recurrent", 64): {"homneu": 4.0, "hetneu": 5.0, "hetsyn": 12.0},
+        ("feedforward", 32): {"hetsyn": 5.0, "homneu": 10.0},
+    }
+    done = [
+        Finished(Cell(f"{form}-{neurons}", {}), [
+            {"form": form, "neurons": neurons, "model": model, "step_ms": value,
+             "parameters": value**2, "kept_mb": value**3, "peak_mb": None}
+            for model, value in values.items()
+        ])
+        for (form, neurons), values in measured.items()
+    ]  # fmt: skip
+    table = Cost(make_settings(STUDIES["cost"])).table(done)
+    ratios = [1.0, 1.5, 4.0, 1.0, 1.25, 3.0, 0.5, 1.0]
+    for power, name in enumerate(("step_ms", "parameters", "kept_mb"), 1):
+        assert [row[f"{name}_of_homneu"] for row in table] == [ratio**power for ratio in ratios]
+    assert not any("peak_mb_of_homneu" in row for row in table)

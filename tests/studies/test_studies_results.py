@@ -11,7 +11,7 @@ import pytest
 from hetsyn_triton.experiments.cli.commands import run as command
 from hetsyn_triton.experiments.cli.settings import configured
 from hetsyn_triton.experiments.studies import run_study
-from hetsyn_triton.experiments.studies.results import collect, train_command
+from hetsyn_triton.experiments.studies.results import collect, digest, train_command
 from hetsyn_triton.experiments.studies.results_page import NOT_MEASURED, page, write
 from hetsyn_triton.experiments.studies.statistics import wilson_interval
 from hetsyn_triton.experiments.training import ConfigError, RunFolderError, default_config, train
@@ -59,6 +59,10 @@ def test_the_page_is_what_is_stored() -> None:
         for environment in values.get("environments") or [values["environment"]]:
             assert all(environment[name] for name in ("date", "cpu", "torch"))
         assert values["command"].startswith("hetsyn ")
+        if values["kind"] == "run":
+            device = values["environment"]["device"]
+            settings = values["config"] | ({} if device == "cpu" else {"device": device})
+            assert path.stem.endswith(digest(settings)), path.name
     for picture in stored.glob("*.png"):
         assert picture.with_suffix(".json").exists()
 
@@ -489,9 +493,3 @@ def test_a_wide_table_leaves_out_details(tmp_path: Path) -> None:
     assert "form: recurrent, threads: 2" in text
     assert not {"threads", "step ms lower quartile", "kept mb of homneu"} & set(head)
     assert "All columns: [CSV](results/study-cost-" in " ".join(text.split())
-
-
-def test_prose_has_lines_of_100_columns() -> None:
-    exempt = ("|", "![", "`", "Run ")
-    for line in (ROOT / "docs/results.md").read_text(encoding="utf-8").splitlines():
-        assert len(line) <= 100 or line.startswith(exempt)

@@ -1,18 +1,26 @@
 """The study variants at several sizes: what is equal, which time constant is shown, the picture."""
 
+import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hetsyn_triton.experiments.studies import STUDIES, StudyResult, run_study
-from hetsyn_triton.experiments.studies.base import Cell, Finished
+from hetsyn_triton.experiments.studies.base import Cell, Finished, Place
+from hetsyn_triton.experiments.studies.folder import read_cell
+from hetsyn_triton.experiments.studies.long_decays import histogram
+from hetsyn_triton.experiments.studies.networks import trained
 from hetsyn_triton.experiments.studies.parameters import parameter_count
+from hetsyn_triton.experiments.studies.runner import command
 from hetsyn_triton.experiments.studies.settings import make_settings
 from hetsyn_triton.experiments.studies.statistics import chosen
 from hetsyn_triton.experiments.studies.variants import Variants
 from hetsyn_triton.experiments.tasks import TASKS
-from hetsyn_triton.experiments.training import ConfigError, load_run
+from hetsyn_triton.experiments.training import ConfigError, Run, load_run
+from hetsyn_triton.experiments.training.build import build_task
+from hetsyn_triton.timeconstants import decay_to_tau
 
 XOR = "multi-timescale-xor"
 
@@ -40,6 +48,17 @@ def test_on_the_xor_the_study_has_one_size() -> None:
     other = make_settings(STUDIES["variants"], task="digits")
     assert (other.options["sizes"], other.options["homneu_tau"]) == ([], [])
     assert other.sizes_in_words().startswith("SMALL")
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize(("name", "sizes"), [("variants", 1), ("noise", 2)])
+def test_the_command_on_the_xor_has_full_if_the_study_has_two_sizes(
+    name: str, sizes: int, full: bool
+) -> None:
+    settings = make_settings(STUDIES[name], task=XOR, full=full)
+    words = shlex.split(command(settings))
+    assert ("--full" in words) == (full and sizes == 2)
+    assert make_settings(STUDIES[name], task=XOR, full="--full" in words).full == settings.full
 
 
 def test_cells_have_no_two_of_a_kind_and_all_sizes() -> None:
@@ -77,43 +96,103 @@ def test_the_table_and_its_networks(small: StudyResult) -> None:
         assert run.config.hidden == (6,)
 
 
-def test_the_time_constant_is_chosen_by_held_out_samples() -> None:
-    """By their mean over seeds, for each size, not by the test."""
-    study = variants(models=["homneu"], sizes=[8], equal=["neurons"], homneu_tau=[5, 50])
+def test_the_held_out_score_of_a_row_is_that_of_the_last_epoch(
+    small: StudyResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the first, the best, the worst nor the mean."""
+    study = Variants(small.settings)
+    (cell,) = (cell for cell in study.cells() if cell.name == "hetsyn-feedforward-3-s0")
+
+    def several_epochs(*arguments: Any) -> Run:
+        run = trained(*arguments)
+        scores = (0.5, 0.9, 0.6, 0.4, 0.7)
+        history = [{**run.history[-1], "validation_accuracy": score} for score in scores]
+        return replace(run, history=history)
+
+    monkeypatch.setattr("hetsyn_triton.experiments.studies.variants.trained", several_epochs)
+    (row,) = study.run(cell, Place(small.path / "runs", 1)).rows
+    assert row["validation_accuracy"] == 0.7
+
+
+def test_the_stored_time_constants_are_those_of_the_input_synapses(small: StudyResult) -> None:
+    """Signal 1 is on the first 20 of the 40 channels, signal 2 on the others."""
+    cells = [c for c in Variants(small.settings).cells() if c.values["model"] == "hetsyn"]
+    assert len(cells) == 4
+    for cell in cells:
+        stored = read_cell(small.path, cell)
+        assert stored is not None
+        layer = load_run(small.path / "runs" / cell.name).network.layers[0]
+        steps = decay_to_tau(layer.decay().detach().double())
+        assert steps.shape == (cell.values["neurons"], 40)
+        first, second = histogram(steps[:, :20].flatten()), histogram(steps[:, 20:].flatten())
+        assert first != second
+        assert stored.extra["histograms"] == {"signal 1": first, "signal 2": second}
+
+
+@pytest.mark.parametrize(
+    ("task", "score", "best"), [(XOR, "accuracy", 50), ("pattern-generation", "mse", 5)]
+)
+def test_the_time_constant_is_chosen_by_held_out_samples(task: str, score: str, best: int) -> None:
+    """The mean over seeds decides for each size, not the test: highest accuracy or lowest mse."""
+    study = variants(task, models=["homneu"], sizes=[8], equal=["neurons"], homneu_tau=[5, 50])
     scores = {5: (0.9, 0.5), 50: (0.8, 0.7)}
+    held_out = f"validation_{score}"
     rows = [
         {"model": "homneu", "form": "feedforward", "neurons": 8, "tau": tau, "seed": seed,
-         "parameters": 336, "accuracy": 1 - value, "validation_accuracy": value}
+         "parameters": 336, score: 1 - value, held_out: value}
         for tau, values in scores.items() for seed, value in enumerate(values)
     ]  # fmt: skip
     (line,) = study.table([Finished(Cell("one", {}), rows)])
-    assert (line["tau"], line["seeds"]) == (50, 2)
-    assert line["accuracy"] == pytest.approx(0.25)
-    assert not {"chosen", "validation_accuracy", "validation_accuracy_deviation"} & set(line)
+    assert (line["tau"], line["seeds"]) == (best, 2)
+    assert line[score] == pytest.approx({5: 0.3, 50: 0.25}[best])
+    assert not {"chosen", held_out, f"{held_out}_deviation"} & set(line)
+
+
+def test_a_time_constant_with_failed_cells_is_not_chosen() -> None:
+    """Only those with the most seeds compete."""
+    study = variants(models=["homneu"], sizes=[8], equal=["neurons"], homneu_tau=[5, 20, 50])
+    scores = {5: (0.6, 0.8), 20: (0.6, 0.6), 50: (0.9,)}
+    rows = [
+        {"model": "homneu", "form": "feedforward", "neurons": 8, "tau": tau, "seed": seed,
+         "parameters": 336, "accuracy": value, "validation_accuracy": value}
+        for tau, values in scores.items() for seed, value in enumerate(values)
+    ]  # fmt: skip
+    (line,) = study.table([Finished(Cell("one", {}), rows)])
+    assert (line["tau"], line["seeds"]) == (5, 2)
 
 
 def test_the_picture(small: StudyResult) -> None:
-    """Input, time constants by signal, and accuracy by model and size as in the table."""
-    study = Variants(small.settings)
+    """Input, mean time constants by signal, and mean accuracy by model and size."""
+    study = Variants(replace(small.settings, seeds=3))
+    shares = {3: (0.1, 0.2, 0.6), 6: (0.7, 0.8, 0.9)}  # of each seed, by size; only 3 is drawn
     cells = [
-        Finished(cell, [], {"histograms": {"signal 1": [0.5] * 40, "signal 2": [0.1] * 40}})
+        Finished(cell, [], {"histograms": {"signal 1": [share] * 40, "signal 2": [share / 2] * 40}})
         for cell in study.cells()
         if cell.values["model"] == "hetsyn"
+        for share in [shares[cell.values["neurons"]][cell.values["seed"]]]
     ]
     figure = study.draw(small.table, cells)
     raster, taus, neurons, parameters = figure.axes
     labels = [text.get_text() for text in raster.texts]
     assert labels.count("signal 2") == 6
-    assert [label for label in labels if label.startswith("label ")]
+    target = build_task(small.settings.config()).sample().target[0]
+    shown = [label for label in labels if label.startswith("label ")]
+    assert shown == [f"label {target[start]}" for start in range(15, 100, 15)]
+    assert len(set(shown)) == 2
     assert [text.get_text() for text in taus.get_legend().get_texts()] == ["signal 1", "signal 2"]
+    assert {one.get_label(): one.get_data().values.tolist() for one in taus.patches} == {
+        "signal 1": pytest.approx([0.3] * 40), "signal 2": pytest.approx([0.15] * 40)
+    }  # fmt: skip
     assert "3 neurons" in taus.get_title()
     for axes, equal in ((neurons, "neurons"), (parameters, "parameters")):
         assert axes.get_title().endswith(f"equal {equal}")
-        for line in axes.lines:
-            mine = chosen(small.table, equal=equal, model=line.get_label())
-            assert list(line.get_xdata()) == [row["size_of_hetsyn"] for row in mine]
+        models = small.settings.options["models"]
+        assert [line.get_label() for line in axes.lines] == models
+        for model, line in zip(models, axes.lines, strict=True):
+            mine = chosen(small.table, equal=equal, model=model)
+            assert list(line.get_xdata()) == [row["size_of_hetsyn"] for row in mine] == [3, 6]
             assert list(line.get_ydata()) == [row["accuracy"] for row in mine]
-        assert len(axes.lines) == 4
+    assert [text.get_text() for text in neurons.get_legend().get_texts()] == models
 
 
 @pytest.mark.usefixtures("echo")
@@ -127,6 +206,21 @@ def test_sizes_without_channel_groups_and_without_time_constants(tmp_path: Path)
     ]  # fmt: skip
     assert "tau" not in result.table[0]
     assert len(Variants(result.settings).draw(result.table, []).axes) == 2
+    words = "SMALL: 1 seed, models (hetsyn), sizes (2, 4)"
+    assert result.settings.sizes_in_words().startswith(words)
+
+
+def test_deviations_are_drawn_at_one_size_and_at_sizes_in_any_order() -> None:
+    study = variants(models=["hetsyn"], equal=["neurons"], sizes=[8, 4])
+    row = {"model": "hetsyn", "form": "feedforward", "equal": "neurons", "seeds": 2}
+    row |= {"accuracy": 0.9, "accuracy_deviation": 0.05}
+    table = [{**row, "size_of_hetsyn": size} for size in (8, 4)]
+    (axes,) = (one for one in study.draw(table, []).axes if one.lines)
+    assert list(axes.lines[0].get_xdata()) == [4, 8]
+    (axes,) = (one for one in study.draw(table[:1], []).axes if one.lines)
+    (bars,) = axes.collections
+    assert bars.get_segments()[0].tolist() == [[8, 0.85], [8, pytest.approx(0.95)]]
+    assert max(axes.get_yticks()) <= 1
 
 
 @pytest.mark.usefixtures("echo")

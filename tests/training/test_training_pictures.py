@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from hetsyn_triton.experiments.drawing import SHADE
 from hetsyn_triton.experiments.tasks import DelayedMatch, Digits, Task
 from hetsyn_triton.experiments.training import default_config, pictures
-from hetsyn_triton.experiments.training.build import build_network
+from hetsyn_triton.experiments.training.build import build_network, build_task
 
 CUE = slice(10, 30)  # steps of the first cue
 
@@ -43,16 +43,38 @@ def test_spikes_are_seen_over_a_span(delay: int, drawn: list[Figure]) -> None:
     axes, spikes = figure.axes[0], task.sample().input[:, 0]
     assert spikes[CUE].sum() > 20
 
-    def colour(step: int, channel: int) -> np.ndarray[Any, Any]:
+    def color(step: int, channel: int) -> np.ndarray[Any, Any]:
         x, y = axes.transData.transform((step + 0.5, channel + 0.5))
         return pixels[round(y - 0.5), round(x - 0.5)]
 
     for step in range(CUE.start, CUE.stop):
         for channel in range(1, 29):
             if spikes[step, channel]:
-                assert colour(step, channel).max() < 0.7, (step, channel)
+                assert color(step, channel).max() < 0.7, (step, channel)
             elif not spikes[step - 1 : step + 2, channel - 1 : channel + 2].any():
-                assert np.allclose(colour(step, channel), to_rgb(SHADE), atol=0.01)
+                assert np.allclose(color(step, channel), to_rgb(SHADE), atol=0.01)
+
+
+@pytest.mark.parametrize("name", ["delayed-match", "multi-timescale-xor", "pattern-generation"])
+def test_the_output_is_drawn_at_each_step(
+    name: str, drawn: list[Figure], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it is, or on the XOR as the probability of class 1."""
+    config = default_config(name, hidden=(2,))
+    task = build_task(config)
+    steps = len(task.sample().input)
+    output = torch.randn(steps, 1, task.out_features, generator=torch.Generator().manual_seed(0))
+    hidden = [torch.zeros(steps, 1, 2)]
+    monkeypatch.setattr(pictures, "run_network", lambda *_: (output, hidden))
+    network = build_network(config, task)
+    pictures.draw_sample(task, network, torch.device("cpu"), Path("unused"))
+    curves = output[:, 0].T
+    if name == "multi-timescale-xor":
+        curves = torch.sigmoid(output[:, 0, 1:] - output[:, 0, :1]).T
+    lines = drawn[-1].axes[-1].lines[-len(curves) :]
+    for line, curve in zip(lines, curves, strict=True):
+        assert np.allclose(np.asarray(line.get_ydata()), curve, atol=1e-6)
+        assert curve.std() > 0.1
 
 
 def test_classes_have_names(drawn: list[Figure]) -> None:

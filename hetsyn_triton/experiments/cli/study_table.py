@@ -82,7 +82,7 @@ def _table(names: Sequence[str], rows: Sequence[Row], broken: bool) -> Table:
     """Return a table whose headings are broken to about the width of the cells."""
     table = Table()
     numeric = {n for row in rows for n, v in row.items() if isinstance(v, (int, float))}
-    cells = {name: [_broken(cell(row, name), broken) for row in rows] for name in names}
+    cells = {name: [_cell(row, name, broken) for row in rows] for name in names}
     for name in names:
         widest = max(len(line) for text in cells[name] for line in text.splitlines())
         words = in_words(name)
@@ -94,11 +94,12 @@ def _table(names: Sequence[str], rows: Sequence[Row], broken: bool) -> Table:
     return table
 
 
-def _broken(text: str, broken: bool) -> str:
-    """Return `text` with its deviation, and each part of a name with hyphens, on its own line."""
-    if not broken:
-        return text
-    return text.replace(" ±", "\n±") if "±" in text else text.replace("-", "-\n").rstrip("\n")
+def _cell(row: Row, name: str, broken: bool) -> str:
+    """Return a cell; `broken`: with its deviation, or each part of its name, on its own line."""
+    text = cell(row, name)
+    if broken and isinstance(row.get(name), str):
+        return text.replace("-", "-\n").rstrip("\n")
+    return text.replace(" ±", "\n±") if broken else text
 
 
 def _width(table: Table) -> int:

@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar
 
 from hetsyn_triton.experiments.tasks import Task, task_class
+from hetsyn_triton.experiments.training import ConfigError
 from hetsyn_triton.experiments.training.build import build_task
 from hetsyn_triton.modules import MODELS
 
@@ -59,7 +60,13 @@ class LimitedNeurons(Study):
         return None if task_class(task).score == "accuracy" else "a task with an accuracy"
 
     def cells(self) -> list[Cell]:
-        task = build_task(self.settings.config())
+        config = self.settings.config()
+        if config.clip is not None:
+            raise ConfigError(
+                f"clip: expected null because {self.name} trains networks together, which share "
+                f"one gradient norm, got {config.clip!r}; add --set clip=null"
+            )
+        task = build_task(config)
         cells: dict[str, Cell] = {}
         for group in self._groups():
             for kind in self.option["forms"]:

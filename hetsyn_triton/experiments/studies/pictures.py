@@ -24,7 +24,7 @@ COLORS = {
     "homneu-adaptive": "#cc79a7",
     "homneu": "#4d4d4d",
 }
-"""Of the four models: told apart by all common kinds of color vision (Okabe and Ito), and by grey
+"""Of the four models: told apart by all common kinds of color vision (Okabe and Ito), and by gray
 level and marker."""
 SERIES = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#4d4d4d")
 """Of anything else, in this order."""
@@ -64,12 +64,15 @@ def band(
 def by_size(axes: Axes, table: Sequence["Row"], measure: str, models: Sequence[str]) -> None:
     """Draw a measure of each model over `size_of_hetsyn`, with its deviation where there is one."""
     for model in models:
-        mine = chosen(table, model=model)
+        mine = sorted(chosen(table, model=model), key=lambda row: row["size_of_hetsyn"])
         sizes = [row["size_of_hetsyn"] for row in mine]
         means = [row[measure] for row in mine]
         widths = [row.get(f"{measure}_deviation") for row in mine]
-        look = {"color": COLORS[model], "marker": MARKERS[model], "label": model}
-        band(axes, sizes, means, widths, **look)
+        look: dict[str, Any] = {"color": COLORS[model], "marker": MARKERS[model], "label": model}
+        if len(mine) > 1:
+            band(axes, sizes, means, widths, **look)
+        else:  # a band has no width here
+            axes.errorbar(sizes, means, np.array(widths, dtype=float), ls="", capsize=4, **look)
     ticks = sorted({row["size_of_hetsyn"] for row in table})
     axes.set_xscale("log")
     axes.set_xticks(ticks, [str(size) for size in ticks])
@@ -84,6 +87,7 @@ def label_score(axes: Axes, name: str, seeds: Collection[int]) -> None:
     if is_share(name):
         axes.set_ylim(top=min(1.04, max(axes.get_ylim()[1], 1.02)))
         low, high = axes.get_ylim()
+        axes.set_yticks([tick for tick in axes.get_yticks() if low <= tick < 1.001])
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0 if high - low > 0.1 else 1))
 
 

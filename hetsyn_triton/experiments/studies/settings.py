@@ -76,31 +76,26 @@ class StudySettings:
 
     def sizes_in_words(self) -> str:
         """How large the study is, in one line for the terminal and the picture."""
-        if self.task is None:
-            runs, changed = "one network of each kind", self.options
-        else:
-            runs = counted(self.seeds, "seed")
-            changed = {**lasting(self.changes), **self.task_options}
-        said = [_in_words(name, value) for name, value in changed.items()]
-        words = ", ".join([runs, *said])
-        if self.full:
-            return self._full_in_words(runs, words)
-        return f"SMALL: {words}; --full is the paper's size"
-
-    def _full_in_words(self, runs: str, words: str) -> str:
-        """ "full size" with `words`, or with all in which the study is not the paper's."""
         from .catalogue import study_class
 
         study = study_class(self.study)
-        wanted = full_seeds(study, self.task)
-        few = [f"{self.seeds} of {wanted} seeds"] if self.seeds < wanted else []
-        defaults = study.default_options(self.task, full=True)
+        defaults = study.default_options(self.task, full=self.full)
         changed = {n: v for n, v in self.options.items() if v != defaults[n]}
         changed |= {**lasting(self.changes), **self.task_options}
-        less = [*few, *(_in_words(name, value) for name, value in changed.items())]
-        if not less:
-            return f"full size: {words}"
-        return f"full size but {', '.join(less)}" + ("" if few else f": {runs}")
+        said = [_in_words(name, value) for name, value in changed.items()]
+        if self.task is None:
+            runs = "one network of each kind"
+            shown = [_in_words(name, value) for name, value in self.options.items()]
+        else:
+            runs, shown = counted(self.seeds, "seed"), said
+        if not self.full:
+            return f"SMALL: {', '.join([runs, *shown])}; --full is the paper's size"
+        wanted = full_seeds(study, self.task)
+        if self.seeds < wanted:
+            return f"full size but {', '.join([f'{self.seeds} of {wanted} seeds', *said])}"
+        if said:
+            return f"full size but {', '.join(said)}: {runs}"
+        return f"full size: {', '.join([runs, *shown])}"
 
 
 def full_seeds(study: "type[Study]", task: str | None) -> int:
