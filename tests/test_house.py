@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,23 @@ def test_imports_point_one_way(name: str) -> None:
         if imported.split(".")[0] == PACKAGE:
             target = part_of(imported)
             assert target == part or RANK[target] < RANK[part], f"{name} imports {imported}"
+
+
+def test_no_imports_go_in_a_circle() -> None:
+    """Late ones and those for type checkers count too. A package's own `__init__` does not."""
+    modules = {name for name in SOURCES if not name.endswith(".__init__")}
+    graph = {
+        name: {one for one in map(module_of, imported_names(name, SOURCES[name])) if one != name}
+        for name in modules
+    }
+    TopologicalSorter({name: found & modules for name, found in graph.items()}).prepare()
+    with pytest.raises(CycleError):
+        TopologicalSorter({"a": {"b"}, "b": {"a"}}).prepare()
+
+
+def module_of(dotted: str) -> str:
+    """The module that a dotted name is or lies in."""
+    return dotted if dotted in SOURCES else dotted.rpartition(".")[0]
 
 
 def test_the_check_sees_what_it_forbids(tmp_path: Path) -> None:

@@ -270,7 +270,8 @@ def test_networks_that_train_together_are_joined_by_more(tmp_path: Path) -> None
         more = toy("limited-neurons", tmp_path, **changes, seeds=seeds, reporter=again)
         assert again.cells == [f"hetsyn-recurrent-{name}" for name in names]
         assert [line["seeds"] for line in more.table] == [seeds, seeds]
-        assert more.settings.sizes_in_words().startswith(f"SMALL: {seeds} seeds")
+        size = STUDIES["limited-neurons"](more.settings).sizes_in_words()
+        assert size.startswith(f"SMALL: {seeds} seeds")
     whole = toy("limited-neurons", tmp_path / "whole", **changes, seeds=5)
     assert more.table == whole.table  # replicas do not see each other
     stored = json.loads((tmp_path / "study.json").read_text())
@@ -777,7 +778,7 @@ def test_the_full_size_is_the_papers() -> None:
     assert neurons.config().epochs * neurons.config().options["iterations"] == 1000
     pattern = make_settings(STUDIES["variants"], full=True)
     assert pattern.config().epochs * pattern.config().options["iterations"] == 1000
-    assert pattern.sizes_in_words() == "full size: 10 seeds"
+    assert STUDIES["variants"](pattern).sizes_in_words() == "full size: 10 seeds"
     noise = make_settings(STUDIES["noise"], full=True)
     assert noise.options["deletion"] == [0, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64]
     assert noise.seeds == 50  # the paper's runs of delayed match-to-sample
@@ -816,7 +817,8 @@ def test_the_full_size_is_the_papers() -> None:
 def test_what_is_less_than_the_papers_is_said(
     name: str, settings: dict[str, Any], words: str
 ) -> None:
-    assert make_settings(STUDIES[name], full=True, **settings).sizes_in_words() == words
+    study = STUDIES[name]
+    assert study(make_settings(study, full=True, **settings)).sizes_in_words() == words
 
 
 @pytest.mark.skipif(cores() < 2, reason="needs two cores for two processes")

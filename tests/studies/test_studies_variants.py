@@ -40,14 +40,14 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
 def test_on_the_xor_the_study_has_one_size() -> None:
     for full in (False, True):
         settings = make_settings(STUDIES["variants"], task=XOR, full=full)
-        assert settings.sizes_in_words() == "full size: 10 seeds"
+        assert Variants(settings).sizes_in_words() == "full size: 10 seeds"
         assert settings.options["sizes"] == [8, 16, 32, 64]
         assert settings.options["equal"] == ["neurons", "parameters"]
         assert settings.options["homneu_tau"] == [5, 10, 20, 50, 100]
         assert settings.options["forms"] == ["feedforward"]
     other = make_settings(STUDIES["variants"], task="digits")
     assert (other.options["sizes"], other.options["homneu_tau"]) == ([], [])
-    assert other.sizes_in_words().startswith("SMALL")
+    assert Variants(other).sizes_in_words().startswith("SMALL")
 
 
 @pytest.mark.parametrize("full", [False, True])
@@ -207,7 +207,7 @@ def test_sizes_without_channel_groups_and_without_time_constants(tmp_path: Path)
     assert "tau" not in result.table[0]
     assert len(Variants(result.settings).draw(result.table, []).axes) == 2
     words = "SMALL: 1 seed, models (hetsyn), sizes (2, 4)"
-    assert result.settings.sizes_in_words().startswith(words)
+    assert Variants(result.settings).sizes_in_words().startswith(words)
 
 
 def test_deviations_are_drawn_at_one_size_and_at_sizes_in_any_order() -> None:

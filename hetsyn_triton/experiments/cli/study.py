@@ -90,7 +90,7 @@ class RichStudyReporter(WithBar, StudyReporter):
         side = f", {jobs} in parallel" if jobs > 1 else ""
         before = f" ({done} already finished)" if done else ""
         self._say(f"{study.name}{task}: {total} cells{before}{side}, in {folder}")
-        self._say(study.settings.sizes_in_words())
+        self._say(study.sizes_in_words())
         if not self.console.is_terminal:
             return
         self.start_bar(
@@ -122,7 +122,7 @@ class RichStudyReporter(WithBar, StudyReporter):
         self.close()
         if result.table:
             show(self.console, study, result.table, str(result.path / TABLE_CSV))
-        self._say(study.settings.sizes_in_words())
+        self._say(study.sizes_in_words())
         for name, error in result.failures.items():
             self._say(f"FAILED {name}: {error}")
         if not result.table:

@@ -2,19 +2,64 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hetsyn_triton.experiments.tasks import task_class
-from hetsyn_triton.experiments.training import ConfigError, TrainConfig
+from hetsyn_triton.experiments.training import ConfigError, TrainConfig, default_config
 from hetsyn_triton.experiments.training.build import build_task
+from hetsyn_triton.experiments.training.restore import lasting
 
 from .options import StudyOption
-from .settings import StudySettings
+from .words import counted, setting_in_words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+PUBLISHED_RUNS = {"pattern-generation": 10, "delayed-match": 50}
+"""How often the paper trained each network. Of a task that is missing a study says it itself, as
+`full_seeds`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySettings:
+    """Everything a study's numbers depend on; made by `make_settings`, kept as study.json.
+
+    `task` is None for a study without one. `changes` are fields of TrainConfig, `task_options` the
+    task's own settings, `options` the study's own, all of these. `seeds_before`, ascending, are the
+    numbers of seeds that the study in the folder had before it was given more: what cells have
+    several seeds of keeps those it has.
+    """
+
+    study: str
+    task: str | None
+    full: bool
+    seeds: int
+    changes: dict[str, Any]
+    task_options: dict[str, Any]
+    options: dict[str, Any]
+    seeds_before: tuple[int, ...] = ()
+
+    def config(
+        self, seed: int = 0, *, task_options: Mapping[str, Any] | None = None, **axes: Any
+    ) -> TrainConfig:
+        """The configuration of one network; `axes` are the settings that the study varies."""
+        assert self.task is not None, "a study without a task trains no configuration"
+        options = {**self.task_options, **(task_options or {})}
+        return default_config(self.task, **{**self.changes, **axes}, seed=seed, options=options)
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON values, but for the history of seeds."""
+        values = asdict(self)
+        del values["seeds_before"]
+        return values
+
+    @property
+    def size(self) -> str:
+        """ "small" or "full", as every table says."""
+        return "full" if self.full else "small"
+
 
 Row = dict[str, Any]
 """One line of a table: names and JSON scalars."""
@@ -90,6 +135,32 @@ class Study(ABC):
         """Return the defaults of the study's own settings on `task`."""
         defaults = {name: o.full if full else o.small for name, o in cls.options.items()}
         return {**defaults, **cls.one_size.get(task or "", {})}
+
+    @classmethod
+    def seeds_of_full_size(cls, task: str | None) -> int:
+        """How many seeds the full size of the study has on `task`."""
+        return PUBLISHED_RUNS.get(task or "", cls.full_seeds)
+
+    def sizes_in_words(self) -> str:
+        """How large the study is, in one line for the terminal and the picture."""
+        settings = self.settings
+        defaults = self.default_options(settings.task, full=settings.full)
+        changed = {n: v for n, v in settings.options.items() if v != defaults[n]}
+        changed |= {**lasting(settings.changes), **settings.task_options}
+        said = [setting_in_words(name, value) for name, value in changed.items()]
+        if settings.task is None:
+            runs = "one network of each kind"
+            shown = [setting_in_words(name, value) for name, value in settings.options.items()]
+        else:
+            runs, shown = counted(settings.seeds, "seed"), said
+        if not settings.full:
+            return f"SMALL: {', '.join([runs, *shown])}; --full is the paper's size"
+        wanted = self.seeds_of_full_size(settings.task)
+        if settings.seeds < wanted:
+            return f"full size but {', '.join([f'{settings.seeds} of {wanted} seeds', *said])}"
+        if said:
+            return f"full size but {', '.join(said)}: {runs}"
+        return f"full size: {', '.join([runs, *shown])}"
 
     @property
     def option(self) -> dict[str, Any]:

@@ -14,8 +14,7 @@ from hetsyn_triton.experiments.files import partials, write_atomically, write_js
 from hetsyn_triton.experiments.training import RunFolderError
 from hetsyn_triton.experiments.training.restore import MOVABLE, lasting
 
-from .base import Cell, Finished, Row
-from .settings import StudySettings
+from .base import Cell, Finished, Row, Study, StudySettings
 
 logger = logging.getLogger("hetsyn_triton")
 
@@ -36,14 +35,14 @@ def default_folder(settings: StudySettings) -> Path:
     return Path("runs") / "-".join(part for part in parts if part)
 
 
-def check_folder(folder: Path, settings: StudySettings) -> StudySettings:
-    """Return `settings` with the numbers of seeds that the study in `folder` had before.
+def check_folder(folder: Path, study: Study) -> Study:
+    """Return `study` with the numbers of seeds that the one in `folder` had before.
 
     Raises:
         RunFolderError: If `folder` is not new, not empty and has no study with these settings. The
             study may have fewer seeds, and the settings in MOVABLE may differ.
     """
-    path = folder / STUDY
+    path, settings = folder / STUDY, study.settings
     if not path.is_file():
         if folder.is_dir() and any(not p.name.startswith(".") for p in folder.iterdir()):
             raise RunFolderError(
@@ -52,18 +51,16 @@ def check_folder(folder: Path, settings: StudySettings) -> StudySettings:
             )
         if folder.exists() and not folder.is_dir():
             raise RunFolderError(f"out: expected a folder, got the file {folder}")
-        return settings
+        return study
     try:
         stored = read_json(path)
         before = _seeds_before(stored, path)
     except RunFolderError as error:
         raise RunFolderError(f"{error}. Name another folder with --out") from error
-    from .catalogue import study_class
-
     wanted = _as_json(settings.to_json())
     if stored.get("study") == settings.study and isinstance(stored.get("options"), dict):
         # An option that is newer than the folder had its default there.
-        defaults = study_class(settings.study).default_options(settings.task, full=settings.full)
+        defaults = study.default_options(settings.task, full=settings.full)
         stored["options"] = {**defaults, **stored["options"]}
     if type(stored.get("seeds")) is int and stored["seeds"] < settings.seeds:
         before = [*before, stored["seeds"]]
@@ -80,7 +77,7 @@ def check_folder(folder: Path, settings: StudySettings) -> StudySettings:
             f"{'; '.join(different)}. A study can get more seeds or another value of "
             f"{', '.join(MOVABLE)}, but no other change. Name another folder with --out"
         )
-    return replace(settings, seeds_before=tuple(before))
+    return type(study)(replace(settings, seeds_before=tuple(before)))
 
 
 def _by_name(values: Mapping[str, Any]) -> dict[str, Any]:

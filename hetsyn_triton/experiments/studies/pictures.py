@@ -99,7 +99,7 @@ def legend(axes: Axes, **options: Any) -> None:
 def caption(study: "Study", failed: int, cells: int) -> str:
     """What stands below the picture: what was measured, and how large the study is."""
     where = f" on {study.settings.task}" if study.settings.task else ""
-    text = f"{study.title}{where}: {study.settings.sizes_in_words()}."
+    text = f"{study.title}{where}: {study.sizes_in_words()}."
     if failed:
         text += f" {failed} of {cells} cells failed and are missing here."
     return text

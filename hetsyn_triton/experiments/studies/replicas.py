@@ -22,18 +22,29 @@ from torch import Tensor, nn
 
 from hetsyn_triton.experiments.tasks import Batch, Task
 from hetsyn_triton.experiments.tasks.seeds import derived_seed
-from hetsyn_triton.experiments.training import ConfigError, NonFiniteError, TrainConfig
+from hetsyn_triton.experiments.training import (
+    CheckpointError,
+    ConfigError,
+    NonFiniteError,
+    TrainConfig,
+)
 from hetsyn_triton.experiments.training.build import build_network, build_optimizer, build_task
+from hetsyn_triton.experiments.training.checkpoint import save_values
 from hetsyn_triton.experiments.training.finite import first_non_finite, optimizer_state, take_step
 from hetsyn_triton.experiments.training.machine import provenance
 from hetsyn_triton.experiments.training.measure import Means, metrics_of
+from hetsyn_triton.experiments.training.restore import (
+    check_same_settings,
+    load_optimizer,
+    load_weights,
+)
 from hetsyn_triton.experiments.training.schedule import lr_scale, scale_rates
 from hetsyn_triton.experiments.training.threads import on_threads
 from hetsyn_triton.experiments.training.trainer import CHECKPOINT_SECONDS
 from hetsyn_triton.modules import SpikingNetwork
 from hetsyn_triton.optim import clamp_decays_
 
-from .replica_checkpoint import restore, save
+from .replica_checkpoint import FORMAT, read
 
 
 class Replicas:
@@ -83,7 +94,7 @@ class Replicas:
         gives the same result, bit for bit on the same machine.
         """
         if checkpoint is not None:
-            restore(self, checkpoint)
+            self._restore(checkpoint)
         began = saved = time.monotonic()
         cuda = [self.device] if self.device.type == "cuda" else []
         with on_threads(self.threads), torch.random.fork_rng(cuda):
@@ -95,9 +106,52 @@ class Replicas:
                 self.train_on(batches)
                 if checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
                     saved = time.monotonic()
-                    save(self, checkpoint, saved - began)
+                    self._save(checkpoint, saved - began)
         if checkpoint is not None:
-            save(self, checkpoint, time.monotonic() - began)
+            self._save(checkpoint, time.monotonic() - began)
+
+    def _save(self, path: Path, seconds: float) -> None:
+        """Write a checkpoint to `path` atomically; this process has trained for `seconds`.
+
+        Learning rate and random numbers are functions of seed and step, so they have no state.
+        """
+        values = {
+            "configs": [config.to_json() for config in self.configs],
+            "model": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "diverged": self.diverged,
+            "threads": self.threads,
+            "seconds": self.seconds_before + seconds,
+            "environments": self.environments,
+        }
+        save_values(path, FORMAT, values)
+
+    def _restore(self, path: Path) -> None:
+        """Go on from the checkpoint in `path`, if there is one that is not damaged.
+
+        The replicas use as many threads as when it was written, unless their settings name a
+        number.
+
+        Raises:
+            CheckpointError: If the checkpoint belongs to other networks; the message names what
+                differs.
+        """
+        values = read(path, count=len(self), steps=self.steps)
+        if values is None:
+            return
+        try:
+            for stored, config in zip(values["configs"], self.configs, strict=True):
+                check_same_settings(path, stored, config)
+            load_weights(path, values["model"], self.network)
+            load_optimizer(path, values["optimizer"], values["step"], self.optimizer)
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}. Name another study folder with --out") from error
+        self.step, self.diverged = values["step"], values["diverged"]
+        if self.config.threads is None:
+            self.threads = values.get("threads", self.threads)
+        self.seconds_before = values.get("seconds", 0.0)
+        self.environments = values.get("environments", [{}])
 
     def train_on(self, batches: Sequence[Batch]) -> list[dict[str, float]]:
         """Make one optimizer step on a batch of each replica.

@@ -17,9 +17,9 @@ from hetsyn_triton.experiments.training.folder import check_writable
 from hetsyn_triton.experiments.training.restore import lasting
 
 from . import folder as files
-from .base import Cell, Finished, Place, Row, Study
+from .base import Cell, Finished, Place, Row, Study, StudySettings
 from .catalogue import study_class
-from .settings import StudySettings, cores, make_settings
+from .settings import cores, make_settings
 from .words import counted
 from .workers import work_through
 
@@ -101,15 +101,15 @@ def run_study(
     jobs = _jobs(kind(settings), jobs)
     path = files.default_folder(settings) if out is None else Path(out)
     reporter = reporter or StudyReporter()
-    if not files.is_complete(path, kind(files.check_folder(path, settings)).cells()):
+    if not files.is_complete(path, files.check_folder(path, kind(settings)).cells()):
         with watched(reporter.preparing):
             _read_data(settings)
     path.mkdir(parents=True, exist_ok=True)
     check_writable(path)
     with claim_folder(path, "study"):
-        settings = files.check_folder(path, settings)
+        study = files.check_folder(path, kind(settings))
+        settings = study.settings
         files.prepare(path, settings)
-        study = kind(settings)
         cells = study.cells()
         assert len({cell.name for cell in cells}) == len(cells), "cells share a file"
         missing = files.missing_cells(path, cells)
@@ -189,7 +189,7 @@ def _write(
         path / files.TABLE_JSON,
         {
             "settings": settings.to_json(),
-            "size": settings.sizes_in_words(),
+            "size": study.sizes_in_words(),
             "command": command(settings),
             "cells": len(cells),
             "failures": failures,

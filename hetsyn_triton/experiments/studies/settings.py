@@ -1,20 +1,15 @@
-"""What a study is run with: its task, its size, and what is changed of the task's settings."""
+"""Make and check the settings of a study."""
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hetsyn_triton.experiments.tasks import task_class
-from hetsyn_triton.experiments.training import ConfigError, TrainConfig, default_config
+from hetsyn_triton.experiments.training import ConfigError
 from hetsyn_triton.experiments.training.config import FIELDS
-from hetsyn_triton.experiments.training.restore import lasting
 from hetsyn_triton.validation import did_you_mean
 
-from .words import counted
-
-if TYPE_CHECKING:
-    from .base import Study
+from .base import Study, StudySettings
 
 SMALL_TRAINING: dict[str, dict[str, Any]] = {
     "digits": {"epochs": 10},
@@ -29,82 +24,11 @@ SMALL_TRAINING: dict[str, dict[str, Any]] = {
 """How much shorter a task is trained where the full size is not asked for. A task that is missing
 is trained as long as by `hetsyn train`."""
 
-PUBLISHED_RUNS = {"pattern-generation": 10, "delayed-match": 50}
-"""How often the paper trained each network. Of a task that is missing a study says it itself, as
-`full_seeds`."""
-
 OF_A_STUDY = ("task", "seed", "options")  # fields of a run that no change may name
 
 
-@dataclass(frozen=True, kw_only=True)
-class StudySettings:
-    """Everything a study's numbers depend on; made by `make_settings`, kept as study.json.
-
-    `task` is None for a study without one. `changes` are fields of TrainConfig, `task_options` the
-    task's own settings, `options` the study's own, all of these. `seeds_before`, ascending, are the
-    numbers of seeds that the study in the folder had before it was given more: what cells have
-    several seeds of keeps those it has.
-    """
-
-    study: str
-    task: str | None
-    full: bool
-    seeds: int
-    changes: dict[str, Any]
-    task_options: dict[str, Any]
-    options: dict[str, Any]
-    seeds_before: tuple[int, ...] = ()
-
-    def config(
-        self, seed: int = 0, *, task_options: Mapping[str, Any] | None = None, **axes: Any
-    ) -> TrainConfig:
-        """The configuration of one network; `axes` are the settings that the study varies."""
-        assert self.task is not None, "a study without a task trains no configuration"
-        options = {**self.task_options, **(task_options or {})}
-        return default_config(self.task, **{**self.changes, **axes}, seed=seed, options=options)
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields as JSON values, but for the history of seeds."""
-        values = asdict(self)
-        del values["seeds_before"]
-        return values
-
-    @property
-    def size(self) -> str:
-        """ "small" or "full", as every table says."""
-        return "full" if self.full else "small"
-
-    def sizes_in_words(self) -> str:
-        """How large the study is, in one line for the terminal and the picture."""
-        from .catalogue import study_class
-
-        study = study_class(self.study)
-        defaults = study.default_options(self.task, full=self.full)
-        changed = {n: v for n, v in self.options.items() if v != defaults[n]}
-        changed |= {**lasting(self.changes), **self.task_options}
-        said = [_in_words(name, value) for name, value in changed.items()]
-        if self.task is None:
-            runs = "one network of each kind"
-            shown = [_in_words(name, value) for name, value in self.options.items()]
-        else:
-            runs, shown = counted(self.seeds, "seed"), said
-        if not self.full:
-            return f"SMALL: {', '.join([runs, *shown])}; --full is the paper's size"
-        wanted = full_seeds(study, self.task)
-        if self.seeds < wanted:
-            return f"full size but {', '.join([f'{self.seeds} of {wanted} seeds', *said])}"
-        if said:
-            return f"full size but {', '.join(said)}: {runs}"
-        return f"full size: {', '.join([runs, *shown])}"
-
-
-def full_seeds(study: "type[Study]", task: str | None) -> int:
-    """How many seeds the full size of `study` has on `task`."""
-    return study.full_seeds if task is None else PUBLISHED_RUNS.get(task, study.full_seeds)
-
-
 def make_settings(
-    study: "type[Study]",
+    study: type[Study],
     *,
     task: str | None = None,
     full: bool = False,
@@ -133,7 +57,8 @@ def make_settings(
         if wanted is not None:
             raise ConfigError(f"task: expected {wanted} for {study.name}, got {task!r}")
     full = full or task in study.one_size
-    seeds = (full_seeds(study, task) if full else study.small_seeds) if seeds is None else seeds
+    if seeds is None:
+        seeds = study.seeds_of_full_size(task) if full else study.small_seeds
     if type(seeds) is not int or not 1 <= seeds <= 10_000:
         raise ConfigError(f"seeds: expected an integer from 1 to 10000, got {seeds!r}")
     defaults = study.default_options(task, full=full)
@@ -157,14 +82,6 @@ def make_settings(
     return settings
 
 
-def _in_words(name: str, value: Any) -> str:
-    """A setting; layers as in 64-32, other lists in brackets."""
-    if not isinstance(value, (list, tuple)):
-        return f"{name} {value}"
-    items = map(str, value)
-    return f"{name} {'-'.join(items)}" if name == "hidden" else f"{name} ({', '.join(items)})"
-
-
 def cores() -> int:
     """CPUs that this process may use."""
     if hasattr(os, "sched_getaffinity"):
@@ -180,7 +97,7 @@ def _check_task(task: str) -> None:
 
 
 def _split(
-    study: "type[Study]", task: str | None, changes: dict[str, Any]
+    study: type[Study], task: str | None, changes: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Changes of TrainConfig's fields, and of the task's own settings."""
     known = {} if task is None else task_class(task).options

@@ -1,7 +1,6 @@
 """The picture of the study variants at several sizes: the task, time constants, then the score."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,16 +11,13 @@ from hetsyn_triton.experiments.tasks import Task
 from hetsyn_triton.experiments.training.build import build_task
 from hetsyn_triton.experiments.training.pictures import draw_events, shade_spans
 
-from .base import Finished, Row
+from .base import Finished, Row, Study
 from .long_decays import BINS
 from .pictures import SERIES, by_size, grid, label_score, legend
 from .statistics import chosen
 
-if TYPE_CHECKING:
-    from .variants import Variants
 
-
-def draw(study: "Variants", table: Sequence[Row], done: Sequence[Finished]) -> Figure:
+def draw(study: Study, table: Sequence[Row], done: Sequence[Finished]) -> Figure:
     """Draw the score over the size for each form and each thing that is equal.
 
     Where the task names groups of input channels (`PATHWAYS`), a first row shows the input of a
@@ -66,7 +62,7 @@ def _draw_input(axes: Axes, task: Task) -> None:
     axes.set_xlabel(f"time ({task.step_label or task.time_unit})", fontsize=9)
 
 
-def _draw_time_constants(axes: Axes, study: "Variants", done: Sequence[Finished]) -> None:
+def _draw_time_constants(axes: Axes, study: Study, done: Sequence[Finished]) -> None:
     """Draw the time constants of HetSyn at its smallest size, averaged over seeds."""
     form = study.option["forms"][0]
     neurons = min(f.cell.values["neurons"] for f in done)

@@ -1,6 +1,7 @@
 """How tables and pictures write measures and counts."""
 
 from collections.abc import Collection
+from typing import Any
 
 from hetsyn_triton.experiments.training.measure import shown_name
 
@@ -25,3 +26,11 @@ def is_share(name: str) -> bool:
     """Return whether a measure is a fraction, shown in percent: accuracy, success or a share."""
     words = name.replace("_", " ").split()
     return any(word in ("accuracy", "share", "success") for word in words)
+
+
+def setting_in_words(name: str, value: Any) -> str:
+    """Return a setting; layers as in 64-32, other lists in brackets."""
+    if not isinstance(value, (list, tuple)):
+        return f"{name} {value}"
+    items = map(str, value)
+    return f"{name} {'-'.join(items)}" if name == "hidden" else f"{name} ({', '.join(items)})"

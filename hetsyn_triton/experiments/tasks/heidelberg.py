@@ -13,7 +13,6 @@ from torch import Tensor
 
 from .errors import DataError
 from .events import Events
-from .shd import CHANNELS, CLASSES
 
 
 class Recordings(NamedTuple):
@@ -31,25 +30,28 @@ class SHD(TonicSHD):  # type: ignore[misc]
         """Do nothing. tonic calls this if the archive of a file is missing, which is not needed."""
 
 
-def read_shd(folder: Path, train: bool, path: Path, end_us: int) -> Recordings:
+def read_shd(
+    folder: Path, train: bool, path: Path, *, end_us: int, channels: int, classes: int
+) -> Recordings:
     """Read all samples of `path`, with events up to `end_us` microseconds.
 
-    `path` is the file that tonic reads from `folder`. Times are whole microseconds.
+    `path` is the file that tonic reads from `folder`. Times are whole microseconds. `channels` and
+    `classes` are how many there are.
 
     Raises:
         DataError: If the file is truncated, lacks a part, or has impossible values.
     """
-    times, channels, labels = [], [], []
+    times, units, labels = [], [], []
     try:
         data = SHD(str(folder), train=train)
         speakers = torch.from_numpy(np.asarray(data.speaker).astype(np.int64))
         for number in range(len(data)):
             with np.errstate(invalid="ignore"):  # NaN in times is found below
                 events, label = data[number]
-            _check(path, number, events, int(label))
+            _check(f"{path}: sample {number}", events, int(label), channels, classes)
             events = events[events["t"] <= end_us]
             times.append(events["t"].astype(np.int32))
-            channels.append(events["x"].astype(np.int16))
+            units.append(events["x"].astype(np.int16))
             labels.append(int(label))
     except (OSError, KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, DataError):
@@ -61,7 +63,7 @@ def read_shd(folder: Path, train: bool, path: Path, end_us: int) -> Recordings:
     return Recordings(
         Events(
             torch.from_numpy(np.concatenate(times)),
-            torch.from_numpy(np.concatenate(channels)),
+            torch.from_numpy(np.concatenate(units)),
             starts,
         ),
         torch.tensor(labels),
@@ -69,14 +71,14 @@ def read_shd(folder: Path, train: bool, path: Path, end_us: int) -> Recordings:
     )
 
 
-def _check(path: Path, number: int, events: np.ndarray, label: int) -> None:
-    if not 0 <= label < CLASSES:
-        raise DataError(f"{path}: sample {number}: expected label 0 to {CLASSES - 1}, got {label}")
-    last = CHANNELS - 1
+def _check(where: str, events: np.ndarray, label: int, channels: int, classes: int) -> None:
+    if not 0 <= label < classes:
+        raise DataError(f"{where}: expected label 0 to {classes - 1}, got {label}")
+    last = channels - 1
     for name, most, allowed in (
         ("x", last, f"channels from 0 to {last}"), ("t", np.inf, "times of at least 0"),
     ):  # fmt: skip
         values = events[name]
         if len(values) and (values.min() < 0 or values.max() > most):
             odd = values.min() if values.min() < 0 else values.max()
-            raise DataError(f"{path}: sample {number}: expected {allowed}, got {odd}")
+            raise DataError(f"{where}: expected {allowed}, got {odd}")

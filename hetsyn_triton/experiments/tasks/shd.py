@@ -92,9 +92,9 @@ class SpikingHeidelbergDigits(Classification):
         require_extra("the data set SHD", "tonic", extra="data")
         from .heidelberg import read_shd
 
-        window = STEPS * BIN_US
-        train = read_shd(folder, True, paths["train"], window)
-        test = read_shd(folder, False, paths["test"], window)
+        wanted = {"end_us": STEPS * BIN_US, "channels": CHANNELS, "classes": CLASSES}
+        train = read_shd(folder, True, paths["train"], **wanted)
+        test = read_shd(folder, False, paths["test"], **wanted)
         self.events = joined([train.events, test.events])
         held_out, left = self._held_out(train.labels, train.speakers)
         rows = torch.arange(len(train.labels) + len(test.labels))
