@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from . import spike_scan as neurons
-from . import synaptic_current as synapses
+from . import spike_scan as neurons, synaptic_current as synapses
 from .lib.steps import SpikeFunction, heaviside
 
 

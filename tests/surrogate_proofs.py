@@ -15,8 +15,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from hetsyn_triton import HetSynLIF
 from hetsyn_triton.kernels.surrogate_kinds import KINDS
-from hetsyn_triton.ops import dispatch
-from hetsyn_triton.ops import surrogate as operator
+from hetsyn_triton.ops import dispatch, surrogate as operator
 from hetsyn_triton.reference import closed_form
 from hetsyn_triton.surrogates import (
     SURROGATES,

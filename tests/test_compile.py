@@ -25,8 +25,7 @@ from hetsyn_triton import (
     parameter_groups,
 )
 from hetsyn_triton.surrogates import MultiGaussian, Sigmoid
-from layer_cases import ALL, SPIKING, I, normal_like
-from layer_cases import spikes as random_spikes
+from layer_cases import ALL, SPIKING, I, normal_like, spikes as random_spikes
 
 T, B = 7, 3
 SOME = ["HetSynLIF, recurrent", "HetNeuLIF, everything", "HetSynReadout"]

@@ -13,8 +13,19 @@ from torch import Tensor
 
 from hetsyn_triton import HetNeuLIF, HetSynLIF, HomNeuLIF
 from hetsyn_triton.reference import synaptic_current
-from layer_cases import ADAPTIVE, ALL, READOUTS, SPIKING, I, J, Paper, gamma, normal_like, paper
-from layer_cases import spikes as random_spikes
+from layer_cases import (
+    ADAPTIVE,
+    ALL,
+    READOUTS,
+    SPIKING,
+    I,
+    J,
+    Paper,
+    gamma,
+    normal_like,
+    paper,
+    spikes as random_spikes,
+)
 
 T, B = 40, 3
 UNIT = {torch.float32: 2.0**-24, torch.float64: 2.0**-53}

@@ -3,13 +3,21 @@
 import ast
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 import hetsyn_triton
 
-HOMES = {name: home for home, names in hetsyn_triton._HOMES.items() for name in names}
+STUB = Path(hetsyn_triton.__file__).with_suffix(".pyi")
+HOMES = {
+    alias.name: node.module
+    for node in ast.parse(STUB.read_text(encoding="utf-8")).body
+    if isinstance(node, ast.ImportFrom)
+    for alias in node.names
+}
+"""The module of each public name; None for a module itself."""
 
 
 def fresh(code: str) -> str:
@@ -28,20 +36,27 @@ def test_importing_loads_no_pytorch(module: str) -> None:
     assert fresh(code) == "[]"
 
 
-def test_every_name_is_there_for_python_and_for_type_checkers() -> None:
-    assert set(hetsyn_triton.__all__) == {*HOMES, "functional"}
-    tree = ast.parse(Path(hetsyn_triton.__file__).read_text(encoding="utf-8"))
-    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
-    typed = {
-        alias.name: node.module
-        for node in block.body
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-    }
-    assert typed == {**HOMES, "functional": None}
+def test_every_name_is_there() -> None:
+    assert set(hetsyn_triton.__all__) == set(HOMES)
     for name, home in HOMES.items():
-        home_module = sys.modules.get(f"hetsyn_triton.{home}") or getattr(hetsyn_triton, home)
-        assert getattr(hetsyn_triton, name) is getattr(home_module, name)
+        found = import_module(f"hetsyn_triton.{home or name}")
+        assert getattr(hetsyn_triton, name) is (getattr(found, name) if home else found)
+
+
+@pytest.mark.parametrize(
+    "path", ["studies", "tasks", "tasks.audio", "tasks.options", "tasks.seeds", "training"]
+)
+def test_documented_paths_give_what_is_in_experiments(path: str) -> None:
+    shown = import_module(f"hetsyn_triton.{path}")
+    there = import_module(f"hetsyn_triton.experiments.{path}")
+    assert shown.__all__ == there.__all__
+    assert all(getattr(shown, name) is getattr(there, name) for name in there.__all__)
+
+
+def test_a_layer_loads_no_experiments() -> None:
+    code = "import sys; from hetsyn_triton import HetSynLIF, SpikingNetwork, parameter_groups"
+    shown = "print([m for m in sys.modules if m.startswith('hetsyn_triton.experiments')])"
+    assert fresh(f"{code}; HetSynLIF(2, 2); {shown}") == "[]"
 
 
 def test_in_a_fresh_interpreter() -> None:
@@ -56,7 +71,7 @@ def test_in_a_fresh_interpreter() -> None:
 
 
 def test_an_unknown_name() -> None:
-    with pytest.raises(AttributeError, match="'hetsyn_triton' has no attribute 'HetSynLIFF'"):
+    with pytest.raises(AttributeError, match="HetSynLIFF"):
         hetsyn_triton.HetSynLIFF  # noqa: B018
     with pytest.raises(ImportError, match="cannot import name 'HetSynLIFF'"):
         from hetsyn_triton import HetSynLIFF  # noqa: F401

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from hetsyn_triton import ops
-from hetsyn_triton import validation as check
+from hetsyn_triton import ops, validation as check
 from hetsyn_triton.initializers import FanInNormal, Initializer, draw
 from hetsyn_triton.ops.neuron import Neuron, stacked
 from hetsyn_triton.surrogates import Surrogate, Triangular

@@ -40,8 +40,7 @@ from .lib.launch import Cost, dense, launch, named_strides, processors, quads, s
 from .lib.neuron import neuron_step
 from .lib.synaptic_tile import first_features, load_matrix, load_state, steps_at_once, store_trace
 from .spike_scan import spike_scan
-from .synaptic_current import blocks_of, synaptic_current, tile, tile_of
-from .synaptic_current import cost as current_cost
+from .synaptic_current import blocks_of, cost as current_cost, synaptic_current, tile, tile_of
 
 CHUNK = 128
 

@@ -26,8 +26,7 @@ from neuron_cases import (
     check,
     cut,
 )
-from problems import SIZES as SMALL
-from problems import Size
+from problems import SIZES as SMALL, Size
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 

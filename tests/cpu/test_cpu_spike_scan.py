@@ -23,8 +23,7 @@ from neuron_cases import (
     check,
     cut,
 )
-from problems import SIZES as SMALL
-from problems import Size
+from problems import SIZES as SMALL, Size
 from tensors import same
 
 pytestmark = pytest.mark.usefixtures("poisoned")

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from bounds import assert_spikes_follow, assert_within, sparse
 from hetsyn_triton.kernels import parallel_in_time
-from hetsyn_triton.kernels.gpu import feedforward_scan as layer
-from hetsyn_triton.kernels.gpu import synaptic_current as kernel
+from hetsyn_triton.kernels.gpu import feedforward_scan as layer, synaptic_current as kernel
 from hetsyn_triton.kernels.gpu.lib import configs, launch, time_chunks
 from hetsyn_triton.reference.closed_form import (
     synaptic_current,

@@ -36,7 +36,7 @@ from hetsyn_triton.experiments.studies.workers import work_through
 from hetsyn_triton.experiments.tasks import TASKS, DataError
 from hetsyn_triton.experiments.training import ConfigError, RunFolderError, load_run
 from hetsyn_triton.experiments.training.checkpoint import read_values, save_values
-from hetsyn_triton.experiments.training.lock import locked
+from hetsyn_triton.experiments.training.claim import claim_folder
 from hetsyn_triton.experiments.training.machine import cpu_name
 from hetsyn_triton.experiments.training.trainer import Trainer
 from idx_files import idx_bytes
@@ -945,7 +945,7 @@ def test_help_names_the_studies(
 def test_a_study_at_work_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["study", "variants", "--task", "echo", "--seeds", "1", "--jobs", "1"]
     words += ["--set", "models=homneu", "--set", "forms=recurrent", "--out", str(tmp_path)]
-    with locked(tmp_path):
+    with claim_folder(tmp_path, "study"):
         assert command(words) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line == (

@@ -14,8 +14,8 @@ import pytest
 
 from hetsyn_triton.experiments.files import partials, write_atomically
 from hetsyn_triton.experiments.training import RunFolderError, TrainConfig, load_run, resume, train
-from hetsyn_triton.experiments.training.claim import claim_new_folder
-from hetsyn_triton.experiments.training.lock import LOCK, LockedError, locked
+from hetsyn_triton.experiments.training.claim import claim_folder, claim_new_folder
+from hetsyn_triton.experiments.training.folder import LOCK
 
 Louder = Callable[..., TrainConfig]
 
@@ -35,8 +35,8 @@ main()
 HOLD = """
 import sys
 from pathlib import Path
-from hetsyn_triton.experiments.training.lock import locked
-with locked(Path(sys.argv[1])):
+from hetsyn_triton.experiments.training.claim import claim_folder
+with claim_folder(Path(sys.argv[1]), "run"):
     print("held", flush=True)
     sys.stdin.readline()
 """
@@ -119,12 +119,12 @@ def test_a_folder_at_work_is_refused(louder: Louder, tmp_path: Path) -> None:
 
 
 def test_lock_within_one_process(tmp_path: Path) -> None:
-    with locked(tmp_path):
-        with pytest.raises(LockedError), locked(tmp_path):
+    with claim_folder(tmp_path, "run"):
+        with pytest.raises(RunFolderError), claim_folder(tmp_path, "run"):
             pass
         assert (tmp_path / LOCK).exists()
     assert not (tmp_path / LOCK).exists()
-    with locked(tmp_path):
+    with claim_folder(tmp_path, "run"):
         pass
 
 

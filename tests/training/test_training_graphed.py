@@ -9,8 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from hetsyn_triton.experiments.tasks import Batch
-from hetsyn_triton.experiments.training import Reporter, TrainConfig, default_config
-from hetsyn_triton.experiments.training import trainer as trainer_module
+from hetsyn_triton.experiments.training import (
+    Reporter,
+    TrainConfig,
+    default_config,
+    trainer as trainer_module,
+)
 from hetsyn_triton.experiments.training.graphed import GraphedNetwork, passes
 from hetsyn_triton.experiments.training.measure import measure, run_network
 from hetsyn_triton.experiments.training.parallel import ALONE, Ranks

@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from hetsyn_triton.experiments.files import partials
 
 from .config import TrainConfig
 from .errors import RunFolderError
-from .folder import check_empty, folder_names, not_writable
-from .lock import LockedError, locked
+from .folder import LOCK, check_empty, folder_names, not_writable
 
 USERS = {"run": "`hetsyn train`", "study": "`hetsyn study`"}  # what locks a folder
 
@@ -41,6 +42,8 @@ def claim_new_folder(wanted: Path | None, config: TrainConfig) -> Iterator[Path]
 def claim_folder(folder: Path, kind: str) -> Iterator[None]:
     """Lock `folder` while the block runs, and remove partial files of killed processes.
 
+    The system releases the lock when a process ends. A killed one leaves the file but not the lock.
+
     Args:
         folder: The folder.
         kind: "run" or "study", for the message.
@@ -48,16 +51,18 @@ def claim_folder(folder: Path, kind: str) -> Iterator[None]:
     Raises:
         RunFolderError: If another process uses the folder, or if it is not writable.
     """
+    lock = FileLock(folder / LOCK, blocking=False, fallback_to_soft=False)
     with ExitStack() as held:
         try:
-            held.enter_context(locked(folder))
-        except LockedError as error:
+            held.enter_context(lock)
+        except Timeout as error:
             raise RunFolderError(
                 f"{kind} folder: expected one that no other process uses, got {folder}, "
                 f"which another {USERS[kind]} uses"
             ) from error
         except OSError as error:
             raise not_writable(folder, error) from error
+        held.callback((folder / LOCK).unlink, missing_ok=True)  # while it is still locked
         for path in partials(folder):
             path.unlink(missing_ok=True)
         yield

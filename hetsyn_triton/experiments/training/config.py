@@ -18,8 +18,7 @@ from hetsyn_triton.ops.dispatch import BACKENDS
 from hetsyn_triton.surrogates import SURROGATES
 from hetsyn_triton.validation import did_you_mean
 
-from .distributions import EXPECTED as DISTRIBUTION
-from .distributions import is_distribution
+from .distributions import EXPECTED as DISTRIBUTION, is_distribution
 from .errors import ConfigError
 
 OPTIMIZERS: dict[str, type[torch.optim.Adam] | type[torch.optim.AdamW]] = {

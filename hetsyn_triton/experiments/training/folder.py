@@ -9,7 +9,6 @@ from hetsyn_triton.experiments.files import is_partial
 
 from .config import TrainConfig
 from .errors import RunFolderError
-from .lock import LOCK
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
@@ -18,6 +17,7 @@ CHECKPOINT = "checkpoint.pt"
 LEARNING_CURVE = "learning_curve.png"
 SAMPLE = "sample.png"
 TIME_CONSTANTS = "time_constants.png"
+LOCK = ".hetsyn-lock"
 
 
 def folder_names(config: TrainConfig, parent: Path = Path("runs")) -> Iterator[Path]:
