@@ -8,12 +8,14 @@ at 32768 elements, exponentials at 2048: the layers are made before the fork, an
 step is as large.
 """
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 200
 
 # Above `__main__` what a spawned child imports, below it what the parent does.
@@ -135,7 +137,12 @@ CASES = {
 def test_children_compute_the_bits_of_their_parent(case: str, tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM + CASES[case] + "    print('done')\n")
-    command = [sys.executable, str(program)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
+    done = subprocess.run(
+        [sys.executable, str(program)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},  # not what is installed
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("done\n")
