@@ -1,7 +1,7 @@
 """The plain loop over time under autograd: slow, and true.
 
-Shapes as in `steps`: R replicas, T steps, B samples, I inputs, J neurons, K feedback currents; time
-is axis 1.
+Shapes as in `lib/steps.py`: R replicas, T steps, B samples, I inputs, J neurons, K feedback
+currents; time is axis 1.
 """
 
 from .feedforward_scan import loop as feedforward_scan

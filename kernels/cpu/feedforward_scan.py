@@ -2,7 +2,7 @@
 one sample at a time.
 
 The current of a block stays in cache, is turned into potentials there and written once. Equations
-in `synaptic_current.py` and `neurons.py`.
+in `synaptic_current.py` and `lib/neurons.py`.
 """
 
 from __future__ import annotations

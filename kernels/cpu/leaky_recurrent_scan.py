@@ -2,12 +2,12 @@
 
     c_j(t) = rho_j c_j(t-1) + u_j(t) + sum_i w_ji s_i(t-1)
 
-then threshold and feedback currents as in `neurons.py`. In reverse, with g = dL/dV:
+then threshold and feedback currents as in `lib/neurons.py`. In reverse, with g = dL/dV:
 
     du(t) = g(t) + g_c(t) + rho du(t+1),   d_s_i(t-1) += sum_j du_j(t) w_ji
     drho = sum_bt du(t) c(t-1),   dc(0) = rho du(1)
 
-and the weights' gradient as in `weight_gradient.py`.
+and the weights' gradient as in `lib/weight_gradient.py`.
 
 A task of the scan is a sample, all of its neurons in lanes. Few neurons spike in one step: rows of
 weights are added for those alone. What is left out is exactly 0 times a weight, so for finite

@@ -2,8 +2,8 @@
 
     x_ji(t) = r_ji x_ji(t-1) + s_i(t-1),   c_j(t) = current_j(t) + sum_i w_ji x_ji(t)
 
-then threshold and feedback currents as in `neurons.py`, which need all of c_j(t): only one step per
-pass over the traces. Neurons j in lanes.
+then threshold and feedback currents as in `lib/neurons.py`, which need all of c_j(t): only one step
+per pass over the traces. Neurons j in lanes.
 
 A task is a group of 4, 2 or 1 samples, through all steps. Traces lie as [block, i, sample, L], so
 that a vector of w and one of r serve the whole group. A vector of synapses is loaded, advanced and

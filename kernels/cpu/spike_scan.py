@@ -1,5 +1,5 @@
 """Threshold and feedback currents over a given current, and their reverse. Equations in
-`neurons.py` and `neurons_reverse.py`.
+`lib/neurons.py` and `lib/neurons_reverse.py`.
 
 A task is some blocks of one sample; the reverse goes step by step. Rows that lie together are read
 together.

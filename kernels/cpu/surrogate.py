@@ -1,5 +1,5 @@
 """Derivatives of the built-in surrogates: ds/dV of all potentials in one pass, as
-`surrogate_kinds.py` defines them.
+`kernels/surrogate_kinds.py` defines them.
 
 Elements in lanes, in the order of memory: a row of neurons need not fill a vector. Thresholds of a
 replica begin anew after the last neuron, so that a vector of them begins anywhere. One below the

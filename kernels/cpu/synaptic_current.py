@@ -8,7 +8,7 @@ Backward, with lambda for x, g for z and time reversed: dz_i(t) = sum_j w_ji lam
 A task is some blocks of outputs of one sample. It goes over CHUNK summed features at a time,
 whose steps are copied together once; traces, weights and decays of a chunk and of one block, or
 where there are AVX-512's registers of two, stay in the first cache through the whole sequence, and
-several steps are one pass (`passes.py`). 2 fused multiply-adds per synapse, sample and step.
+several steps are one pass (`lib/passes.py`). 2 fused multiply-adds per synapse, sample and step.
 
 A chunk that is silent up to some step, its initial traces zero, begins there: before, all it adds
 is 0 (for finite weights). Order of a sum: CHUNK features ascending make a partial sum, partial sums

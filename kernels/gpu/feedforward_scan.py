@@ -19,7 +19,8 @@ chunks. At the chunk's end all inputs are in, and the threshold follows.
 | feedback_last | [R, K, B, J] | feedback currents at the end of the last chunk done |
 | CHUNK | - | time steps of a chunk, a run-time number |
 
-Order of the sum: as in the synaptic current (`synaptic_tile`), so both ways agree bit by bit.
+Order of the sum: as in the synaptic current (`lib/synaptic_tile.py`), so both ways agree bit by
+bit.
 
 Cost: 2 R T B I J multiply-adds. Bytes between L2 and the multiprocessors, 4 R B times: T I for the
 input, ceil(T / CHUNK) 4 I J for states and matrices, T J (2 ceil(I / 128) + 4) for sums, V and

@@ -3,9 +3,10 @@
     x_jk(t) = r_jk x_jk(t-1) + s_k(t-1),  V_j(t) = c_j(t) + sum_k w_jk x_jk(t) - sum_q F_qj(t)
     l_jk(t) = g_j(t) + r_jk l_jk(t+1),    S_k(t-1) = sum_j w_jk l_jk(t) + ...
 
-Neurons (F, s, g, S): `neuron`. Both directions are one sum over rows of a state in registers; the
-reverse takes w and r transposed. Where a gradient G arrives on the last trace w cannot stay outside
-(no division by it): m = w g + y, S = sum m, y <- r m, y = G at the end, one instruction more.
+Neurons (F, s, g, S): `lib/neuron.py`. Both directions are one sum over rows of a state in
+registers; the reverse takes w and r transposed. Where a gradient G arrives on the last trace w
+cannot stay outside (no division by it): m = w g + y, S = sum m, y <- r m, y = G at the end, one
+instruction more.
 
 | name | shape | meaning |
 |---|---|---|
@@ -19,7 +20,8 @@ reverse takes w and r transposed. Where a gradient G arrives on the last trace w
 
 One thread keeps KK synapses of one row in registers, 3 KK values, and the KG threads of a row are
 neighbours in a warp. Up to 128 neurons one program is a sample, and z is taken apart in registers
-and shared memory; above, PROGRAMS of them share a sample and meet once per step (`exchange`).
+and shared memory; above, PROGRAMS of them share a sample and meet once per step
+(`lib/exchange.py`).
 
 **The order of the sum, part of the definition**: chains of multiply-adds over even and over odd p,
 ascending, added; then the KG groups by halves. KG and KK follow from J alone (`path`).

@@ -2,7 +2,8 @@
 
     F_k(t) = d_k F_k(t-1) + a_k s(t-1),   V(t) = c(t) - sum_k F_k(t),   s(t) = V(t) > theta
 
-The arithmetic of a step and of its reverse: `neuron`. Gradients of d and a: `feedback_gradient`.
+The arithmetic of a step and of its reverse: `lib/neuron.py`. Gradients of d and a:
+`lib/feedback_gradient.py`.
 
 | name | shape | meaning |
 |---|---|---|

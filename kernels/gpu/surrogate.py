@@ -1,5 +1,5 @@
 """Derivatives of the built-in surrogates: ds/dV of all potentials in one pass, as
-`surrogate_kinds.py` defines them.
+`kernels/surrogate_kinds.py` defines them.
 
 | name | shape | meaning |
 |---|---|---|

@@ -17,7 +17,7 @@ backward the other way round, with time reversed by a negative step.
 
 The state of a tile stays in registers over the whole sequence. Sums over the groups of a tile cross
 the warps through shared memory, four steps at a time. Programs along S leave partial sums, added
-in ascending order afterwards. The order of all sums: `synaptic_tile`.
+in ascending order afterwards. The order of all sums: `lib/synaptic_tile.py`.
 
 Cost, with P = S / 64 programs along S (one where S <= 128): 2 R T B S O multiply-adds; HBM and
 L2 bytes 4 R T B (S + O + 2 P O [P > 1]) and the final state 4 R B S O.
@@ -114,7 +114,7 @@ def synaptic_current_kernel(
 
 
 def tile_of(kernel: str, summed: int, outputs: int, several: int) -> Configuration:
-    """The tile of synapses for S summed and O output features; see `configs`.
+    """The tile of synapses for S summed and O output features; see `lib/configs.py`.
 
     GROUPS and BS follow from S alone, they order the sum; `several` groups where S takes more than
     one block. The block of outputs is free: the widest of those that waste fewest lanes is first.
@@ -168,7 +168,7 @@ def _run(
 
 
 def _chunks(z: Tensor, summed: int, outputs: int) -> int:
-    """Into how many chunks of time to cut, see `time_chunks`; 1 unless that was asked for."""
+    """Into how many chunks of time to cut (`lib/time_chunks.py`); 1 unless that was asked for."""
     if not allowed():
         return 1
     replicas, steps, batch, _ = z.shape

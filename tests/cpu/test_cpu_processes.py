@@ -13,12 +13,14 @@ Two things hang in PyTorch itself, and the cases avoid them:
   one of 5,000 forks beside five threads. So busy threads run forward passes only.
 """
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 200
 
 # Above `__main__` what a spawned child imports, below it what the parent does.
@@ -139,7 +141,12 @@ CASES = {
 def test_children_compute_the_bits_of_their_parent(case: str, tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM + CASES[case] + "    print('done')\n")
-    command = [sys.executable, str(program)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
+    done = subprocess.run(
+        [sys.executable, str(program)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},  # not what is installed
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("done\n")
