@@ -72,7 +72,8 @@ def by_size(axes: Axes, table: Sequence["Row"], measure: str, models: Sequence[s
         if len(mine) > 1:
             band(axes, sizes, means, widths, **look)
         else:  # a band has no width here
-            axes.errorbar(sizes, means, np.array(widths, dtype=float), ls="", capsize=4, **look)
+            middle, width = (np.array(values, dtype=float) for values in (means, widths))
+            axes.errorbar(sizes, middle, width, ls="", capsize=4, **look)
     ticks = sorted({row["size_of_hetsyn"] for row in table})
     axes.set_xscale("log")
     axes.set_xticks(ticks, [str(size) for size in ticks])
