@@ -181,7 +181,8 @@ def test_the_earlier_spelling_names_the_present_one() -> None:
 
 
 def test_stored_runs_have_the_present_options() -> None:
-    stored = sorted((Path(__file__).resolve().parents[2] / "docs/results").glob("run-fsdd-*.json"))
+    root = Path(__file__).resolve().parents[2]
+    stored = sorted((root / "docs/results/json").glob("run-fsdd-*.json"))
     assert stored
     for path in stored:
         options = json.loads(path.read_text())["config"]["options"]

@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 
-from hetsyn_triton.experiments.cli.commands import run as command
+from bench.results_page import NOT_MEASURED, main, page, write
+from bench.stored_results import collect, digest, train_command
 from hetsyn_triton.experiments.cli.settings import configured
 from hetsyn_triton.experiments.studies import run_study
-from hetsyn_triton.experiments.studies.results import collect, digest, train_command
-from hetsyn_triton.experiments.studies.results_page import NOT_MEASURED, page, write
 from hetsyn_triton.experiments.studies.statistics import wilson_interval
 from hetsyn_triton.experiments.training import ConfigError, RunFolderError, default_config, train
 
 CPU_NAME = "hetsyn_triton.experiments.training.machine.cpu_name"
 ROOT = Path(__file__).resolve().parents[2]
+STORED = ROOT / "docs/results/json"
 
 
 def cells(line: str) -> list[str]:
@@ -45,15 +46,27 @@ def paragraph(text: str, begin: str) -> str:
 
 
 def a_stored_run(task: str) -> tuple[Path, dict[str, Any]]:
-    source = min((ROOT / "docs/results").glob(f"run-{task}-*.json"))
+    source = min(STORED.glob(f"run-{task}-*.json"))
     return source, json.loads(source.read_text(encoding="utf-8"))
 
 
+def written(*folders: str, docs: Path) -> Result:
+    """Run `python -m bench.results_page`, in this process."""
+    return CliRunner().invoke(main, [*folders, "--docs", str(docs)])
+
+
+def raw(stored: Path) -> Path:
+    """The folder of the JSON files in `stored`, which is created if necessary."""
+    folder = stored / "json"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def test_the_page_is_what_is_stored() -> None:
-    """`hetsyn results` writes it anew; here nothing but the files in docs/results/ is read."""
+    """`python -m bench.results_page` writes it anew; only the files in docs/results/ are read."""
     stored = ROOT / "docs/results"
     assert (ROOT / "docs/results.md").read_text(encoding="utf-8") == page(stored)
-    for path in stored.glob("*.json"):
+    for path in STORED.glob("*.json"):
         values = json.loads(path.read_text(encoding="utf-8"))
         assert values["kind"] in ("run", "study")
         for environment in values.get("environments") or [values["environment"]]:
@@ -64,11 +77,11 @@ def test_the_page_is_what_is_stored() -> None:
             settings = values["config"] | ({} if device == "cpu" else {"device": device})
             assert path.stem.endswith(digest(settings)), path.name
     for picture in stored.glob("*.png"):
-        assert picture.with_suffix(".json").exists()
+        assert (STORED / f"{picture.stem}.json").exists()
 
 
 @pytest.mark.usefixtures("echo")
-def test_folders_become_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_folders_become_the_page(tmp_path: Path) -> None:
     docs = tmp_path / "docs"
     changes: dict[str, Any] = {"epochs": 2, "options": {"delay": 3}}
     for seed in range(2):
@@ -81,7 +94,7 @@ def test_folders_become_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[s
     (docs / "results").mkdir(parents=True)
     (docs / "results/remarks.md").write_text("# Remarks\n\n## echo\n\nIt *differs*, and we know.\n")
     folders = [str(tmp_path / name) for name in ("run-0", "run-1", "study")]
-    assert command(["results", *folders, "--docs", str(docs)]) == 0
+    assert written(*folders, docs=docs).exit_code == 0
     text = (docs / "results.md").read_text(encoding="utf-8")
     section = text[text.index("## echo\n") : text.index("## Studies\n")]
     assert "It *differs*, and we know." in section
@@ -102,7 +115,9 @@ def test_folders_become_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[s
     train_line = paragraph(text, "`hetsyn train echo --seed 0 ")
     assert "--set epochs=2 --set delay=3" in train_line
     assert "` and 1 more seed: " in train_line
-    curve = json.loads(min((docs / "results").glob("run-echo-*-s0-*.json")).read_text())["curve"]
+    curve = json.loads(min((docs / "results/json").glob("run-echo-*-s0-*.json")).read_text())[
+        "curve"
+    ]
     (by_epoch,) = [table for table in tables(section) if "epoch, seed 0" in table[0]]
     assert [row["epoch, seed 0"] for row in by_epoch] == [
         "hours",
@@ -114,7 +129,8 @@ def test_folders_become_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[s
         assert part in section
     assert text.count(NOT_MEASURED) == 5 + 5  # tasks with a section of their own, studies
     names = {path.suffix for path in (docs / "results").iterdir()}
-    assert names == {".json", ".png", ".csv", ".md"}
+    assert names == {"", ".png", ".csv", ".md"}
+    assert {path.suffix for path in (docs / "results/json").iterdir()} == {".json"}
     for path in (docs / "results").iterdir():
         if path.suffix == ".png" and "-s1-" not in path.name:  # one seed's curve is shown
             assert f"results/{path.name}" in section
@@ -122,12 +138,11 @@ def test_folders_become_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert again == text
     for seed in range(2):
         summary = json.loads((tmp_path / f"run-{seed}/summary.json").read_text())
-        (copy,) = (docs / "results").glob(f"run-echo-hetsyn-s{seed}-*.json")
+        (copy,) = (docs / "results/json").glob(f"run-echo-hetsyn-s{seed}-*.json")
         stored = json.loads(copy.read_text())
         for name in ("last_epoch", "time_constant_quartiles"):
             assert stored[name] == summary[name]
-    capsys.readouterr()
-    assert command(["results", folders[0], "--docs", str(docs)]) == 0  # in place of its copy
+    assert written(folders[0], docs=docs).exit_code == 0  # in place of its copy
     assert (docs / "results.md").read_text(encoding="utf-8") == text
 
 
@@ -137,7 +152,7 @@ def test_a_selection_that_is_not_there_is_marked(tmp_path: Path) -> None:
     values["selection"]["validation"] = None
 
     def shown() -> list[tuple[str, str]]:
-        (tmp_path / source.name).write_text(json.dumps(values))
+        (raw(tmp_path) / source.name).write_text(json.dumps(values))
         (row,) = tables(page(tmp_path))[0]
         return [(name, cell) for name, cell in row.items() if "accuracy" in name]
 
@@ -165,7 +180,7 @@ def test_an_interval_needs_the_number_of_test_samples(tmp_path: Path) -> None:
         for seed, count in enumerate(samples):
             config = {**values["config"], "seed": seed}
             copy = {**values, "config": config, "test_samples": count, "score": score}
-            (tmp_path / f"run-{seed}.json").write_text(json.dumps(copy))
+            (raw(tmp_path) / f"run-{seed}.json").write_text(json.dumps(copy))
         return "| 95 % interval |" in page(tmp_path)
 
     assert shown(100)
@@ -277,12 +292,12 @@ def test_seeds_of_several_machines_name_them_all(
 def test_a_copy_of_before_says_when_its_machine_was_noted(tmp_path: Path) -> None:
     """Runs collected before they named their machine themselves."""
     source, values = a_stored_run("delayed-match")
-    (tmp_path / source.name).write_text(json.dumps({**values, "sessions": []}))
+    (raw(tmp_path) / source.name).write_text(json.dumps({**values, "sessions": []}))
     noted = "(recorded when the run was collected, not when it was trained)."
     begin = "`hetsyn train delayed-match"
     assert noted not in paragraph(page(tmp_path), begin)
     values.pop("sessions", None)
-    (tmp_path / source.name).write_text(json.dumps(values))
+    (raw(tmp_path) / source.name).write_text(json.dumps(values))
     assert paragraph(page(tmp_path), begin).endswith(noted)
 
 
@@ -295,42 +310,41 @@ def test_a_remark_without_a_place_is_told(tmp_path: Path) -> None:
         page(tmp_path)
 
 
-def test_what_the_command_cannot_write_is_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_the_command_cannot_write_is_told(tmp_path: Path) -> None:
     """In one line, and nothing is written."""
     stored = tmp_path / "docs/results"
-    study = json.loads(min((ROOT / "docs/results").glob("study-*.json")).read_text())
+    file = stored / "json/run-x.json"
+    study = json.loads(min(STORED.glob("study-*.json")).read_text())
     for prepare, told in (
         (lambda: None, "docs: expected a folder with results/ in it, which results are copied"),
-        (lambda: stored.mkdir(parents=True), None),
-        (lambda: (stored / "run-x.json").write_text("{"), "run-x.json is damaged: "),
+        (lambda: raw(stored), None),
+        (lambda: file.write_text("{"), "run-x.json is damaged: "),
         (
-            lambda: (stored / "run-x.json").write_text("{}"),
+            lambda: file.write_text("{}"),
             "expected run or study as kind",
         ),
         (
-            lambda: (stored / "run-x.json").write_text('{"kind": "run", "config": {}}'),
+            lambda: file.write_text('{"kind": "run", "config": {}}'),
             "run-x.json is damaged: expected a copy of a run: KeyError: ",
         ),
         (
-            lambda: (stored / "run-x.json").write_text(json.dumps({**study, "settings": {}})),
+            lambda: file.write_text(json.dumps({**study, "settings": {}})),
             "run-x.json is damaged: expected a copy of a study: KeyError: ",
         ),
         (
-            lambda: (stored / "run-x.json").write_text(json.dumps({**study, "table": "none"})),
+            lambda: file.write_text(json.dumps({**study, "table": "none"})),
             "run-x.json is damaged: expected a copy of a study: ",
         ),
-        (lambda: (stored / "run-x.json").unlink(), None),
+        (lambda: file.unlink(), None),
         (lambda: (stored / "remarks.md").write_bytes(b"\xff"), "remarks.md is damaged: "),
         (lambda: (stored / "remarks.md").write_text("## dance\n\nNo.\n"), ", got dance\n"),
     ):
         prepare()
         (tmp_path / "docs/results.md").unlink(missing_ok=True)
-        code, shown = command(["results", "--docs", str(tmp_path / "docs")]), capsys.readouterr()
-        assert code == (0 if told is None else 2)
-        assert (told or "") in shown.err
-        assert shown.err.count("\n") == (told is not None)
+        done = written(docs=tmp_path / "docs")
+        assert done.exit_code == (told is not None)
+        assert (told or "") in done.stderr
+        assert done.stderr.count("\n") == (told is not None)
         assert (tmp_path / "docs/results.md").exists() == (told is None)
 
 
@@ -347,8 +361,8 @@ def test_speakers_left_out_in_turn_have_a_mean(tmp_path: Path) -> None:
         selection |= {"validation": None, "test": None}
         copy = {**values, "config": config, "changed": changed, "selection": selection}
         copy["environment"] = {**values["environment"], "device": device}
-        number = len(list(tmp_path.iterdir()))
-        (tmp_path / f"run-{number}.json").write_text(json.dumps(copy))
+        number = len(list(raw(tmp_path).iterdir()))
+        (raw(tmp_path) / f"run-{number}.json").write_text(json.dumps(copy))
 
     stored(None, 1.0)
     stored("a", 0.5)
@@ -377,7 +391,7 @@ def test_speakers_left_out_share_one_line_of_provenance(tmp_path: Path) -> None:
         config["options"] = {**config["options"], "speaker": speaker}
         command = f"hetsyn train fsdd --set speaker={speaker}"
         copy = {**values, "config": config, "changed": changed, "command": command}
-        (tmp_path / f"run-{speaker}.json").write_text(json.dumps(copy))
+        (raw(tmp_path) / f"run-{speaker}.json").write_text(json.dumps(copy))
 
     def curves() -> list[str]:
         return re.findall(r"^!\[.*\]\(results/(.*)\.png\)$", page(tmp_path), re.MULTILINE)
@@ -391,7 +405,7 @@ def test_speakers_left_out_share_one_line_of_provenance(tmp_path: Path) -> None:
     assert len(re.findall("^Run ", text, re.MULTILINE)) == 2
     assert text.count("\n| epoch, seed 0 | ") == 1
     assert curves() == ["run-None"]
-    (tmp_path / "run-None.json").unlink()
+    (raw(tmp_path) / "run-None.json").unlink()
     assert curves() == ["run-a"]
 
 
@@ -416,12 +430,12 @@ def test_the_command_of_a_run_makes_it_again() -> None:
 
 def test_a_long_table_is_cut_on_the_page(tmp_path: Path) -> None:
     """And says where the rest is."""
-    source = min((ROOT / "docs/results").glob("study-cost-*.json"))
+    source = min(STORED.glob("study-cost-*.json"))
     study = json.loads(source.read_text())
     line = {name: study["table"][0][name] for name in ("form", "neurons", "model", "parameters")}
     for count, told in ((40, ""), (42, "2 more rows: [CSV](results/study-x.csv).")):
         table = [{**line, "neurons": 1000 + n} for n in range(count)]
-        (tmp_path / "study-x.json").write_text(json.dumps({**study, "table": table}))
+        (raw(tmp_path) / "study-x.json").write_text(json.dumps({**study, "table": table}))
         text = page(tmp_path)
         assert text.count("\n| 10") == 40
         assert ("more rows" in text) == bool(told)
@@ -449,12 +463,12 @@ def test_where_a_study_was_computed_is_not_what_it_is(tmp_path: Path) -> None:
 
 
 def test_a_gpu_is_named_where_it_was_used(tmp_path: Path) -> None:
-    source = min((ROOT / "docs/results").glob("study-cost-*.json"))
+    source = min(STORED.glob("study-cost-*.json"))
     study = json.loads(source.read_text())
     (place,) = study["environments"]
 
     def shown(*places: dict[str, Any]) -> str:
-        (tmp_path / "study-x.json").write_text(json.dumps({**study, "environments": places}))
+        (raw(tmp_path) / "study-x.json").write_text(json.dumps({**study, "environments": places}))
         return paragraph(page(tmp_path), "`hetsyn study cost`")
 
     assert "cuda" not in shown(place)
@@ -464,8 +478,8 @@ def test_a_gpu_is_named_where_it_was_used(tmp_path: Path) -> None:
 
 def wide_study(tmp_path: Path, name: str) -> tuple[list[dict[str, Any]], str]:
     """The table of a stored study and the page that shows it alone."""
-    source = min((ROOT / "docs/results").glob(f"study-{name}-*.json"))
-    (tmp_path / source.name).write_text(source.read_text())
+    source = min(STORED.glob(f"study-{name}-*.json"))
+    (raw(tmp_path) / source.name).write_text(source.read_text())
     return json.loads(source.read_text())["table"], page(tmp_path)
 
 

@@ -217,7 +217,7 @@ def test_help_names_what_there_is(
     assert named(f": {names}") == list(NORMALIZATIONS)
 
 
-COMMANDS = ["", "train", "eval", "encode", "study", "results", "info"]
+COMMANDS = ["", "train", "eval", "encode", "study", "info"]
 
 
 def test_every_command_is_in_the_list() -> None:

@@ -50,11 +50,6 @@ Examples:
   hetsyn study cost --set sizes=64,256
 """
 
-RESULTS = """Write docs/results.md from the results stored in docs/results/.
-
-The results of each given run or study folder are first copied to docs/results/.
-"""
-
 
 def run(arguments: list[str]) -> int:
     """Run the command line and return the exit code."""
@@ -266,14 +261,6 @@ def encode_command(**given: Any) -> Callable[[], int]:
 def study_command(**given: Any) -> Callable[[], int]:
     """Return the action of `hetsyn study`."""
     return _later("study", **given)
-
-
-@cli.command("results", short_help="Write docs/results.md from stored results.", help=RESULTS)
-@click.argument("folders", metavar="[RUN_OR_STUDY]...", nargs=-1)
-@click.option("--docs", metavar="DIR", default="docs", help="Folder of results.md (default: docs).")
-def results_command(**given: Any) -> Callable[[], int]:
-    """Return the action of `hetsyn results`."""
-    return _later("results", **given)
 
 
 @cli.command("info", short_help="Print versions, devices and backends.")

@@ -11,6 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from hetsyn_triton.experiments.files import write_json
+from hetsyn_triton.experiments.studies.folder import (
+    PICTURE,
+    STUDY,
+    TABLE_CSV,
+    TABLE_JSON,
+    read_json,
+    read_json_lines,
+    read_study,
+)
 from hetsyn_triton.experiments.training import (
     ConfigError,
     RunFolderError,
@@ -20,9 +29,8 @@ from hetsyn_triton.experiments.training import (
 from hetsyn_triton.experiments.training.folder import CONFIG, LEARNING_CURVE, METRICS, SUMMARY
 from hetsyn_triton.experiments.training.restore import MOVABLE, lasting
 
-from .folder import PICTURE, STUDY, TABLE_CSV, TABLE_JSON, read_json, read_json_lines, read_study
-
 STORED = "results"  # the folder of the copies, beside results.md
+RAW = "json"  # the folder in it that has every figure and setting
 
 
 def collect(folder: Path, docs: Path) -> Path:
@@ -47,12 +55,12 @@ def collect(folder: Path, docs: Path) -> Path:
         values, stem = copied(folder)
     except (AttributeError, KeyError, TypeError) as error:
         raise RunFolderError(f"{folder} is damaged: {type(error).__name__}: {error}") from error
-    stored.mkdir(parents=True, exist_ok=True)
+    (stored / RAW).mkdir(parents=True, exist_ok=True)
     for source, suffix in beside.items():
         if (folder / source).is_file():
             shutil.copyfile(folder / source, stored / f"{stem}.{suffix}")
-    write_json(stored / f"{stem}.json", values)
-    return stored / f"{stem}.json"
+    write_json(stored / RAW / f"{stem}.json", values)
+    return stored / RAW / f"{stem}.json"
 
 
 def digest(settings: Any) -> str:

@@ -8,17 +8,25 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from hetsyn_triton.experiments.files import write_atomically
-from hetsyn_triton.experiments.training import ConfigError, RunFolderError
+import click
 
-from .base import Row
-from .catalogue import STUDIES
-from .folder import read_json
-from .networks import form
-from .results import STORED, digest
-from .statistics import mean_and_deviation, wilson_interval
-from .tables import DEVIATION, blocks, cell, columns, common, heading
-from .words import counted, in_words, is_share
+from bench.stored_results import RAW, STORED, collect, digest
+from hetsyn_triton.experiments.files import write_atomically
+from hetsyn_triton.experiments.studies.base import Row
+from hetsyn_triton.experiments.studies.catalogue import STUDIES
+from hetsyn_triton.experiments.studies.folder import read_json
+from hetsyn_triton.experiments.studies.networks import form
+from hetsyn_triton.experiments.studies.statistics import mean_and_deviation, wilson_interval
+from hetsyn_triton.experiments.studies.tables import (
+    DEVIATION,
+    blocks,
+    cell,
+    columns,
+    common,
+    heading,
+)
+from hetsyn_triton.experiments.studies.words import counted, in_words, is_share
+from hetsyn_triton.experiments.training import ConfigError, RunFolderError
 
 PAGE = "results.md"
 REMARKS = "remarks.md"
@@ -44,12 +52,12 @@ WIDTH = 100  # of a line of prose
 HEAD = """# Results
 
 This page has the results of the paper's tasks and of the studies of the four models. "The paper" is
-HetSyn ([arXiv 2508.11644](https://arxiv.org/abs/2508.11644)). `hetsyn results` writes the page from
-[results/](results), which has every figure and setting; the comments are from
-[results/remarks.md](results/remarks.md).
+HetSyn ([arXiv 2508.11644](https://arxiv.org/abs/2508.11644)). `python -m bench.results_page` writes
+the page from [results/json/](results/json), which has every figure and setting; the comments are
+from [results/remarks.md](results/remarks.md).
 
 ```bash
-hetsyn results FOLDER...    # copy run and study folders to results/, then write this page
+python -m bench.results_page FOLDER...    # copy run and study folders to results/, write this page
 ```
 
 - **a ± b**: mean and standard deviation over seeds, or in a row "mean of" over the rows above.
@@ -113,7 +121,7 @@ def write(docs: Path) -> Path:
 
 def page(stored: Path) -> str:
     """Return the page made of the files in `stored`."""
-    paths = sorted(stored.glob("*.json"))
+    paths = sorted((stored / RAW).glob("*.json"))
     files = {path.stem: _read_copy(path) for path in paths}
     remarks = read_remarks(stored / REMARKS)
     machines = Machines()
@@ -460,3 +468,23 @@ def _table(rows: Iterable[Row], left_out: Iterable[str] = ()) -> str:
     for row in rows:
         lines.append("| " + " | ".join(cell(row, name) for name in names) + " |")
     return "\n".join(lines)
+
+
+@click.command()
+@click.argument("folders", metavar="[RUN_OR_STUDY]...", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--docs", metavar="DIR", default="docs", type=click.Path(path_type=Path))
+def main(folders: tuple[Path, ...], docs: Path) -> None:
+    """Write results.md in DIR (docs) from the results stored in DIR/results/.
+
+    The results of each given run or study folder are first copied to DIR/results/.
+    """
+    try:
+        for folder in folders:
+            click.echo(f"Copied {folder} to {collect(folder, docs)}")
+        click.echo(f"Wrote {write(docs)}")
+    except (ConfigError, RunFolderError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()

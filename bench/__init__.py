@@ -1,0 +1,1 @@
+"""Measures speed, memory and growth, and writes the pages of stored results."""
