@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from tensors import poisoned_memory
+from tests.support.tensors import poisoned_memory
 
 # One fixed set of examples, so that a red run is red again; no deadline: a first call may compile.
 settings.register_profile("hetsyn", derandomize=True, deadline=None)

@@ -20,8 +20,8 @@ from hetsyn_triton import (
     Triangular,
     ops,
 )
-from layer_cases import ALL, SPIKING, I, J
-from problems import OPERATORS
+from tests.support.layer_cases import ALL, SPIKING, I, J
+from tests.support.problems import OPERATORS
 
 T, B = 5, 3
 LAYERS = [HetSynLIF, HomNeuLIF, HomNeuALIF, HetNeuLIF, HetSynReadout, HomNeuReadout, HetNeuReadout]

@@ -14,7 +14,6 @@ import pytest
 import torch
 from torch import Tensor
 
-import unchecked
 from bench import (
     cpu,
     cpu_memory,
@@ -32,6 +31,7 @@ from bench import (
 from hetsyn_triton import ops
 from hetsyn_triton.experiments.studies import memory
 from hetsyn_triton.surrogates import Triangular
+from tests.support import unchecked
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import torch
 
-import unchecked
 from bench import cpu_table, gate, gpu_table, records, rivals, timing
 from hetsyn_triton import HetSynLIF, HetSynReadout, Normal
 from hetsyn_triton.surrogates import Triangular
+from tests.support import unchecked
 
 ROOT = Path(__file__).resolve().parents[1]
 

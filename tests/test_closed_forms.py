@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 import torch
 
-import unchecked
 from hetsyn_triton.reference import loop
 from hetsyn_triton.reference.lib.steps import surrogate_spike
 from hetsyn_triton.surrogates import ATan
-from problems import OPERATORS, SIZES, SPIKING, Size, gradients, problem
+from tests.support import unchecked
+from tests.support.problems import OPERATORS, SIZES, SPIKING, Size, gradients, problem
 
 
 def by_loop(operator: str, **options: Any) -> Any:

@@ -25,7 +25,7 @@ from hetsyn_triton import (
     parameter_groups,
 )
 from hetsyn_triton.surrogates import MultiGaussian, Sigmoid
-from layer_cases import ALL, SPIKING, I, normal_like, spikes as random_spikes
+from tests.support.layer_cases import ALL, SPIKING, I, normal_like, spikes as random_spikes
 
 T, B = 7, 3
 SOME = ["HetSynLIF, recurrent", "HetNeuLIF, everything", "HetSynReadout"]

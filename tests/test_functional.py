@@ -19,7 +19,7 @@ from hetsyn_triton.functional import (
     spike_scan,
     synaptic_current,
 )
-from layer_cases import normal_like
+from tests.support.layer_cases import normal_like
 
 R, T, B, I, J = 3, 6, 4, 5, 7  # noqa: E741 - the field's letter
 DOUBLE = torch.float64

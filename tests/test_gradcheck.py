@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-import unchecked
 from hetsyn_triton.reference import closed_form, loop
-from problems import OPERATORS, SPIKING, Size, problem
+from tests.support import unchecked
+from tests.support.problems import OPERATORS, SPIKING, Size, problem
 
 STEEPNESS = 2.0
 SIZE = Size(R=2, T=4, B=2, I=3, J=2, K=2)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hetsyn_triton import HetNeuLIF, HetSynLIF, HomNeuLIF
 from hetsyn_triton.reference import synaptic_current
-from layer_cases import (
+from tests.support.layer_cases import (
     ADAPTIVE,
     ALL,
     READOUTS,

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import unchecked
 from hetsyn_triton import ops
 from hetsyn_triton.ops.surrogate import numbers_of
 from hetsyn_triton.reference import closed_form
 from hetsyn_triton.surrogates import SURROGATES, ATan, MultiGaussian, Triangular
-from problems import OPERATORS, SIZES, SPIKING, Size, Tensors, gradients, problem
-from surrogate_proofs import BUILT_IN, potentials
-from tensors import strided
-from unchecked import RAW
+from tests.support import unchecked
+from tests.support.problems import OPERATORS, SIZES, SPIKING, Size, Tensors, gradients, problem
+from tests.support.surrogate_proofs import BUILT_IN, potentials
+from tests.support.tensors import strided
+from tests.support.unchecked import RAW
 
 SIZE = Size(R=2, T=6, B=3, I=4, J=5, K=2)
 

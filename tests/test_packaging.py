@@ -41,7 +41,9 @@ def installed_names() -> set[str]:
         prefix = "" if part == "hetsyn_triton" else "hetsyn_triton/"
         for folder, _, files in os.walk(ROOT / part):  # does not follow the two links
             inside = Path(folder).relative_to(ROOT).as_posix()
-            names |= {f"{prefix}{inside}/{name}" for name in files if name.endswith((".py", ".pyi"))}
+            names |= {
+                f"{prefix}{inside}/{name}" for name in files if name.endswith((".py", ".pyi"))
+            }
     return names
 
 

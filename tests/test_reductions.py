@@ -16,9 +16,9 @@ import pytest
 import torch
 from torch import Tensor
 
-import unchecked
 from hetsyn_triton.reference import closed_form, loop
 from hetsyn_triton.surrogates import ATan
+from tests.support import unchecked
 
 T, B, I, J = 40, 3, 6, 5  # noqa: E741
 TOLERANCE = 1e-12

@@ -7,7 +7,15 @@ import torch
 from torch import Tensor
 
 from hetsyn_triton import make_network
-from layer_cases import ALL, READOUTS, SPIKING, I, J, normal_like, spikes as random_spikes
+from tests.support.layer_cases import (
+    ALL,
+    READOUTS,
+    SPIKING,
+    I,
+    J,
+    normal_like,
+    spikes as random_spikes,
+)
 
 T, B = 14, 3
 EXACT = [name for name in ALL if name.startswith("HetSyn")]

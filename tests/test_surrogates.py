@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-import unchecked
 from hetsyn_triton.surrogates import (
     SURROGATES,
     ATan,
@@ -22,8 +21,9 @@ from hetsyn_triton.surrogates import (
     Triangular,
     surrogate_by_name,
 )
-from problems import SPIKING, Size, problem
-from test_operators import call
+from tests.support import unchecked
+from tests.support.problems import SPIKING, Size, problem
+from tests.test_operators import call
 
 ALL = [Triangular, MultiGaussian, ATan, FastSigmoid, Sigmoid]
 SIZE = Size(R=2, T=5)

@@ -49,8 +49,8 @@ import pytest
 import torch
 from torch import Tensor
 
-import unchecked
 from hetsyn_triton.surrogates import Triangular
+from tests.support import unchecked
 
 Z = [[1, 0], [1, 1], [0, 1], [1, 0], [0, 1]]
 X = [[1, 0], [1.5, 1], [0.75, 1.25], [1.375, 0.3125], [0.6875, 1.078125]]

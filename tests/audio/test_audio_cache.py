@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from corpora import tone, write
 
 from hetsyn_triton.experiments.tasks import DataError
 from hetsyn_triton.experiments.tasks.audio import cache
@@ -18,6 +17,7 @@ from hetsyn_triton.experiments.tasks.audio.cache import cache_folder, encoded
 from hetsyn_triton.experiments.tasks.audio.crossings import CrossingEncoder
 from hetsyn_triton.experiments.tasks.audio.reading import read_audio
 from hetsyn_triton.experiments.tasks.events import Events
+from tests.support.corpora import tone, write
 
 NAMES = ["a.wav", "b.wav", "silent.wav", "deep/c.wav"]
 ENCODER = CrossingEncoder()

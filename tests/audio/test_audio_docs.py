@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from corpora import tone, write
 
 from hetsyn_triton.experiments.cli import train as command
 from hetsyn_triton.experiments.cli.commands import run
 from hetsyn_triton.experiments.tasks import TASKS
+from tests.support.corpora import tone, write
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 TASKS_PAGE = (DOCS / "tasks.md").read_text(encoding="utf-8")

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from corpora import tone, write
 from matplotlib.image import imread
 
 from hetsyn_triton.experiments.cli.commands import run
 from hetsyn_triton.experiments.tasks.audio import CrossingEncoder, read_audio
 from hetsyn_triton.experiments.tasks.audio.picture import draw_encoding
+from tests.support.corpora import tone, write
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,12 +4,12 @@ import io
 from pathlib import Path
 
 import pytest
-from corpora import make_fsdd
 from rich.console import Console
 
 from hetsyn_triton.experiments.cli.progress import RichReporter
 from hetsyn_triton.experiments.tasks.watching import tell
 from hetsyn_triton.experiments.training import Reporter, TrainConfig, default_config, resume, train
+from tests.support.corpora import make_fsdd
 
 
 class Heard(Reporter):

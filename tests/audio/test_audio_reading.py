@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from corpora import write
 
 from hetsyn_triton.experiments.tasks import DataError
 from hetsyn_triton.experiments.tasks.audio import read_audio
+from tests.support.corpora import write
 
 SAMPLES = np.round(np.sin(np.arange(700) / 9) * 20000) / 32768
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from corpora import make_fsdd, make_ti46, make_tidigits, tone, write
 
 from hetsyn_triton.experiments.tasks import TASKS, DataError, SpokenDigits, TI46Alpha, TIDigits
 from hetsyn_triton.experiments.tasks.audio import CrossingEncoder, read_audio
 from hetsyn_triton.experiments.tasks.audio.task import SpokenWords
 from hetsyn_triton.experiments.training import ConfigError, default_config
 from hetsyn_triton.experiments.training.trainer import Trainer
+from tests.support.corpora import make_fsdd, make_ti46, make_tidigits, tone, write
 
 
 def sizes(task: SpokenWords) -> dict[str, int]:

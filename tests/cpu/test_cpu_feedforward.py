@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from bounds import assert_spikes_follow, assert_within
 from hetsyn_triton.kernels.cpu.feedforward_scan import feedforward_scan
 from hetsyn_triton.kernels.cpu.spike_scan import spike_scan
 from hetsyn_triton.kernels.cpu.synaptic_current import synaptic_current
 from hetsyn_triton.reference import closed_form
-from problems import Size, problem
-from tensors import cut, same, strided
+from tests.support.bounds import assert_spikes_follow, assert_within
+from tests.support.problems import Size, problem
+from tests.support.tensors import cut, same, strided
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 

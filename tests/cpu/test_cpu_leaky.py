@@ -12,7 +12,7 @@ import torch
 
 from hetsyn_triton.kernels.cpu.lib.weight_gradient import weight_gradient
 from hetsyn_triton.reference.lib.steps import previous_steps
-from neuron_cases import (
+from tests.support.neuron_cases import (
     DTYPES,
     LEAKY_CURRENT,
     LEAKY_CURRENT_BACKWARD,
@@ -26,7 +26,7 @@ from neuron_cases import (
     check,
     cut,
 )
-from problems import SIZES as SMALL, Size
+from tests.support.problems import SIZES as SMALL, Size
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from neuron_cases import (
+from tests.support.neuron_cases import (
     DTYPES,
     LEAKY_CURRENT,
     LEAKY_CURRENT_BACKWARD,
@@ -21,8 +21,8 @@ from neuron_cases import (
     cut,
     each,
 )
-from problems import Size
-from tensors import LAYOUTS, same, strided
+from tests.support.problems import Size
+from tests.support.tensors import LAYOUTS, same, strided
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 

@@ -11,12 +11,11 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-import gate_checks as gate
-import unchecked
 from hetsyn_triton.kernels.cpu.lib import threads
 from hetsyn_triton.ops.dispatch import _NEEDED, has_kernel
-from problems import Size
-from tensors import LAYOUTS, poisoned_memory, strided
+from tests.support import gate_checks as gate, unchecked
+from tests.support.problems import Size
+from tests.support.tensors import LAYOUTS, poisoned_memory, strided
 
 FEATURES = st.one_of(
     st.integers(1, 40), st.sampled_from([1, 8, 16, 31, 32, 33, 48, 63, 64, 65, 127, 128, 129, 150])

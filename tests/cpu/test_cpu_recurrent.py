@@ -11,8 +11,8 @@ from hetsyn_triton.kernels.cpu import recurrent_scan as module
 from hetsyn_triton.kernels.cpu.recurrent_scan import recurrent_scan, recurrent_scan_backward
 from hetsyn_triton.kernels.cpu.synaptic_current import synaptic_current
 from hetsyn_triton.reference.lib.steps import previous_steps
-from problems import Size
-from recurrent_cases import (
+from tests.support.problems import Size
+from tests.support.recurrent_cases import (
     GIVEN,
     OUTPUTS,
     RESULTS,
@@ -22,7 +22,7 @@ from recurrent_cases import (
     backward_arguments,
     forward_arguments,
 )
-from tensors import same
+from tests.support.tensors import same
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 

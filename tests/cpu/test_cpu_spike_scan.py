@@ -12,7 +12,7 @@ from torch import Tensor
 from hetsyn_triton.kernels.cpu.lib.neurons_reverse import feedback_gradients
 from hetsyn_triton.kernels.cpu.lib.sums import sum_in_order
 from hetsyn_triton.kernels.cpu.spike_scan import spike_scan
-from neuron_cases import (
+from tests.support.neuron_cases import (
     DTYPES,
     GRADIENTS,
     SPIKE_SCAN,
@@ -23,8 +23,8 @@ from neuron_cases import (
     check,
     cut,
 )
-from problems import SIZES as SMALL, Size
-from tensors import same
+from tests.support.problems import SIZES as SMALL, Size
+from tests.support.tensors import same
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-import surrogate_proofs as proofs
 from hetsyn_triton import HetSynLIF
 from hetsyn_triton.kernels.cpu import surrogate as kernel
 from hetsyn_triton.kernels.cpu.lib.exponential import exp
@@ -18,6 +17,7 @@ from hetsyn_triton.kernels.cpu.lib.vectors import lanes, load, store
 from hetsyn_triton.ops.dispatch import NUMBA
 from hetsyn_triton.ops.surrogate import derivative, numbers_of
 from hetsyn_triton.surrogates import ATan, FastSigmoid, MultiGaussian, Sigmoid, Triangular
+from tests.support import surrogate_proofs as proofs
 
 DTYPES = [torch.float32, torch.float64]
 CPU = torch.device("cpu")

@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from bounds import assert_within
 from hetsyn_triton.kernels.cpu.lib import parameter_gradient
 from hetsyn_triton.kernels.cpu.lib.parameter_gradient import synaptic_parameter_gradient
 from hetsyn_triton.kernels.cpu.synaptic_current import synaptic_current, synaptic_current_backward
 from hetsyn_triton.reference import closed_form
-from problems import Size, problem
-from tensors import LAYOUTS, cut, same, strided
+from tests.support.bounds import assert_within
+from tests.support.problems import Size, problem
+from tests.support.tensors import LAYOUTS, cut, same, strided
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from bounds import sparse
 from hetsyn_triton.kernels.gpu.lib import add_partials as module
 from hetsyn_triton.kernels.gpu.lib.add_partials import add_partials, launch_sum
 from hetsyn_triton.kernels.gpu.lib.launch import recording
+from tests.support.bounds import sparse
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 

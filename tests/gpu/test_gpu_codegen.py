@@ -16,8 +16,6 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 from bench import aot, codegen, model
 from bench.cases import BENCHMARK, Case, case
 from bench.variants import EVERY, ONE

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-import unchecked
 from hetsyn_triton import HetSynLIF, HetSynReadout, SpikingNetwork
 from hetsyn_triton.kernels.gpu.lib import launch
 from hetsyn_triton.ops.dispatch import _NEEDED, BackendUnavailableError, resolve
-from problems import Size, problem
+from tests.support import unchecked
+from tests.support.problems import Size, problem
 
 
 @pytest.fixture

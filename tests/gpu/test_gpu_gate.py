@@ -17,9 +17,9 @@ import pytest
 import torch
 from torch import Tensor
 
-import gate_checks as gate
 from hetsyn_triton import HetSynReadout, SpikingNetwork
-from problems import Size
+from tests.support import gate_checks as gate
+from tests.support.problems import Size
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -199,9 +199,9 @@ def test_sanitizer(tool: str) -> None:
         pytest.skip("compute-sanitizer is not on the path")
     # Pooled memory would hide an access beyond a tensor.
     environment = os.environ | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-    paths = [str(FOLDER), str(FOLDER.parent), str(FOLDER.parents[1])]
-    environment["PYTHONPATH"] = os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")])
-    code = "import gate_checks; gate_checks.run_small()"
+    paths = [str(FOLDER.parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(paths)
+    code = "from tests.support import gate_checks; gate_checks.run_small()"
     command = [program, "--tool", tool, "--error-exitcode", "9", sys.executable, "-c", code]
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=150)

@@ -22,8 +22,8 @@ from hetsyn_triton.kernels.gpu.recurrent_scan import (
     recurrent_scan,
     recurrent_scan_backward,
 )
-from problems import Size
-from recurrent_cases import (
+from tests.support.problems import Size
+from tests.support.recurrent_cases import (
     GIVEN,
     SWEEP,
     Arguments,

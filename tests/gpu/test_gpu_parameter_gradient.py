@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from bounds import assert_within
 from hetsyn_triton.kernels.gpu.lib import parameter_gradient
 from hetsyn_triton.kernels.gpu.lib.launch import Launch, recording
 from hetsyn_triton.kernels.gpu.lib.parameter_gradient import (
@@ -15,7 +14,8 @@ from hetsyn_triton.kernels.gpu.lib.parameter_gradient import (
     synaptic_parameter_gradient,
 )
 from hetsyn_triton.reference import closed_form
-from problems import Size, problem
+from tests.support.bounds import assert_within
+from tests.support.problems import Size, problem
 
 NAMES = ("z", "g", "g_trace", "weight", "decay", "trace")
 Arguments = dict[str, Tensor | None]

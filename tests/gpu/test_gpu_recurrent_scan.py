@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from bounds import sparse
 from hetsyn_triton.kernels.gpu import recurrent_scan as module
 from hetsyn_triton.kernels.gpu.lib.launch import recording
 from hetsyn_triton.kernels.gpu.recurrent_scan import recurrent_scan, recurrent_scan_backward
-from problems import Size
-from recurrent_cases import (
+from tests.support.bounds import sparse
+from tests.support.problems import Size
+from tests.support.recurrent_cases import (
     GIVEN,
     Arguments,
     assert_backward,

@@ -4,11 +4,9 @@ Triton's functions make it, from the launches as recorded. Tensors are on the me
 addresses count as aligned; one that is not has a kernel of its own, whatever the sizes.
 """
 
-import sys
 from collections import defaultdict
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +14,6 @@ from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import make_backend
 from triton.runtime import jit
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from bench.cases import OPERATORS, Case, case
 from bench.variants import ONE

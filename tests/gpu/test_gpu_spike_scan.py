@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from bounds import assert_spikes_follow, assert_within, sparse
 from hetsyn_triton.kernels.gpu import spike_scan as kernel
 from hetsyn_triton.kernels.gpu.lib import configs, feedback_gradient as gradient
 from hetsyn_triton.kernels.gpu.lib.launch import recording
 from hetsyn_triton.reference import closed_form
-from problems import Size, Tensors, problem
+from tests.support.bounds import assert_spikes_follow, assert_within, sparse
+from tests.support.problems import Size, Tensors, problem
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 

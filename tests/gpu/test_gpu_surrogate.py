@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-import surrogate_proofs as proofs
-from bounds import sparse
 from hetsyn_triton import HetSynLIF
 from hetsyn_triton.kernels.gpu import surrogate as kernel
 from hetsyn_triton.ops.dispatch import TRITON
 from hetsyn_triton.surrogates import MultiGaussian, Triangular
+from tests.support import surrogate_proofs as proofs
+from tests.support.bounds import sparse
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 2, 5), (2, 7, 5, 12), (3, 1, 1, 1), (1, 40, 3, 64)])

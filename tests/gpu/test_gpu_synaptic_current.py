@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from bounds import assert_spikes_follow, assert_within, sparse
 from hetsyn_triton.kernels import parallel_in_time
 from hetsyn_triton.kernels.gpu import feedforward_scan as layer, synaptic_current as kernel
 from hetsyn_triton.kernels.gpu.lib import configs, launch, time_chunks
@@ -19,7 +18,8 @@ from hetsyn_triton.reference.closed_form import (
     synaptic_current,
     synaptic_current_backward,
 )
-from problems import Size, Tensors, problem
+from tests.support.bounds import assert_spikes_follow, assert_within, sparse
+from tests.support.problems import Size, Tensors, problem
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 

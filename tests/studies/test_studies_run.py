@@ -19,7 +19,6 @@ from typing import Any
 import pytest
 import torch
 from matplotlib import image
-from terminal_tables import check_whole, on_the_terminal
 
 from hetsyn_triton.experiments.cli.commands import run as command
 from hetsyn_triton.experiments.studies import STUDIES, StudyResult, networks, replicas, run_study
@@ -39,7 +38,8 @@ from hetsyn_triton.experiments.training.checkpoint import read_values, save_valu
 from hetsyn_triton.experiments.training.claim import claim_folder
 from hetsyn_triton.experiments.training.machine import cpu_name
 from hetsyn_triton.experiments.training.trainer import Trainer
-from idx_files import idx_bytes
+from tests.support.idx_files import idx_bytes
+from tests.support.terminal_tables import check_whole, on_the_terminal
 
 TOYS: dict[str, dict[str, Any]] = {
     "variants": {},

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
-from terminal_tables import check_whole, on_the_terminal
 
 from bench.results_page import _table as on_the_page
 from hetsyn_triton.experiments.cli import study_table
@@ -17,6 +16,7 @@ from hetsyn_triton.experiments.studies.words import in_words
 from hetsyn_triton.experiments.tasks import TASKS
 from hetsyn_triton.experiments.training.measure import shown_measures, shown_name
 from hetsyn_triton.modules import MODELS
+from tests.support.terminal_tables import check_whole, on_the_terminal
 
 ROWS: list[dict[str, Any]] = [
     {

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from heidelberg_files import CLASSES, write_heidelberg
 
-from idx_files import idx_bytes
+from tests.support.heidelberg_files import CLASSES, write_heidelberg
+from tests.support.idx_files import idx_bytes
 
 
 @pytest.fixture

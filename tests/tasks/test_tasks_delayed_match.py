@@ -10,7 +10,7 @@ from hetsyn_triton.experiments.tasks import DelayedMatch
 from hetsyn_triton.experiments.tasks.rates import rate_penalty
 from hetsyn_triton.experiments.training import default_config
 from hetsyn_triton.experiments.training.build import build_network, build_task
-from learning import assert_falls, losses
+from tests.support.learning import assert_falls, losses
 
 LEFT, RIGHT, NOISE = slice(0, 10), slice(10, 20), slice(20, 30)
 

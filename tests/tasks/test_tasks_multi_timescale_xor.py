@@ -9,7 +9,7 @@ from hetsyn_triton.experiments.tasks import MultiTimescaleXOR
 from hetsyn_triton.experiments.tasks.multi_timescale_xor import NO_LABEL
 from hetsyn_triton.experiments.training import default_config
 from hetsyn_triton.experiments.training.build import build_network, build_task
-from learning import assert_falls, losses
+from tests.support.learning import assert_falls, losses
 
 SHOWN = [slice(start, start + 10) for start in (15, 30, 45, 60, 75, 90)]  # signal 2
 

@@ -8,7 +8,7 @@ import torch
 from hetsyn_triton.experiments.tasks import PatternGeneration
 from hetsyn_triton.experiments.training import default_config
 from hetsyn_triton.experiments.training.build import build_network, build_task
-from learning import assert_falls, losses
+from tests.support.learning import assert_falls, losses
 
 
 def test_defaults_are_the_protocol() -> None:

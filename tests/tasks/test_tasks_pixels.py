@@ -11,8 +11,8 @@ from hetsyn_triton.experiments.tasks import DataError, IdxImages, PermutedMNIST,
 from hetsyn_triton.experiments.tasks.pixels import pixel_order
 from hetsyn_triton.experiments.training import default_config
 from hetsyn_triton.experiments.training.build import build_network, build_task
-from idx_files import idx_bytes
-from learning import assert_falls, losses
+from tests.support.idx_files import idx_bytes
+from tests.support.learning import assert_falls, losses
 
 Write = Callable[..., Path]
 

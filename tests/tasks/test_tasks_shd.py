@@ -8,14 +8,14 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from heidelberg_files import CLASSES, write_heidelberg
 
 from hetsyn_triton.experiments.extras import MissingExtraError
 from hetsyn_triton.experiments.tasks import DataError, SpikingHeidelbergDigits
 from hetsyn_triton.experiments.tasks.events import Events, bin_events, joined
 from hetsyn_triton.experiments.training import default_config
 from hetsyn_triton.experiments.training.build import build_network, build_task
-from learning import assert_falls, losses
+from tests.support.heidelberg_files import CLASSES, write_heidelberg
+from tests.support.learning import assert_falls, losses
 
 
 def events(*samples: list[tuple[int, int]]) -> Events:

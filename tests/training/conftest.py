@@ -13,7 +13,7 @@ from hetsyn_triton.experiments.tasks import TASKS, Batch, Option, Task, register
 from hetsyn_triton.experiments.tasks.options import integer
 from hetsyn_triton.experiments.tasks.seeds import seeded_generator
 from hetsyn_triton.experiments.training import TrainConfig, default_config
-from idx_files import idx_bytes
+from tests.support.idx_files import idx_bytes
 
 
 class Louder(Task):

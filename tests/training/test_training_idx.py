@@ -8,7 +8,7 @@ import torch
 
 from hetsyn_triton.experiments.tasks import DataError, SequentialMNIST
 from hetsyn_triton.experiments.tasks.idx import read_idx
-from idx_files import idx_bytes
+from tests.support.idx_files import idx_bytes
 
 VALUES = torch.arange(24).view(2, 3, 4)
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from parallel_program import CASES, PLAIN, RUN, gradients
 
 from hetsyn_triton.experiments.training import ConfigError, evaluate, load_run, train
 from hetsyn_triton.experiments.training.parallel import ALONE, Ranks
+from tests.training.parallel_program import CASES, PLAIN, RUN, gradients
 
 PROGRAM = Path(__file__).with_name("parallel_program.py")
 

@@ -19,7 +19,7 @@ from hetsyn_triton.experiments.tasks.digits import shifted
 from hetsyn_triton.experiments.tasks.pattern_generation import STARTS, normalized_distance
 from hetsyn_triton.experiments.tasks.rates import firing_rates, rate_penalty
 from hetsyn_triton.experiments.training import TrainConfig, default_config
-from learning import assert_falls, losses
+from tests.support.learning import assert_falls, losses
 
 
 @pytest.mark.parametrize("model", ["hetsyn", "homneu", "homneu-adaptive", "hetneu"])

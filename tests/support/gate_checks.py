@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import unchecked
-from bounds import assert_spikes_follow, assert_within
 from hetsyn_triton import HetSynLIF, Normal, SpikingNetwork
 from hetsyn_triton.reference import closed_form
 from hetsyn_triton.reference.lib.steps import previous_steps
-from problems import Size, problem
+from tests.support import unchecked
+from tests.support.bounds import assert_spikes_follow, assert_within
+from tests.support.problems import Size, problem
 
 Named = dict[str, Tensor | None]
 

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bounds import assert_spikes_follow, assert_within
 from hetsyn_triton.kernels.cpu.leaky_current import leaky_current, leaky_current_backward
 from hetsyn_triton.kernels.cpu.leaky_recurrent_scan import (
     leaky_recurrent_scan,
@@ -16,7 +15,8 @@ from hetsyn_triton.kernels.cpu.leaky_recurrent_scan import (
 )
 from hetsyn_triton.kernels.cpu.spike_scan import spike_scan, spike_scan_backward
 from hetsyn_triton.reference import closed_form
-from problems import Size, problem
+from tests.support.bounds import assert_spikes_follow, assert_within
+from tests.support.problems import Size, problem
 
 Arguments = dict[str, Any]
 

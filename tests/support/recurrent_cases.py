@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from bounds import assert_spikes_follow, assert_within
 from hetsyn_triton.reference import closed_form
-from problems import Size, problem
+from tests.support.bounds import assert_spikes_follow, assert_within
+from tests.support.problems import Size, problem
 
 Arguments = dict[str, Tensor | None]
 

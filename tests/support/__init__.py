@@ -1,0 +1,1 @@
+"""What tests share: problems, bounds, checks, and files in the formats of data sets."""
