@@ -18,8 +18,7 @@ from hetsyn_triton.ops import (
 from hetsyn_triton.ops.dispatch import has_kernel, resolve
 from hetsyn_triton.reference import closed_form
 from tests.support.problems import OPERATORS, Size, gradients, problem
-from tests.support.unchecked import MODULES, is_raw
-from tests.test_operators import assert_same, call
+from tests.support.unchecked import MODULES, assert_same, call, is_raw
 
 SIZE = Size(R=2, T=5)
 KERNELS = {"cpu": ("CPU", "Numba kernel"), "cuda": ("CUDA", "Triton kernel")}

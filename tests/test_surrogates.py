@@ -23,7 +23,7 @@ from hetsyn_triton.surrogates import (
 )
 from tests.support import unchecked
 from tests.support.problems import SPIKING, Size, problem
-from tests.test_operators import call
+from tests.support.unchecked import call
 
 ALL = [Triangular, MultiGaussian, ATan, FastSigmoid, Sigmoid]
 SIZE = Size(R=2, T=5)

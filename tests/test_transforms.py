@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tests.support.problems import OPERATORS, SPIKING, Size, gradients, problem
-from tests.test_operators import assert_same, call
+from tests.support.unchecked import assert_same, call
 
 SIZE = Size(R=2, T=5, B=3, I=4, J=3, K=2)
 

@@ -12,7 +12,10 @@ from torch import Tensor
 
 from hetsyn_triton import ops
 from hetsyn_triton.ops.neuron import Neuron
-from hetsyn_triton.surrogates import Surrogate
+from hetsyn_triton.ops.surrogate import numbers_of
+from hetsyn_triton.surrogates import ATan, MultiGaussian, Surrogate, Triangular
+from tests.support.problems import SPIKING, Size, problem
+from tests.support.surrogate_proofs import potentials
 
 MODULES = (
     ops.synaptic_current,
@@ -126,3 +129,78 @@ def leaky_recurrent_scan(
     own = Neuron(threshold, feedback_decay, feedback_strength, feedback, spike)
     given = (drive, weight, decay, current, own)
     return ops.leaky_recurrent_scan.run(*given, surrogate, detach_reset, backend)
+
+
+def call(operator: str, backend: str = "auto") -> Callable[..., tuple[Tensor, ...]]:
+    """The operator with its optional arguments filled in; always returns a tuple."""
+    function = globals()[operator]
+    fixed: dict[str, Any] = {"backend": backend}
+    if operator in SPIKING:
+        fixed["surrogate"] = ATan()
+    if operator in ("synaptic_current", "feedforward_scan", "recurrent_scan"):
+        fixed["trace"] = None
+
+    def run(**tensors: Tensor) -> tuple[Tensor, ...]:
+        outputs = function(**(fixed | tensors))
+        return outputs if isinstance(outputs, tuple) else (outputs,)
+
+    return run
+
+
+def assert_same(found: Any, expected: Any, tolerance: float = 1e-12) -> None:
+    """Outputs and gradients as from `gradients`; spikes in the outputs must be equal, not close."""
+    (outputs, grads), (want_outputs, want_grads) = found, expected
+    pairs = list(zip(outputs, want_outputs, strict=True))
+    pairs += [(grads[name], want) for name, want in want_grads.items()]
+    for got, want in pairs:
+        assert got.shape == want.shape
+        torch.testing.assert_close(got, want, rtol=tolerance, atol=tolerance)
+
+
+def surrogate_arguments(surrogate: Any, size: Size) -> tuple[Any, ...]:
+    """Arguments of the operator `surrogate`: V [R, T, B, J], theta [R, J], kind and numbers."""
+    given = numbers_of(surrogate, torch.float64)
+    assert given is not None
+    cpu = torch.device("cpu")
+    return *potentials(size.R, size.T, size.B, size.J, cpu, torch.float64), *given
+
+
+def raw_arguments(name: str, size: Size, optional: bool) -> tuple[Any, ...]:
+    """Arguments of raw operator `name`; without `optional`, each that may be None is None."""
+    if name == "surrogate":
+        return surrogate_arguments(MultiGaussian() if optional else Triangular(), size)
+    forward = name.removesuffix("_backward")
+    if name == "synaptic_parameter_gradient":
+        forward = "synaptic_current"
+    tensors = problem(forward, size, states=optional)
+    if not optional and forward in ("synaptic_current", "feedforward_scan", "recurrent_scan"):
+        first = dict(list(tensors.items())[:3])
+        tensors = first | {"trace": None} | tensors  # type: ignore[dict-item]
+    outputs = RAW[forward](**tensors)
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    generator = torch.Generator().manual_seed(2)
+    given = [torch.randn(o.shape, generator=generator, dtype=o.dtype) for o in outputs]
+    g = given if optional else [None] * len(given)
+    p = tensors
+    if name == "synaptic_current_backward":
+        return given[0], g[1], p["weight"], p["decay"]
+    if name == "synaptic_parameter_gradient":
+        return p["z"], given[0], g[1], p["weight"], p["decay"], p["trace"]
+    if name == "leaky_current_backward":
+        return given[0], outputs[0], p["decay"], p["current"]
+    if name.endswith("_backward"):
+        spikes, potential, *_ = outputs
+        slope = ATan()(potential - 1, potential)
+        neuron = [p[n] for n in ("feedback_decay", "feedback_strength", "feedback", "spike")]
+        own = {
+            "spike_scan": [],
+            "recurrent_scan": [p.get("weight"), p.get("decay")],
+            "leaky_recurrent_scan": [
+                outputs[-1],
+                p.get("weight"),
+                p.get("decay"),
+                p.get("current"),
+            ],
+        }[forward]
+        return *g, slope, spikes, *own, *neuron, not optional
+    return tuple(tensors.values())
