@@ -1,4 +1,4 @@
-"""Options shared by all tests: `--full` for the slow proofs, skips that say why."""
+"""Options shared by all tests: `--slow` and `--full` for more of them, skips that say why."""
 
 from collections.abc import Iterator
 
@@ -14,15 +14,21 @@ settings.load_profile("hetsyn")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--full", action="store_true", help="also run the tests marked full")
+    parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
+    parser.addoption("--full", action="store_true", help="run all tests")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    full = config.getoption("--full")
+    slow = full or config.getoption("--slow")
+    skip_slow = pytest.mark.skip(reason="slow: run with --slow")
     skip_full = pytest.mark.skip(reason="slow proof: run with --full")
     skip_gpu = pytest.mark.skip(reason="needs a CUDA device, none is visible")
     for item in items:
-        if "full" in item.keywords and not config.getoption("--full"):
+        if item.get_closest_marker("full") and not full:
             item.add_marker(skip_full)
+        elif item.get_closest_marker("slow") and not slow:
+            item.add_marker(skip_slow)
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(skip_gpu)
 

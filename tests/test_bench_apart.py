@@ -24,6 +24,7 @@ def apart() -> Iterator[Apart]:
     asked.close()
 
 
+@pytest.mark.slow
 @needs_proc
 def test_growth_does_not_depend_on_what_was_asked_before(apart: Apart) -> None:
     work = registry.CURRENT

@@ -49,6 +49,7 @@ def rehearse(*options: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_rehearsal(tmp_path: Path) -> None:
     """The whole way; nothing is written but where it was asked for."""
     before = {f: f.stat().st_mtime_ns for f in RESULTS.iterdir()}
@@ -234,6 +235,7 @@ def test_standard_error_and_aim() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_growth_that_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
     """The call is made all the same, once, and timed."""
 
@@ -283,6 +285,7 @@ def test_kept_memory_counts_each_storage_once() -> None:
     assert memory.kept_for_backward(lambda: (w * w).sin().sum(), [w]) == 40
 
 
+@pytest.mark.slow
 def test_denormal_numbers_are_zero_on_every_thread() -> None:
     """What is stored is looked at, not assumed."""
     if not torch.set_flush_denormal(False):
@@ -297,6 +300,7 @@ def test_denormal_numbers_are_zero_on_every_thread() -> None:
         assert done.stdout == wanted, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "code",
     [

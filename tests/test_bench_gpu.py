@@ -37,6 +37,7 @@ def rehearse(folder: Path, *options: str) -> tuple[int, str, dict[str, Any]]:
     return done.returncode, done.stdout, json.loads(file.read_text())
 
 
+@pytest.mark.slow
 def test_rehearsal(tmp_path: Path) -> None:
     """The whole way: gate, warm-up, layers, a network and one kernel; rivals, file, table."""
     only = "network|6->4|^spike_scan .* spike_scan$"
@@ -68,6 +69,7 @@ def test_rehearsal(tmp_path: Path) -> None:
     assert text.startswith("REHEARSAL")
 
 
+@pytest.mark.slow
 def test_a_gate_cut_off_says_what_had_ended(tmp_path: Path) -> None:
     """A machine lent for minutes is given back before a long gate ends."""
     file = tmp_path / "test_slow.py"
@@ -101,6 +103,7 @@ def test_a_red_gate_refuses(tmp_path: Path) -> None:
     assert "not measured" in (tmp_path / "gpu-rehearsal.txt").read_text()
 
 
+@pytest.mark.slow
 def test_a_red_gate_is_shouted_about_where_it_is_overridden(tmp_path: Path) -> None:
     """A gate without a single test is red too. With no time left each row says so."""
     status, said, result = rehearse(
@@ -115,6 +118,7 @@ def test_a_red_gate_is_shouted_about_where_it_is_overridden(tmp_path: Path) -> N
     assert row["rivals"]["loop"]["status"] == "not measured"
 
 
+@pytest.mark.slow
 def test_rows_after_a_lost_gpu_are_timed_by_another_process(tmp_path: Path) -> None:
     """Here the GPU is lost after the first row; a process that ends at once costs one row."""
     code = (
@@ -146,6 +150,7 @@ def test_rows_after_a_lost_gpu_are_timed_by_another_process(tmp_path: Path) -> N
     assert rows[1]["reason"] == "its process ended"
 
 
+@pytest.mark.slow
 def test_some_proofs_are_not_the_gate() -> None:
     """Chosen ones that pass are partial; only all of them are green."""
     code = (
@@ -158,6 +163,7 @@ def test_some_proofs_are_not_the_gate() -> None:
     assert done.stdout.split() == ["green", "partial"], done.stderr
 
 
+@pytest.mark.slow
 def test_the_gate_of_an_earlier_call(tmp_path: Path) -> None:
     """It counts where it was green, on the same GPU and of the same sources."""
     code = (

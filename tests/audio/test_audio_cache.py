@@ -186,6 +186,7 @@ print(events.times.sum().item(), len(events.channels), events.starts.tolist())
 """
 
 
+@pytest.mark.slow
 def test_processes_at_once(corpus: Path, cache_home: Path) -> None:
     """They write, read and remove the same file over and over; each gets the same spikes."""
     start = f"{time.time() + 4:.3f}"

@@ -41,6 +41,7 @@ def test_the_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert names["spikes"].step.max() < 200  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_the_speed() -> None:
     """The command's CPU time for a minute; 30 ms when the page was written."""
     words = shlex.split(blocks("bash")[1].replace("\\\n", ""))

@@ -74,6 +74,7 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return cache
 
 
+@pytest.mark.slow
 def test_a_later_process_compiles_nothing(warm: Path) -> None:
     assert ended(start(warm)) == ("1 0", "")
 

@@ -144,6 +144,7 @@ def test_the_layer_is_its_two_parts(size: Size, dtype: torch.dtype, states: bool
     assert same(feedforward_scan(**given), (*apart, trace))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [Size(T=250, B=8, I=140, J=32, K=2), Size(T=100, B=4, I=700, J=9)])
 def test_errors_are_those_of_float32(size: Size) -> None:
     """V, given the spikes: on average at most twice the errors of the closed form in float32."""

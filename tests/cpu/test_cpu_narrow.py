@@ -37,6 +37,7 @@ for kind in surrogates.SURROGATES:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.full)])
 @pytest.mark.skipif(
     platform.machine() not in ("x86_64", "AMD64")

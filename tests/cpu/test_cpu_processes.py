@@ -137,7 +137,12 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+QUICK = ("fork", "fork beside busy threads")
+
+
+@pytest.mark.parametrize(
+    "case", [*QUICK, *(pytest.param(c, marks=pytest.mark.slow) for c in CASES if c not in QUICK)]
+)
 def test_children_compute_the_bits_of_their_parent(case: str, tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM + CASES[case] + "    print('done')\n")

@@ -114,6 +114,7 @@ def check(case: Case) -> None:
 SETTINGS = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operator", gate.OUTPUTS)
 def test_operator(operator: str) -> None:
     settings(SETTINGS, max_examples=30)(given(case=cases(operator))(check))()

@@ -76,6 +76,7 @@ def triton_of(record: Record) -> str:
     return ".".join(record["triton"].split(".")[:2])
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_promised_figures(benchmark_sizes: Record) -> None:
     """Predicted fractions of the floor, and shares where steps decide: what they are now, less 0.03
@@ -96,6 +97,7 @@ def test_promised_figures(benchmark_sizes: Record) -> None:
         assert found >= least, f"{name}: {figure} {found}"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_no_spills_in_loops(benchmark_sizes: Record) -> None:
     """In no loop at all, over time, blocks, chunks or samples; but for the oldest Triton."""
@@ -111,12 +113,14 @@ def test_no_spills_in_loops(benchmark_sizes: Record) -> None:
     assert spilling == SPILLS.get(triton_of(benchmark_sizes), {})
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_numbers_below_the_normal_ones_are_kept(benchmark_sizes: Record) -> None:
     """Unlike in the CPU kernels: a GPU computes with them at full speed."""
     assert {r["key"]: r["flushing"] for r in benchmark_sizes["kernels"] if r["flushing"]} == {}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_kernels_compile_for_every_target(tmp_path: Path) -> None:
     targets = ["sm_80", "sm_100", "gfx942"]

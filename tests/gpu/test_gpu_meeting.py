@@ -120,6 +120,7 @@ def assert_bits_equal(found: tuple[Tensor, ...], wanted: tuple[Tensor, ...]) -> 
         assert torch.equal(a.view(torch.int32), b.view(torch.int32))
 
 
+@pytest.mark.slow
 @interpreted
 @pytest.mark.parametrize(("size", "tile", "groups"), MEETINGS)
 def test_programs_that_meet_are_one_program(

@@ -86,7 +86,9 @@ def test_every_study_has_a_toy() -> None:
 
 
 @pytest.mark.usefixtures("echo")
-@pytest.mark.parametrize("name", TOYS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n == "cost" else n for n in TOYS]
+)
 def test_a_study_from_end_to_end(name: str, tmp_path: Path) -> None:
     result = toy(name, tmp_path / "study")
     assert result.failures == {}
@@ -748,6 +750,7 @@ def test_small_studies_train_for_a_shorter_time() -> None:
         assert small < usual if task not in long else small == usual, task
 
 
+@pytest.mark.slow
 def test_the_picture_of_cost_names_the_machines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -764,6 +767,7 @@ def test_the_picture_of_cost_names_the_machines(
     assert title.endswith("float32; machine not recorded")
 
 
+@pytest.mark.slow
 def test_threads_of_cost_are_what_it_measures(tmp_path: Path) -> None:
     """Not where networks are trained: other threads are another study."""
     toy("cost", tmp_path)
@@ -821,6 +825,7 @@ def test_what_is_less_than_the_papers_is_said(
     assert study(make_settings(study, full=True, **settings)).sizes_in_words() == words
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(cores() < 2, reason="needs two cores for two processes")
 def test_on_two_processes(tmp_path: Path) -> None:
     """The same table as in one process; of a task of the package, for the processes are new."""

@@ -64,6 +64,7 @@ def wait_for(process: subprocess.Popen[str], word: str) -> None:
     raise AssertionError(f"the process ended without {word!r}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("out", [[], ["--out", "mine"]])
 def test_two_processes_at_once(out: list[str], tmp_path: Path) -> None:
     both = [start(TOGETHER, *SMALL, *out, folder=tmp_path) for _ in range(2)]
