@@ -28,6 +28,7 @@ CPU_PROOFS = tuple(
         "leaky",
         "sweeps",
         "vectors",
+        "surrogate",
         "between",
         "threads",
     )

@@ -158,12 +158,6 @@ def test_a_second_start_does_what_is_missing(tmp_path: Path) -> None:
     assert not list(cells.glob(".*"))
 
 
-def without_time(folder: Path, cell: str) -> Any:
-    values = json.loads((folder / "cells" / f"{cell}.json").read_text())
-    del values["seconds"], values["environment"]
-    return values
-
-
 @pytest.mark.usefixtures("echo")
 def test_machine_and_date_are_those_of_the_cells(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
