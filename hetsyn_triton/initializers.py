@@ -19,7 +19,17 @@ from .validation import (
 
 @runtime_checkable
 class Initializer(Protocol):
-    """Draws a tensor: `initializer(shape, generator)` -> float64 tensor on the CPU."""
+    """A distribution: `initializer(shape, generator)` draws a float64 tensor on the CPU.
+
+    Any function of this form serves as `tau` or `weight_init` of a layer. It should use
+    `generator`, so that a seed decides what is drawn.
+
+    Example:
+        >>> def ones(shape, generator=None):
+        ...     return torch.ones(shape, dtype=torch.float64)
+        >>> isinstance(ones, Initializer)
+        True
+    """
 
     def __call__(
         self, shape: Sequence[int], generator: torch.Generator | None = None
@@ -67,7 +77,19 @@ def _uniform(shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
 
 @dataclass(frozen=True)
 class Constant(_Finite):
-    """The same value everywhere."""
+    """The same value everywhere.
+
+    Args:
+        value: The value, finite.
+
+    Raises:
+        ValueError: If the value is not finite.
+        TypeError: If it is not a number.
+
+    Example:
+        >>> Constant(3.0)((2,))
+        tensor([3., 3.], dtype=torch.float64)
+    """
 
     value: float
 
@@ -81,7 +103,21 @@ class Constant(_Finite):
 
 @dataclass(frozen=True)
 class Uniform(_Finite):
-    """Uniform in [low, high]."""
+    """Uniform from `low` to `high`.
+
+    Args:
+        low: Lower end, finite.
+        high: Upper end, finite, at least `low`.
+
+    Raises:
+        ValueError: If an end is not finite, or `low` is above `high`.
+        TypeError: If an end is not a number.
+
+    Example:
+        >>> drawn = Uniform(5.0, 20.0)((4, 8))
+        >>> drawn.shape, bool(((drawn >= 5) & (drawn <= 20)).all())
+        (torch.Size([4, 8]), True)
+    """
 
     low: float
     high: float
@@ -100,7 +136,22 @@ class Uniform(_Finite):
 
 @dataclass(frozen=True)
 class Normal(_Finite):
-    """Normal with mean `mean` and standard deviation `std`."""
+    """Normal distribution.
+
+    As time constants, values that are not positive are drawn again.
+
+    Args:
+        mean: Mean, finite.
+        std: Standard deviation, finite, at least 0.
+
+    Raises:
+        ValueError: If a value is not finite, or the deviation is negative.
+        TypeError: If a value is not a number.
+
+    Example:
+        >>> Normal(100.0, 10.0)((4, 8)).shape
+        torch.Size([4, 8])
+    """
 
     mean: float
     std: float
@@ -116,7 +167,20 @@ class Normal(_Finite):
 
 @dataclass(frozen=True)
 class LogUniform(_Finite):
-    """Uniform in the logarithm, between `low` and `high`, both positive."""
+    """Uniform in the logarithm, from `low` to `high`.
+
+    Args:
+        low: Lower end, positive.
+        high: Upper end, finite, at least `low`.
+
+    Raises:
+        ValueError: If an end is not finite or not positive, or `low` is above `high`.
+        TypeError: If an end is not a number.
+
+    Example:
+        >>> round(LogUniform(2.0, 100.0).mean, 2)
+        25.05
+    """
 
     low: float
     high: float
@@ -139,7 +203,19 @@ class LogUniform(_Finite):
 
 @dataclass(frozen=True)
 class FanInNormal(_Finite):
-    """Normal with mean 0 and variance gain^2 / fan_in (HetSyn: gain 1); fan_in is the last axis."""
+    """Normal distribution with mean 0 and variance gain² / fan_in, where fan_in is the last axis.
+
+    Args:
+        gain: Factor of the standard deviation, finite. Default: 1, as in HetSyn.
+
+    Raises:
+        ValueError: If the gain is not finite.
+        TypeError: If it is not a number.
+
+    Example:
+        >>> FanInNormal()((4, 8)).shape
+        torch.Size([4, 8])
+    """
 
     gain: float = 1.0
 

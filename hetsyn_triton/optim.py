@@ -16,15 +16,29 @@ def parameter_groups(
     decay_lr: float | None = None,
     decay_weight_decay: float | None = None,
 ) -> list[dict[str, Any]]:
-    """Two optimizer groups: decays, and everything else; what does not require grad is in neither.
+    """Return two groups for an optimizer: decays, and all other parameters.
 
     Args:
-        lr, weight_decay: for weights and thresholds.
-        decay_lr: for decays; None: twice `lr` (HetSyn's choice).
-        decay_weight_decay: for decays; None: as `weight_decay` (HetSyn's choice; it pulls time
-            constants down), 0: exempt.
+        module: The network.
+        lr: Learning rate of weights and thresholds.
+        weight_decay: Weight decay of weights and thresholds. Default: 0.
+        decay_lr: Learning rate of the decays. Default: twice `lr`, as in HetSyn.
+        decay_weight_decay: Weight decay of the decays, which pulls time constants down. Default:
+            `weight_decay`, as in HetSyn.
 
-    Returns groups with `name` "weights" or "decays"; a group without parameters is left out.
+    Returns:
+        Groups with the `name` "weights" and "decays", without parameters that do not require
+        gradients. A group without parameters is left out.
+
+    Raises:
+        ValueError: If a rate is not positive, or a weight decay is negative.
+        TypeError: If a value is not a number.
+
+    Example:
+        >>> groups = parameter_groups(HetSynLIF(8, 4), lr=1e-3)
+        >>> [(group["name"], group["lr"]) for group in groups]
+        [('weights', 0.001), ('decays', 0.002)]
+        >>> optimizer = torch.optim.AdamW(groups)
     """
     check.check_positive_number("lr", lr)
     decay_lr = 2 * lr if decay_lr is None else check.check_positive_number("decay_lr", decay_lr)
@@ -52,7 +66,18 @@ def parameter_groups(
 
 
 def clamp_decays_(module: nn.Module) -> None:
-    """Clamps every decay of a network to [0, 1]; to be called after each optimizer step."""
+    """Clamp every decay of a network to [0, 1]; call it after each optimizer step.
+
+    Args:
+        module: The network. Decays with the parametrization "sigmoid" do not change.
+
+    Example:
+        >>> layer = HetSynLIF(8, 4)
+        >>> _ = layer.decay.raw.data.add_(1)
+        >>> clamp_decays_(layer)
+        >>> layer.decay().max().item()
+        1.0
+    """
     for child in module.modules():
         if isinstance(child, Decay):
             child.clamp_()

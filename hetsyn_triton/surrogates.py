@@ -44,8 +44,19 @@ class _Positive:
 
 @dataclass(frozen=True)
 class Triangular(_Positive):
-    """height * max(0, 1 - |u| / (width * threshold)) (Bellec et al. 2018; HetSyn's synthetic
-    tasks)."""
+    """height * max(0, 1 - |u| / (width * threshold)).
+
+    Args:
+        height: Derivative at the threshold, positive. Default: 1.
+        width: Distance from the threshold where it is 0, in units of the threshold. Default: 1.
+
+    Source:
+        Bellec et al. 2018; the synthetic tasks of HetSyn.
+
+    Example:
+        >>> Triangular()(torch.tensor([-0.5, 0.0, 2.0]), torch.tensor(1.0))
+        tensor([0.5000, 1.0000, 0.0000])
+    """
 
     elementwise: ClassVar[bool] = True
 
@@ -58,8 +69,24 @@ class Triangular(_Positive):
 
 @dataclass(frozen=True)
 class MultiGaussian(_Positive):
-    """scale * [(1 + height) N(u; 0, width) - height N(u; width, ratio width)
-    - height N(u; -width, ratio width)] (Yin et al. 2021; HetSyn's data sets)."""
+    """A Gaussian with two negative side lobes.
+
+        scale * [(1 + height) N(u; 0, width) - height N(u; width, ratio width)
+                 - height N(u; -width, ratio width)]
+
+    Args:
+        scale: Factor of the whole, positive. Default: 0.5.
+        height: Height of the side lobes, positive. Default: 0.15.
+        width: Standard deviation of the middle one, positive. Default: 0.5.
+        ratio: How much wider the side lobes are, positive. Default: 6.
+
+    Source:
+        Yin et al. 2021; the data sets of HetSyn.
+
+    Example:
+        >>> MultiGaussian()(torch.tensor([0.0]), torch.tensor(1.0))
+        tensor([0.4391])
+    """
 
     elementwise: ClassVar[bool] = True
 
@@ -95,7 +122,18 @@ class MultiGaussian(_Positive):
 
 @dataclass(frozen=True)
 class ATan(_Positive):
-    """(slope / 2) / (1 + (pi slope u / 2)^2) (Fang et al. 2021)."""
+    """(slope / 2) / (1 + (pi slope u / 2)²).
+
+    Args:
+        slope: Steepness, positive. Default: 2.
+
+    Source:
+        Fang et al. 2021.
+
+    Example:
+        >>> ATan()(torch.tensor([0.0]), torch.tensor(1.0))
+        tensor([1.])
+    """
 
     elementwise: ClassVar[bool] = True
 
@@ -107,8 +145,18 @@ class ATan(_Positive):
 
 @dataclass(frozen=True)
 class FastSigmoid(_Positive):
-    """1 / (1 + slope |u|)^2, the derivative of the fast sigmoid (SuperSpike: Zenke and Ganguli
-    2018)."""
+    """1 / (1 + slope |u|)², the derivative of the fast sigmoid.
+
+    Args:
+        slope: Steepness, positive. Default: 10.
+
+    Source:
+        Zenke and Ganguli 2018, who call learning with it SuperSpike.
+
+    Example:
+        >>> FastSigmoid()(torch.tensor([0.0, 0.1]), torch.tensor(1.0))
+        tensor([1.0000, 0.2500])
+    """
 
     elementwise: ClassVar[bool] = True
 
@@ -124,7 +172,15 @@ SuperSpike = FastSigmoid
 
 @dataclass(frozen=True)
 class Sigmoid(_Positive):
-    """slope sigma(slope u) (1 - sigma(slope u)), the derivative of the logistic function."""
+    """slope sigma(slope u) (1 - sigma(slope u)), the derivative of the logistic function.
+
+    Args:
+        slope: Steepness, positive. Default: 4.
+
+    Example:
+        >>> Sigmoid()(torch.tensor([0.0]), torch.tensor(1.0))
+        tensor([1.])
+    """
 
     elementwise: ClassVar[bool] = True
 
@@ -147,6 +203,17 @@ SURROGATES: dict[str, Callable[[], Surrogate]] = {
 
 
 def surrogate_by_name(name: str) -> Surrogate:
-    """The surrogate called `name` with its default parameters; ValueError lists the names."""
+    """Return a surrogate with its default parameters.
+
+    Args:
+        name: One of `SURROGATES`.
+
+    Raises:
+        ValueError: If there is no such name; the message lists all.
+
+    Example:
+        >>> surrogate_by_name("atan")
+        ATan(slope=2.0)
+    """
     check_choice("surrogate", name, tuple(SURROGATES))
     return SURROGATES[name]()

@@ -19,11 +19,23 @@ TimeConstant = float | Initializer | Tensor
 
 
 def tau_to_decay(tau: Tensor | float, dt: float = 1.0) -> Tensor:
-    """Decay per step r = exp(-dt / tau) of time constants `tau`, in the unit of `dt`.
+    """Return the decays per step, r = exp(-dt / tau).
 
-    A number gives a float64 tensor. ValueError unless tau and dt are positive (tau may be
-    infinite: r = 1). float32 resolves no decay between 1 - 6e-8 and 1, so beyond tau = 1e7 steps
-    r is 1: the synapse never forgets.
+    float32 has no numbers between 1 - 6e-8 and 1, so from tau = 1e7 steps on r is 1: the synapse
+    never forgets.
+
+    Args:
+        tau: Time constants in the unit of `dt`, positive; infinity gives 1. A number gives a
+            float64 tensor.
+        dt: Length of a step. Default: 1.
+
+    Raises:
+        ValueError: If `tau` or `dt` is not positive.
+        TypeError: If a type does not fit.
+
+    Example:
+        >>> tau_to_decay(torch.tensor([5.0, 20.0]))
+        tensor([0.8187, 0.9512])
     """
     dt = check_positive_number("dt", dt)
     tau = _as_tensor("tau", tau)
@@ -33,7 +45,20 @@ def tau_to_decay(tau: Tensor | float, dt: float = 1.0) -> Tensor:
 
 
 def decay_to_tau(decay: Tensor | float, dt: float = 1.0) -> Tensor:
-    """Time constants tau = -dt / ln(r) of decays in [0, 1]: 0 for r = 0, infinite for r = 1."""
+    """Return the time constants, tau = -dt / ln(r).
+
+    Args:
+        decay: Decays in [0, 1]; 0 gives 0, and 1 gives infinity. A number gives a float64 tensor.
+        dt: Length of a step. Default: 1.
+
+    Raises:
+        ValueError: If a decay is outside [0, 1], or `dt` is not positive.
+        TypeError: If a type does not fit.
+
+    Example:
+        >>> decay_to_tau(torch.tensor([0.0, 0.5, 1.0]))
+        tensor([0.0000, 1.4427,    inf])
+    """
     dt = check_positive_number("dt", dt)
     decay = _as_tensor("decay", decay)
     check_unit_interval("decay", decay)

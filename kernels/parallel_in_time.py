@@ -10,14 +10,17 @@ _allowed = False
 
 @contextmanager
 def parallel_in_time() -> Iterator[None]:
-    """Inside, synaptic currents of few samples and many steps may run as chunks of time side by
-    side, on a GPU, forward and backward.
+    """Allow synaptic currents on a GPU to run as chunks of time in parallel.
 
-    A GPU that a small batch leaves idle is then filled, for twice the arithmetic. Off by default,
-    and off while `torch.are_deterministic_algorithms_enabled()`: the state at a chunk's start is
-    rounded in another way than step by step, and how many chunks there are depends on the batch and
-    on the GPU. So outputs differ by rounding between batches, and between one call and two. Holds
-    for the whole process, because a backward pass runs in threads of its own.
+    A small batch leaves a GPU idle; the chunks fill it, for twice the arithmetic. The state at the
+    start of a chunk is rounded in another way than step by step, and the number of chunks depends
+    on batch and GPU. So outputs differ by rounding between batches, and between one call and two.
+    Nothing changes on a CPU, or while `torch.are_deterministic_algorithms_enabled()`. It holds for
+    the whole process, forward and backward, because a backward pass runs in threads of its own.
+
+    Example:
+        >>> with parallel_in_time():
+        ...     spikes, state = HetSynLIF(8, 4)(torch.rand(20, 2, 8))
     """
     global _allowed
     before, _allowed = _allowed, True

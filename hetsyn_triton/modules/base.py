@@ -93,14 +93,19 @@ class SequenceLayer(nn.Module, ABC):
         with the replica axis in front."""
 
     def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """Runs a sequence.
+        """Run a sequence.
 
-        x: [T, B, in_features], [B, T, in_features] with `batch_first`, or unbatched
-        [T, in_features]; state: what an earlier call returned, or None for zeros.
-        Returns (output in the layout of x, state). T or B may be 0.
+        Args:
+            x: Input [T, B, in_features], [B, T, in_features] with `batch_first`, or without B. T or
+                B may be 0.
+            state: The state that an earlier call returned. Default: zeros.
 
-        Raises ValueError for a wrong shape, device or parameter value, TypeError for a wrong dtype
-        or kind of state.
+        Returns:
+            The output in the layout of `x`, and the state after the last step.
+
+        Raises:
+            ValueError: If a shape, device or parameter value does not fit.
+            TypeError: If a dtype or the kind of the state does not fit.
         """
         steps, seen = _read(x, self.in_features, self.batch_first)
         check.check_parameter_dtype("weight", self.weight.dtype)
@@ -114,7 +119,15 @@ class SequenceLayer(nn.Module, ABC):
         return seen.restore(output), seen.restore_state(state)
 
     def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """One time step, a sequence of length 1: x [B, in_features] or [in_features]."""
+        """Run one time step, a sequence of length 1.
+
+        Args:
+            x: Input [B, in_features] or [in_features].
+            state: The state that an earlier call returned. Default: zeros.
+
+        Returns:
+            Output and state, as `forward` returns them, without the time axis.
+        """
         time = time_axis(x, self.batch_first)
         output, state = self(x.unsqueeze(time), state)
         return output.squeeze(time), state

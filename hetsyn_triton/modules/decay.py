@@ -13,7 +13,7 @@ PARAMETRIZATIONS = ("clamp", "sigmoid")
 
 
 def register_present(module: nn.Module, name: str, value: Tensor | None) -> None:
-    """Registers a buffer that may be absent: torch.export miscounts buffers registered as None."""
+    """Register a buffer that may be absent: torch.export miscounts buffers registered as None."""
     if value is None:
         setattr(module, name, None)
     else:
@@ -21,20 +21,28 @@ def register_present(module: nn.Module, name: str, value: Tensor | None) -> None
 
 
 class Decay(nn.Module):
-    """Decays r in [0, 1]; calling the module returns them, in the shape of `initial`.
+    """Decays r in [0, 1]; a call returns them, in the shape of `initial`.
 
     Args:
-        initial: initial decays, any shape, in [0, 1].
-        learn: whether they learn: a parameter, else a buffer.
-        frozen_fraction: share of the decays, drawn at random, that keep their initial value while
-            the others learn (HetSyn froze 80 % without loss on delayed match-to-sample).
-        parametrization: "clamp": the parameter is r itself, `raw`, clamped by `clamp_()` after each
-            optimizer step (the paper's way); "sigmoid": it is `logit`, r = sigmoid(logit). Two
-            names, so that a state of the one is not loaded into the other.
-        generator: draws the frozen ones.
+        initial: Initial decays of any shape, in [0, 1].
+        learn: Whether they learn: a parameter, or else a buffer. Default: True.
+        frozen_fraction: Fraction of the decays, drawn at random, that keeps its initial value while
+            the others learn. Default: 0.
+        parametrization: "clamp": the parameter `raw` is r itself, and `clamp_` has to follow each
+            optimizer step, as in the HetSyn paper. "sigmoid": the parameter is `logit`, and r is
+            its sigmoid. The names differ so that a state of one is not loaded into the other.
+            Default: "clamp".
+        generator: Draws the frozen ones. Default: PyTorch's own.
 
-    Raises ValueError for decays outside [0, 1], exact 0 or 1 under "sigmoid", a fraction outside
-    [0, 1] or where nothing learns, or an unknown parametrization.
+    Raises:
+        ValueError: If a decay is outside [0, 1], or exactly 0 or 1 under "sigmoid"; if the fraction
+            is outside [0, 1], or not 0 where nothing learns; or if the parametrization is unknown.
+        TypeError: If a type or dtype does not fit.
+
+    Example:
+        >>> decay = Decay(torch.tensor([0.5, 0.9]))
+        >>> decay().detach()
+        tensor([0.5000, 0.9000])
     """
 
     raw: Tensor
@@ -93,7 +101,7 @@ class Decay(nn.Module):
 
     @torch.no_grad()
     def clamp_(self) -> None:
-        """Clamps learned decays to [0, 1]; nothing to do under "sigmoid"."""
+        """Clamp learned decays to [0, 1]; does nothing under "sigmoid"."""
         if self.parametrization == "clamp":
             self.raw.clamp_(0, 1)
 

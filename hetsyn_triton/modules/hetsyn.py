@@ -27,42 +27,65 @@ class HetSynLIF(SpikingLayer):
         V_j(t)  = sum_i I_ji(t) - J_j(t),    J_j(t) = kappa J_j(t-1) + theta s_j(t-1)
         s_j(t)  = 1 if V_j(t) > theta else 0
 
-    with a second set of synapses driven by s(t-1) if `recurrent`. Equal decays give the plain LIF,
-    decays equal within a neuron the per-neuron heterogeneous LIF.
+    If `recurrent`, the spikes s(t-1) drive a second set of synapses. Equal decays give the plain
+    LIF. Decays that are equal within a neuron give the per-neuron heterogeneous LIF.
 
     Args:
-        in_features: presynaptic inputs I.
-        out_features: neurons J.
-        recurrent: adds recurrent synapses J -> J, each with its own decay (default False).
-        self_connections: whether a neuron of a recurrent layer may feed itself (default True).
-        tau: time constants of the input synapses in the unit of `dt`: a number, a distribution
-            (`Constant`, `Uniform`, `Normal`, `LogUniform`) or a tensor [J, I]. Default U(5, 20).
-        tau_recurrent: the same for the recurrent synapses; None: as `tau`, drawn anew.
-        weight_init: distribution of the weights; default N(0, 1/fan_in).
-        recurrent_weight_init: the same for the recurrent ones; None: as `weight_init`.
-        threshold: theta, positive (default 1); `learn_threshold` makes it a parameter per neuron,
-            which an optimizer must leave positive: a call with one that is not raises.
-        dt: length of a step; 1 (default) means that time constants count steps. With another dt
-            give every time constant in its unit: the defaults here are numbers of steps.
-        tau_reset: time constant of the reset current J, common to all neurons (default 20).
-        adaptation, tau_adaptation: strength and time constant of an adaptation current
-            J_a(t) = rho_a J_a(t-1) + a s(t-1), subtracted from V; None (default): no such current.
-        learn_decay: whether decays learn (default True); `frozen_fraction` (default 0) of them,
-            drawn at random, do not.
-        decay_parametrization: "clamp" (default: call `clamp_decays_` after each optimizer step) or
-            "sigmoid".
-        surrogate: ds/dV for the backward pass, see `hetsyn_triton.surrogates`; default
-            `Triangular()`.
-        detach_reset: stop the gradient from the reset and adaptation currents to the spikes.
-        batch_first: inputs and outputs are [B, T, N] instead of [T, B, N]; states do not change.
-        backend: "auto" (default), "triton", "cpu" or "reference", see `backend_info`.
-        generator: draws weights and time constants, on the CPU: the same on every device.
-        device, dtype: of the parameters; float32 or float64.
+        in_features: Number of inputs I.
+        out_features: Number of neurons J.
+        recurrent: Whether the layer has recurrent synapses, each with its own decay. Default:
+            False.
+        self_connections: Whether a neuron of a recurrent layer may feed itself. Default: True.
+        tau: Time constants of the input synapses in the unit of `dt`: a number, a distribution or a
+            tensor [J, I]. Default: uniform from 5 to 20.
+        tau_recurrent: Time constants of the recurrent synapses. Default: drawn like `tau`.
+        weight_init: Distribution of the weights. Default: normal with variance 1 / I.
+        recurrent_weight_init: Distribution of the recurrent weights. Default: `weight_init`.
+        threshold: Spike threshold theta, positive. Default: 1.
+        learn_threshold: Whether each neuron learns its threshold. It has to stay positive: a call
+            with another one raises. Default: False.
+        dt: Length of a step. Time constants, also the default ones, are in its unit. Default: 1, so
+            time constants count steps.
+        tau_reset: Time constant of the reset current J, one for all neurons. Default: 20.
+        adaptation: Strength a of the adaptation current J_a(t) = rho_a J_a(t-1) + a s(t-1), which
+            is subtracted from V. Default: no such current.
+        tau_adaptation: Time constant of the adaptation current; required with `adaptation`.
+        learn_decay: Whether decays learn. Default: True.
+        frozen_fraction: Fraction of the decays, drawn at random, that does not learn. Default: 0.
+        decay_parametrization: "clamp" learns the decay itself: call `clamp_decays_` after each
+            optimizer step. "sigmoid" learns its logit. Default: "clamp".
+        surrogate: Stands for ds/dV in the backward pass. Default: `Triangular()`.
+        detach_reset: Whether no gradient passes from reset and adaptation to the spikes. Default:
+            False.
+        batch_first: Whether inputs and outputs are [B, T, N] instead of [T, B, N]; states are the
+            same. Default: False.
+        backend: "auto", "triton", "cpu" or "reference", see `backend_info`. Default: "auto".
+        generator: Draws weights and time constants on the CPU, so they are the same on every
+            device. Default: PyTorch's own.
+        device: Device of the parameters. Default: PyTorch's default.
+        dtype: float32 or float64. Default: PyTorch's default.
 
-    Attributes: `weight` [J, I], `decay()` -> [J, I], `recurrent_weight` [J, J] and
-    `recurrent_decay()` -> [J, J] (or None), `threshold` [J], `reset_decay` [J].
+    Attributes:
+        weight: Weights [J, I].
+        decay: A `Decay`; `decay()` returns the decays [J, I].
+        recurrent_weight: Weights [J, J], or None.
+        recurrent_decay: A `Decay` of shape [J, J], or None.
+        threshold: Thresholds [J].
+        reset_decay: kappa of each neuron [J].
 
-    Raises ValueError or TypeError, naming the argument, for a value that is not allowed.
+    Raises:
+        ValueError: If a value is not allowed; the message names the argument.
+        TypeError: If a type does not fit.
+
+    Source:
+        HetSyn (NeurIPS 2025), https://arxiv.org/abs/2508.11644.
+
+    Example:
+        >>> layer = HetSynLIF(8, 4, recurrent=True)
+        >>> spikes, state = layer(torch.rand(20, 2, 8))
+        >>> spikes.shape, state.trace.shape
+        (torch.Size([20, 2, 4]), torch.Size([2, 4, 8]))
+        >>> more, state = layer(torch.rand(5, 2, 8), state)  # continues the sequence
     """
 
     state_type = HetSynState
@@ -137,11 +160,28 @@ class HetSynLIF(SpikingLayer):
 
 
 class HetSynReadout(SequenceLayer):
-    """Non-spiking readout with one decay per synapse: the output is sum_i I_ji(t), no threshold.
+    """Readout with one decay per synapse and no threshold: the output is sum_i I_ji(t).
 
-    Takes `tau`, `weight_init`, `dt`, `learn_decay`, `frozen_fraction`, `decay_parametrization`,
-    `batch_first`, `backend`, `generator`, `device` and `dtype`, with the meaning, defaults and
-    errors of `HetSynLIF`. Attributes: `weight` [J, I], `decay()` -> [J, I].
+    Args:
+        in_features: Number of inputs I.
+        out_features: Number of outputs J.
+        tau: Time constants in the unit of `dt`: a number, a distribution or a tensor [J, I].
+            Default: uniform from 5 to 20.
+        learn_decay: As in `HetSynLIF`; so are `frozen_fraction`, `decay_parametrization`,
+            `generator`, `weight_init`, `dt`, `batch_first`, `backend`, `device` and `dtype`.
+
+    Attributes:
+        weight: Weights [J, I].
+        decay: A `Decay`; `decay()` returns the decays [J, I].
+
+    Raises:
+        ValueError: If a value is not allowed; the message names the argument.
+        TypeError: If a type does not fit.
+
+    Example:
+        >>> output, state = HetSynReadout(4, 3)(torch.rand(20, 2, 4))
+        >>> output.shape
+        torch.Size([20, 2, 3])
     """
 
     state_type = HetSynReadoutState

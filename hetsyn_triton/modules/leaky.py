@@ -72,14 +72,30 @@ class HomNeuLIF(_LeakyLIF):
     """Plain LIF neurons: one fixed decay for all synapses.
 
     Args:
-        tau: time constant of every synapse, one number, fixed (default 20).
-        tau_reset: time constant of the reset current, or "tied": that of the neuron (default 20).
-        self_connections: default False, as in HetSyn's experiments with homogeneous models.
+        in_features: Number of inputs I.
+        out_features: Number of neurons J.
+        tau: Time constant of every synapse, a number. Default: 20.
+        tau_reset: Time constant of the reset current, or "tied" for that of the synapses. Default:
+            20.
+        self_connections: Whether a neuron of a recurrent layer may feed itself. Default: False, as
+            in the experiments of the HetSyn paper.
+        adaptation: As in `HetSynLIF`; so are `tau_adaptation`, `generator`, `recurrent`,
+            `weight_init`, `recurrent_weight_init`, `threshold`, `learn_threshold`, `dt`,
+            `surrogate`, `detach_reset`, `batch_first`, `backend`, `device` and `dtype`.
 
-    Further arguments with the meaning, defaults and errors of `HetSynLIF`: `recurrent`,
-    `weight_init`, `recurrent_weight_init`, `threshold`, `learn_threshold`, `dt`, `adaptation`,
-    `tau_adaptation`, `surrogate`, `detach_reset`, `batch_first`, `backend`, `generator`, `device`,
-    `dtype`. Attributes: `weight` [J, I], `recurrent_weight` [J, J] or None, `decay()` -> [J].
+    Attributes:
+        weight: Weights [J, I].
+        recurrent_weight: Weights [J, J], or None.
+        decay: A `Decay`; `decay()` returns the decay of each neuron [J].
+
+    Raises:
+        ValueError: If a value is not allowed; the message names the argument.
+        TypeError: If a type does not fit.
+
+    Example:
+        >>> spikes, state = HomNeuLIF(8, 4, tau=10.0)(torch.rand(20, 2, 8))
+        >>> spikes.shape, state.current.shape
+        (torch.Size([20, 2, 4]), torch.Size([2, 4]))
     """
 
     def __init__(
@@ -109,13 +125,25 @@ class HomNeuLIF(_LeakyLIF):
 
 
 class HomNeuALIF(HomNeuLIF):
-    """`HomNeuLIF` with an adaptation current J_a(t) = rho_a J_a(t-1) + a s(t-1), V = c - J - J_a.
+    """Adaptive LIF neurons: `HomNeuLIF` with an adaptation current.
+
+        J_a(t) = rho_a J_a(t-1) + a s(t-1),    V(t) = c(t) - J(t) - J_a(t)
 
     Args:
-        adaptation: strength a; default 0.05 (HetSyn's value for SHD).
-        tau_adaptation: time constant in the unit of `dt`; default 100.
+        in_features: Number of inputs I.
+        out_features: Number of neurons J.
+        adaptation: Strength a. Default: 0.05, the value of the HetSyn paper for SHD.
+        tau_adaptation: Time constant in the unit of `dt`. Default: 100.
+        tau: As in `HomNeuLIF`; so are all other arguments.
 
-    Further arguments as in `HomNeuLIF`.
+    Raises:
+        ValueError: If a value is not allowed; the message names the argument.
+        TypeError: If a type does not fit.
+
+    Example:
+        >>> spikes, state = HomNeuALIF(8, 4)(torch.rand(20, 2, 8))
+        >>> state.adaptation.shape
+        torch.Size([2, 4])
     """
 
     def __init__(
@@ -145,16 +173,31 @@ class HomNeuALIF(HomNeuLIF):
 
 
 class HetNeuLIF(_LeakyLIF):
-    """LIF neurons with one learnable decay per neuron, shared by its input and recurrent synapses.
+    """LIF neurons with one learned decay per neuron, shared by its input and recurrent synapses.
 
     Args:
-        tau: time constants of the neurons: a number, a distribution or a tensor [J]; default
-            U(5, 20).
-        tau_reset: time constant of the reset current (default 20), or "tied": the neuron's own
-            decay, which then learns through the reset too.
+        in_features: Number of inputs I.
+        out_features: Number of neurons J.
+        tau: Time constants in the unit of `dt`: a number, a distribution or a tensor [J]. Default:
+            uniform from 5 to 20.
+        tau_reset: Time constant of the reset current. "tied" takes the neuron's own decay, which
+            then learns through the reset too. Default: 20.
+        self_connections: As in `HetSynLIF`; so are all other arguments. There is no
+            `tau_recurrent`.
 
-    Further arguments as in `HetSynLIF` (without `tau_recurrent`). Attributes: `weight` [J, I],
-    `recurrent_weight` [J, J] or None, `decay()` -> [J].
+    Attributes:
+        weight: Weights [J, I].
+        recurrent_weight: Weights [J, J], or None.
+        decay: A `Decay`; `decay()` returns the decay of each neuron [J].
+
+    Raises:
+        ValueError: If a value is not allowed; the message names the argument.
+        TypeError: If a type does not fit.
+
+    Example:
+        >>> layer = HetNeuLIF(8, 4, tau=Uniform(2.0, 50.0))
+        >>> layer.decay().shape
+        torch.Size([4])
     """
 
     def __init__(
@@ -212,9 +255,27 @@ class _LeakyReadout(SequenceLayer):
 
 
 class HomNeuReadout(_LeakyReadout):
-    """Readout of `HomNeuLIF` and `HomNeuALIF` networks: one fixed time constant `tau` (default 20).
+    """Readout without threshold for `HomNeuLIF` and `HomNeuALIF`: one fixed decay.
 
-    Further arguments as in `HetSynReadout`. Attributes: `weight` [J, I], `decay()` -> [J].
+    Args:
+        in_features: Number of inputs I.
+        out_features: Number of outputs J.
+        tau: Time constant in the unit of `dt`, a number. Default: 20.
+        generator: As in `HetSynReadout`; so are `weight_init`, `dt`, `batch_first`, `backend`,
+            `device` and `dtype`.
+
+    Attributes:
+        weight: Weights [J, I].
+        decay: A `Decay`; `decay()` returns the decay of each output [J].
+
+    Raises:
+        ValueError: If a value is not allowed; the message names the argument.
+        TypeError: If a type does not fit.
+
+    Example:
+        >>> output, state = HomNeuReadout(4, 3)(torch.rand(20, 2, 4))
+        >>> output.shape
+        torch.Size([20, 2, 3])
     """
 
     def __init__(
@@ -231,9 +292,26 @@ class HomNeuReadout(_LeakyReadout):
 
 
 class HetNeuReadout(_LeakyReadout):
-    """Readout of `HetNeuLIF` networks: one learnable decay per output; `tau` as in `HetNeuLIF`.
+    """Readout without threshold for `HetNeuLIF`: one learned decay per output.
 
-    Further arguments as in `HetSynReadout`. Attributes: `weight` [J, I], `decay()` -> [J].
+    Args:
+        in_features: Number of inputs I.
+        out_features: Number of outputs J.
+        tau: Time constants in the unit of `dt`: a number, a distribution or a tensor [J]. Default:
+            uniform from 5 to 20.
+        learn_decay: As in `HetSynReadout`; so are all other arguments.
+
+    Attributes:
+        weight: Weights [J, I].
+        decay: A `Decay`; `decay()` returns the decay of each output [J].
+
+    Raises:
+        ValueError: If a value is not allowed; the message names the argument.
+        TypeError: If a type does not fit.
+
+    Example:
+        >>> HetNeuReadout(4, 3).decay().shape
+        torch.Size([3])
     """
 
     def __init__(

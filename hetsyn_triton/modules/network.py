@@ -24,17 +24,21 @@ class SpikingNetwork(nn.Module):
     """Spiking layers in a row, dropout on the spikes between them, then a readout.
 
     Args:
-        layers: spiking layers; each takes what the one before gives.
-        readout: the last layer, usually without threshold; None: the last of `layers` is the
-            output.
-        dropout: probability that a spike between two layers is dropped in training; those that stay
-            are scaled by 1 / (1 - dropout), as in `torch.nn.Dropout`.
+        layers: Spiking layers; the outputs of each are the inputs of the next.
+        readout: Last layer, usually without threshold. Default: none, so the last of `layers` gives
+            the output.
+        dropout: Probability that a spike between two layers is dropped in training. The others are
+            scaled by 1 / (1 - dropout), as in `torch.nn.Dropout`. Default: 0.
 
-    `output, state = network(x, state=None)`; state is a tuple with one entry per layer and the
-    readout. With `return_spikes=True` a third value lists the spikes of every spiking layer, before
-    dropout. All layers share one layout (`batch_first`).
+    Raises:
+        ValueError: If there are no layers, sizes do not fit, or layouts (`batch_first`) differ.
+        TypeError: If something else than a layer is given.
 
-    Raises ValueError for no layers, sizes that do not fit or mixed layouts.
+    Example:
+        >>> network = SpikingNetwork([HetSynLIF(8, 32, recurrent=True)], HetSynReadout(32, 10))
+        >>> output, state = network(torch.rand(20, 2, 8))
+        >>> output.shape, len(state)
+        (torch.Size([20, 2, 10]), 2)
     """
 
     def __init__(
@@ -86,6 +90,22 @@ class SpikingNetwork(nn.Module):
     def forward(
         self, x: Tensor, state: Sequence[Any] | None = None, *, return_spikes: bool = False
     ) -> Any:
+        """Run a sequence.
+
+        Args:
+            x: Input [T, B, in_features], [B, T, in_features] with `batch_first`, or without B.
+            state: The state that an earlier call returned. Default: zeros.
+            return_spikes: Whether to return the spikes of the layers too. Default: False.
+
+        Returns:
+            The output in the layout of `x`, and the state: a tuple with one entry for each layer
+            and the readout. With `return_spikes` also a list of the spikes of each spiking layer,
+            before dropout.
+
+        Raises:
+            ValueError: If a shape, device or parameter value does not fit.
+            TypeError: If a dtype or the kind of a state does not fit.
+        """
         row = self._row()
         if state is None:
             state = [None] * len(row)
@@ -107,7 +127,15 @@ class SpikingNetwork(nn.Module):
         return (x, tuple(after), spikes) if return_spikes else (x, tuple(after))
 
     def step(self, x: Tensor, state: Sequence[Any] | None = None) -> tuple[Tensor, tuple[Any, ...]]:
-        """One time step, x [B, in_features] or [in_features]: a sequence of length 1."""
+        """Run one time step, a sequence of length 1.
+
+        Args:
+            x: Input [B, in_features] or [in_features].
+            state: The state that an earlier call returned. Default: zeros.
+
+        Returns:
+            Output and state, as `forward` returns them, without the time axis.
+        """
         time = time_axis(x, self._row()[0].batch_first)
         output, after = self(x.unsqueeze(time), state)
         return output.squeeze(time), after
@@ -146,25 +174,40 @@ def make_network(
     generator: torch.Generator | None = None,
     **options: Any,
 ) -> SpikingNetwork:
-    """A network of one of the paper's models.
+    """Create a network of one of the paper's models.
 
     Args:
-        model: one of `MODELS`.
-        in_features, hidden, out_features: sizes; `hidden` may be empty if the output spikes.
-        recurrent: whether the hidden layers are recurrent (default True).
-        readout: whether the output is a readout without threshold (default True); False: a
-            feedforward spiking layer.
-        dropout: on the spikes between layers (default 0).
-        tau, tau_readout: time constants of hidden layers and of the readout (None: as `tau`). The
-            homogeneous models have one fixed number: the mean of a distribution.
-        adaptation, tau_adaptation: of "homneu-adaptive"; the other models have no such current.
-        learn_decay, frozen_fraction, decay_parametrization: as in `HetSynLIF`; the homogeneous
-            models have nothing to learn there.
-        options: further arguments of the layers as in `HetSynLIF`: dt, weight_init, batch_first,
-            backend, device, dtype for all, the others (threshold, tau_reset, surrogate, ...) for
-            the spiking ones.
+        model: One of `MODELS`.
+        in_features: Number of inputs.
+        hidden: Sizes of the hidden layers; may be empty if the output spikes.
+        out_features: Number of outputs.
+        recurrent: Whether the hidden layers are recurrent. Default: True.
+        readout: Whether the output is a readout without threshold. If not, it is a feedforward
+            spiking layer. Default: True.
+        dropout: Probability that a spike between two layers is dropped in training. Default: 0.
+        tau: Time constants of the hidden layers. A homogeneous model has one fixed number: the mean
+            of a distribution. Default: uniform from 5 to 20.
+        tau_readout: Time constants of the output. Default: `tau`.
+        adaptation: Strength of the adaptation current of "homneu-adaptive". The other models have
+            no such current. Default: 0.05.
+        tau_adaptation: Time constant of that current. Default: 100.
+        learn_decay: As in `HetSynLIF`; so are `frozen_fraction` and `decay_parametrization`. In the
+            homogeneous models no decay learns.
+        generator: Draws weights and time constants. Default: PyTorch's own.
+        options: Further arguments of the layers as in `HetSynLIF`. The readout takes `dt`,
+            `weight_init`, `batch_first`, `backend`, `device` and `dtype` of them.
 
-    Raises ValueError or TypeError, naming the argument, for a value that is not allowed.
+    Returns:
+        The network.
+
+    Raises:
+        ValueError: If a value is not allowed; the message names the argument.
+        TypeError: If a type does not fit.
+
+    Example:
+        >>> network = make_network("hetneu", 8, [32, 16], 10)
+        >>> [layer.out_features for layer in network.layers]
+        [32, 16]
     """
     check.check_choice("model", model, MODELS)
     check.check_fraction("frozen_fraction", frozen_fraction)

@@ -313,7 +313,13 @@ def _why_not(
 
 @dataclass(frozen=True)
 class OperatorInfo:
-    """What `backend="auto"` runs for one operator, and why it does not run the others."""
+    """What `backend="auto"` runs for one operator.
+
+    Attributes:
+        operator: Name of the operator.
+        chosen: What runs.
+        others: What does not run, and why.
+    """
 
     operator: str
     chosen: str
@@ -322,7 +328,12 @@ class OperatorInfo:
 
 @dataclass(frozen=True)
 class BackendInfo:
-    """What serves the operators on one device; `str()` is a readable summary."""
+    """What runs the operators on one device; `str()` is a readable summary.
+
+    Attributes:
+        device: Name of the device.
+        operators: For each operator what runs, and why the others do not.
+    """
 
     device: str
     operators: tuple[OperatorInfo, ...]
@@ -339,8 +350,17 @@ class BackendInfo:
 def backend_info(
     device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> BackendInfo:
-    """What `backend="auto"` runs for each operator on `device` with parameters of `dtype`, read
-    from PyTorch's dispatcher."""
+    """Return what `backend="auto"` runs for each operator, as PyTorch's dispatcher has it.
+
+    Args:
+        device: Device of the tensors. Default: the CPU.
+        dtype: dtype of the parameters. Default: float32.
+
+    Example:
+        >>> print(backend_info())  # doctest: +ELLIPSIS
+        device cpu
+          synaptic_current ...
+    """
     device = torch.device(device)
     infos = []
     for operator in OPERATORS:

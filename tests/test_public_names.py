@@ -1,14 +1,18 @@
-"""Public names are imported on first use, and look as if they had always been there."""
+"""Public names: imported on first use, with docstrings whose examples run."""
 
 import ast
+import doctest
 import subprocess
 import sys
 from importlib import import_module
+from inspect import isclass, isfunction
 from pathlib import Path
 
 import pytest
+import torch
 
 import hetsyn_triton
+from hetsyn_triton import BackendInfo, functional
 
 STUB = Path(hetsyn_triton.__file__).with_suffix(".pyi")
 HOMES = {
@@ -51,6 +55,25 @@ def test_documented_paths_give_what_is_in_experiments(path: str) -> None:
     there = import_module(f"hetsyn_triton.experiments.{path}")
     assert shown.__all__ == there.__all__
     assert all(getattr(shown, name) is getattr(there, name) for name in there.__all__)
+
+
+NO_EXAMPLE = (Exception, tuple, BackendInfo)
+"""Classes that nobody creates: errors, states, and what `backend_info` returns."""
+EXAMPLES = {name: getattr(functional, name) for name in functional.__all__} | {
+    name: thing
+    for name, thing in ((name, getattr(hetsyn_triton, name)) for name in HOMES)
+    if isfunction(thing) or (isclass(thing) and not issubclass(thing, NO_EXAMPLE))
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_docstring_has_an_example_that_runs(name: str) -> None:
+    given = {**{n: getattr(hetsyn_triton, n) for n in HOMES}, **vars(functional), "torch": torch}
+    finder = doctest.DocTestFinder(recurse=False)
+    (example,) = finder.find(EXAMPLES[name], name, module=False, globs=given)
+    found = doctest.DocTestRunner().run(example)
+    assert found.attempted > 0
+    assert found.failed == 0
 
 
 def test_a_layer_loads_no_experiments() -> None:
