@@ -400,7 +400,7 @@ def test_without_the_train_extra(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("blocked", ["matplotlib", "sklearn"])
+@pytest.mark.parametrize("blocked", ["matplotlib", "pydantic", "sklearn"])
 def test_without_part_of_the_train_extra(
     blocked: str,
     tmp_path: Path,

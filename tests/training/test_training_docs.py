@@ -11,7 +11,14 @@ from hetsyn_triton.experiments.cli import train as command
 from hetsyn_triton.experiments.cli.commands import run
 from hetsyn_triton.experiments.tasks import TASKS
 from hetsyn_triton.experiments.tasks.readouts import READOUTS
-from hetsyn_triton.experiments.training import config, default_config, evaluate, load_run, train
+from hetsyn_triton.experiments.training import (
+    config,
+    default_config,
+    evaluate,
+    field_types,
+    load_run,
+    train,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/training.md").read_text(encoding="utf-8")
@@ -75,7 +82,7 @@ def test_the_commands_for_several_processes(
 ) -> None:
     """What torchrun is given is accepted; that it trains is in test_training_parallel.py."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(config, "_device_is_here", lambda device: True)
+    monkeypatch.setattr(field_types, "_device_is_here", lambda device: True)
     begun: list[str] = []
     monkeypatch.setattr(command, "train", lambda config, *_, **__: begun.append(config.task))
     (block,) = [code for code in blocks("bash") if code.startswith("torchrun ")]
