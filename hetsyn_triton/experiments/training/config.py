@@ -41,7 +41,7 @@ class TrainConfig(BaseModel):
         ConfigError: If a value is not allowed; the message names the field and what is allowed.
     """
 
-    model_config = ConfigDict(frozen=True, strict=True)
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     task: Annotated[str, one_of(TASKS)] = Field(description="task to train on")
     model: Annotated[str, one_of(MODELS)] = Field("hetsyn", description="neuron model")
@@ -124,7 +124,7 @@ class TrainConfig(BaseModel):
         None, description="number of CPU threads; null: chosen by PyTorch"
     )
     data_dir: fields.Folder | None = Field(
-        None, description="folder of the task's files; null: folder of the task in HETSYN_DATA"
+        None, description="folder of the task's files, if it reads any"
     )
     options: fields.Options = Field(description="the task's own settings")
 
