@@ -10,9 +10,11 @@ in proportion is said here for all reports (`wanted`).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
+from scipy.stats import linregress
 
 from bench import cpu_rows, registry
 from bench.timing import interleaved
@@ -26,10 +28,7 @@ NEURONS = registry.SQUARE
 
 def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
     """Slope of log value over log size, least squares."""
-    x, y = [math.log(s) for s in sizes], [math.log(v) for v in values]
-    mx, my = sum(x) / len(x), sum(y) / len(y)
-    above = sum((a - mx) * (b - my) for a, b in zip(x, y, strict=True))
-    return above / sum((a - mx) ** 2 for a in x)
+    return float(linregress(np.log(sizes), np.log(values)).slope)
 
 
 def slope(sizes: Sequence[float], values: Sequence[Any]) -> float | None:
@@ -42,13 +41,9 @@ def slope(sizes: Sequence[float], values: Sequence[Any]) -> float | None:
 def standard_error(sizes: Sequence[float], values: Sequence[Any]) -> float | None:
     """Of the `slope`, from how far the points lie from the line; None where that has no slope or
     there are no three points."""
-    found = slope(sizes, values)
-    if found is None or len(sizes) < 3:
+    if slope(sizes, values) is None or len(sizes) < 3:
         return None
-    x, y = [math.log(s) for s in sizes], [math.log(v) for v in values]
-    mx, my = sum(x) / len(x), sum(y) / len(y)
-    off = sum((b - my - found * (a - mx)) ** 2 for a, b in zip(x, y, strict=True))
-    return math.sqrt(off / (len(x) - 2) / sum((a - mx) ** 2 for a in x))
+    return float(linregress(np.log(sizes), np.log(values)).stderr)
 
 
 def met(found: float | None, wanted: float) -> bool | None:

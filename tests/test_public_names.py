@@ -76,6 +76,20 @@ def test_a_docstring_has_an_example_that_runs(name: str) -> None:
     assert found.failed == 0
 
 
+@pytest.mark.parametrize("path", ["training", "studies"])
+def test_without_its_extra_training_says_what_to_install(path: str) -> None:
+    code = f"""
+import sys
+sys.modules["pydantic"] = None
+try:
+    import hetsyn_triton.{path}
+except ImportError as error:
+    print(error)
+"""
+    told = "hetsyn_triton.training needs pydantic: run pip install -c constraints.txt -e '.[train]'"
+    assert fresh(code).startswith(told)
+
+
 def test_a_layer_loads_no_experiments() -> None:
     code = "import sys; from hetsyn_triton import HetSynLIF, SpikingNetwork, parameter_groups"
     shown = "print([m for m in sys.modules if m.startswith('hetsyn_triton.experiments')])"

@@ -10,7 +10,6 @@ import pytest
 
 from hetsyn_triton.experiments.cli import train as command
 from hetsyn_triton.experiments.cli.commands import run
-from hetsyn_triton.experiments.tasks import TASKS
 from tests.support.corpora import tone, write
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -49,13 +48,3 @@ def test_the_speed() -> None:
     done = subprocess.run([sys.executable, *words[1:]], capture_output=True, text=True, timeout=200)
     (milliseconds,) = re.findall(r"best of 5: (\S+) msec per loop", done.stdout)
     assert 60_000 / float(milliseconds) >= 20, done.stderr
-
-
-def test_every_setting_is_named() -> None:
-    page = (DOCS / "training.md").read_text(encoding="utf-8")
-    (row,) = [line for line in page.splitlines() if line.startswith("| `fsdd` | `hop_ms`")]
-    named = re.findall(r"`([a-z_]+)`", row)
-    for option in TASKS["fsdd"].options:
-        assert option in named
-    for name in ("tidigits", "ti46"):
-        assert [*TASKS[name].options, "speaker"] == list(TASKS["fsdd"].options)

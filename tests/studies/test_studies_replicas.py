@@ -3,7 +3,6 @@
 import contextlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -348,7 +347,7 @@ def test_a_checkpoint_of_other_networks_is_refused(tmp_path: Path) -> None:
             configs(lr=0.5),
             r"networks.pt belongs to another run: lr is 0.01 in .*another study folder",
         ),
-        ([replace(config, seed=9 + n) for n, config in enumerate(configs())], "seed is 0 in the"),
+        ([config.changed(seed=9 + n) for n, config in enumerate(configs())], "seed is 0 in the"),
     ):
         with pytest.raises(CheckpointError, match=message):
             Replicas(other).fit(path)

@@ -132,6 +132,10 @@ def test_a_resumed_run_says_where_it_begins(
         (["train", "--data-dir", ""], "expected a folder's name, got ''"),
         (["train", "--out", ""], "expected a folder's name, got ''"),
         (["train", "--resume", ""], "expected a folder's name, got ''"),
+        (["train", "--config", ""], "config: expected a JSON file, got '' ("),
+        (["train", "--config", "nowhere"], "config: expected a JSON file, got 'nowhere' ("),
+        (["train", "--resume", "nowhere", "--config", "f"], "run keeps its settings, got --config"),
+        (["settings", "cifar"], "task: expected one of digits"),
         (["eval", ""], "expected a folder's name, got ''"),
         (["train", "--epochs", "0"], "epochs: expected a positive integer below 2^31, got 0"),
         (["train", "--epochs", "some"], "'some' is not a valid integer"),
@@ -217,7 +221,7 @@ def test_help_names_what_there_is(
     assert named(f": {names}") == list(NORMALIZATIONS)
 
 
-COMMANDS = ["", "train", "eval", "encode", "study", "info"]
+COMMANDS = ["", "train", "eval", "encode", "study", "settings", "info"]
 
 
 def test_every_command_is_in_the_list() -> None:
@@ -400,7 +404,7 @@ def test_without_the_train_extra(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("blocked", ["matplotlib", "sklearn"])
+@pytest.mark.parametrize("blocked", ["matplotlib", "pydantic", "sklearn"])
 def test_without_part_of_the_train_extra(
     blocked: str,
     tmp_path: Path,

@@ -3,11 +3,12 @@
 import json
 import math
 import os
+import pickle
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -25,7 +26,7 @@ def test_json_round_trip(task: str, tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text(json.dumps(config.to_json()))
     assert TrainConfig.load(path) == config
-    assert TrainConfig.load(path, seed=8) == replace(config, seed=8)
+    assert TrainConfig.load(path, seed=8) == config.changed(seed=8)
 
 
 def test_protocol_defaults() -> None:
@@ -65,6 +66,8 @@ def test_protocol_defaults() -> None:
         ("tau", "uniform(0,20)", "positive time constants"),
         ("tau", "gamma(1,2)", "positive time constants"),
         ("tau", -3.0, "positive time constants"),
+        ("tau", True, "positive time constants"),
+        ("tau", 10**400, "positive time constants"),
         ("tau_readout", "20 steps", "positive time constants"),
         ("tau_reset", 0, "a positive number"),
         ("tau_adaptation", float("nan"), "a positive number"),
@@ -88,9 +91,11 @@ def test_protocol_defaults() -> None:
         ("step_factor", 0, "above 0, at most 1"),
         ("device", "abacus", "expected cpu"),
         ("device", "cuda:99", "expected cpu"),
+        ("device", 2**63, "expected cpu"),
         ("tau", "uniform(5,2)", "LOW <= HIGH"),
         ("epochs", 10**400, "a positive integer below 2^31"),
         ("lr", 10**400, "a positive number"),
+        ("lr", np.float64(0.1), "a positive number"),
         ("threads", 0, "an integer from 1 to 1024, or null"),
         ("data_dir", 3, "a folder's name"),
         ("data_dir", "", "a folder's name"),
@@ -105,6 +110,25 @@ def test_bad_field(field: str, value: Any, allowed: str) -> None:
     assert message.startswith(f"{field}: expected ")
     assert allowed in message
     assert message.endswith(f"got {value!r}")
+
+
+def test_the_first_wrong_field_is_named() -> None:
+    """Names come first, then the other fields in their order, whatever the order of the call."""
+    with pytest.raises(ConfigError, match=r"^backend: .*got 'fast'$"):
+        default_config(options=[], lr=-1, seed=-1, backend="fast")
+    with pytest.raises(ConfigError, match=r"^seed: .*got -1$"):
+        default_config(options=[], lr=-1, seed=-1)
+
+
+def test_values_stay_as_they_are_given() -> None:
+    config = default_config(lr=1, tau=20, clip=2**70, options={"shift": 1})
+    stored = json.loads(json.dumps(config.to_json()))
+    for value in (config.lr, config.tau, config.clip, stored["lr"], stored["options"]["shift"]):
+        assert type(value) is int
+    assert pickle.loads(pickle.dumps(config)) == config
+    assert TrainConfig.model_validate(config.to_json()) == config
+    with pytest.raises(ValueError, match="frozen"):
+        config.lr = 2
 
 
 def test_unknown_names_list_what_there_is() -> None:
@@ -226,7 +250,7 @@ def test_bad_option(task: str, option: str) -> None:
         with pytest.raises(ConfigError, match=message):
             default_config(task, options={option: value})
         with pytest.raises(ConfigError, match=message):
-            replace(config, options={**config.options, option: value})
+            config.changed(options={**config.options, option: value})
         with pytest.raises(ValueError, match=message):
             TASKS[task](**{option: value})
 
@@ -256,7 +280,7 @@ def test_options_are_complete() -> None:
     with pytest.raises(
         ConfigError, match="options: expected all settings of digits, got no hold, validation"
     ):
-        replace(default_config(), options={"shift": 0.5})
+        default_config().changed(options={"shift": 0.5})
 
 
 def test_threads_of_this_machine_and_of_another() -> None:
@@ -266,7 +290,7 @@ def test_threads_of_this_machine_and_of_another() -> None:
         ConfigError, match=rf"threads: expected at most {cpus}, the number of CPUs, got"
     ):
         default_config(threads=cpus + 1)
-    assert replace(default_config(), threads=cpus + 1).threads == cpus + 1  # as loaded from a file
+    assert default_config().changed(threads=cpus + 1).threads == cpus + 1  # as loaded from a file
 
 
 def test_broken_config_file(tmp_path: Path) -> None:

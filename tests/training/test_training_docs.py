@@ -10,8 +10,13 @@ import pytest
 from hetsyn_triton.experiments.cli import train as command
 from hetsyn_triton.experiments.cli.commands import run
 from hetsyn_triton.experiments.tasks import TASKS
-from hetsyn_triton.experiments.tasks.readouts import READOUTS
-from hetsyn_triton.experiments.training import config, default_config, evaluate, load_run, train
+from hetsyn_triton.experiments.training import (
+    default_config,
+    evaluate,
+    field_types,
+    load_run,
+    train,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/training.md").read_text(encoding="utf-8")
@@ -75,7 +80,7 @@ def test_the_commands_for_several_processes(
 ) -> None:
     """What torchrun is given is accepted; that it trains is in test_training_parallel.py."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(config, "_device_is_here", lambda device: True)
+    monkeypatch.setattr(field_types, "_device_is_here", lambda device: True)
     begun: list[str] = []
     monkeypatch.setattr(command, "train", lambda config, *_, **__: begun.append(config.task))
     (block,) = [code for code in blocks("bash") if code.startswith("torchrun ")]
@@ -84,19 +89,6 @@ def test_the_commands_for_several_processes(
         assert launched == "torchrun --nproc-per-node 2"
         assert run(shlex.split(arguments)) == 0
     assert begun == ["digits", "shd"]
-
-
-def test_every_setting_of_the_training_is_named() -> None:
-    table = PAGE.partition("| training setting |")[2].partition("\n\n")[0]
-    for name in (
-        *("optimizer", "lr", "weight_decay", "decay_lr", "decay_weight_decay", "schedule"),
-        *("warmup", "schedule_unit", "horizon", "step_factor", "step_every", "clip", "readout"),
-        "test_every",
-    ):
-        assert name in config.FIELDS
-        assert f"`{name}`" in table
-    for readout in READOUTS:
-        assert f"`{readout}`" in table
 
 
 def test_tasks_that_hold_nothing_out_are_named() -> None:
@@ -109,10 +101,16 @@ def test_tasks_that_hold_nothing_out_are_named() -> None:
     ]
 
 
-def test_every_task_setting_is_named() -> None:
-    for name in (
-        *("digits", "smnist", "idx", "pattern-generation", "delayed-match"),
-        *("multi-timescale-xor", "shd"),
-    ):
-        (row,) = [line for line in PAGE.splitlines() if line.startswith(f"| `{name}`")]
-        assert re.findall(r"`([a-z_]+)`:", row) == list(TASKS[name].options)
+def test_settings_and_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each line is accepted, with the example of a file."""
+    monkeypatch.chdir(tmp_path)
+    (example,) = re.findall(r"such as `(\{.*?\})`", PAGE)
+    Path("settings.json").write_text(example)
+    begun: list[Any] = []
+    monkeypatch.setattr(command, "train", lambda config, *_, **__: begun.append(config))
+    for line in blocks("bash")[1].splitlines():
+        assert run(shlex.split(line, comments=True)[1:]) == 0
+    (config,) = begun
+    assert (config.task, config.options["hold"], config.lr) == ("digits", 5, 2e-3)

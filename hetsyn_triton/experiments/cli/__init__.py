@@ -31,7 +31,7 @@ def _run() -> int:
     from hetsyn_triton.experiments.extras import MissingExtraError, require_extra
 
     try:
-        require_extra("the command hetsyn", "click", "rich")
+        require_extra("the command hetsyn", "click", "rich", "pydantic")
         from .commands import run
 
         return run(sys.argv[1:])

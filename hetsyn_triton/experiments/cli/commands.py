@@ -29,7 +29,7 @@ TASK is digits (default), smnist, psmnist, idx, pattern-generation, delayed-matc
 multi-timescale-xor, shd, fsdd, tidigits or ti46. The file docs/tasks.md describes the tasks.
 
 A run folder contains settings, metrics, checkpoint, summary and pictures. Each task has its own
-default settings, and config.json in the run folder lists them all.
+default settings, which `hetsyn settings TASK` lists. config.json in the run folder has them all.
 
 \b
 Examples:
@@ -162,7 +162,13 @@ def cli() -> None:
     "more",
     metavar="NAME=VALUE",
     multiple=True,
-    help="Change any other setting; may be repeated. A wrong NAME lists all names.",
+    help="Change any setting; may be repeated. `hetsyn settings` lists them.",
+)
+@click.option(
+    "--config",
+    "file",
+    metavar="FILE",
+    help="JSON file with settings, such as config.json of a run. Options and --set override it.",
 )
 @click.option(
     "--out",
@@ -261,6 +267,14 @@ def encode_command(**given: Any) -> Callable[[], int]:
 def study_command(**given: Any) -> Callable[[], int]:
     """Return the action of `hetsyn study`."""
     return _later("study", **given)
+
+
+@cli.command("settings", short_help="List the settings of a task.")
+@click.argument("task", default="digits")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON schema of --config files.")
+def settings_command(**given: Any) -> Callable[[], int]:
+    """List all settings of TASK (default: digits) with default and meaning."""
+    return _later("list_settings", **given)
 
 
 @cli.command("info", short_help="Print versions, devices and backends.")

@@ -1,23 +1,35 @@
-"""Turn options and `--set NAME=VALUE` into a configuration."""
+"""Turn options, `--set NAME=VALUE` and `--config FILE` into a configuration."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
-from hetsyn_triton.experiments.tasks import TASKS, task_class
+from hetsyn_triton.experiments.tasks import task_class
 from hetsyn_triton.experiments.training import ConfigError, TrainConfig, default_config
 from hetsyn_triton.experiments.training.effect import without_effect
 
 
 def configured(
-    task: str, given: dict[str, Any], more: tuple[str, ...]
+    task: str | None, given: dict[str, Any], more: tuple[str, ...], file: str | None = None
 ) -> tuple[TrainConfig, list[str]]:
-    """Return the task's settings, changed by options and --set, and the names of the changes.
+    """Return the task's settings with all changes, and the names of the changes.
+
+    Options and --set change settings of `file`, which change defaults of the task. The task is that
+    of `file`, or digits, if `task` is None.
 
     Raises:
-        ConfigError: If a name is unknown or given twice, or if a value is not allowed.
+        ConfigError: If a name is unknown or given twice, or if a value is not allowed. The message
+            starts with `file` if the value is from there.
     """
-    known = task_class(task).options if task in TASKS else {}
+    stored = {} if file is None else _read(file)
+    named, where = stored.pop("task", None), ""
+    if task is None:
+        task, where = ("digits", "") if named is None else (named, f"{file}: ")
+    try:
+        known = task_class(task).options
+    except ValueError as error:
+        raise ConfigError(f"{where}{error}") from None
     fields, options = dict(given), dict[str, Any]()
     for text in more:
         name, value = _parts(text)
@@ -34,7 +46,13 @@ def configured(
         target[name] = value if name == "hidden" else _value(value)
     if "hidden" in fields:
         fields["hidden"] = _sizes(fields["hidden"])
-    return default_config(task, **fields, options=options), [*fields, *options]
+    changed = [*fields, *options]
+    if file is not None:
+        rest, own = _from_file(file, task, stored, known, changed)
+        usual = default_config(task).to_json()
+        changed += [name for name, value in rest.items() if value != usual[name]]
+        fields, options = {**rest, **fields}, {**own, **options}
+    return default_config(task, **fields, options=options), changed
 
 
 def named_value(text: str) -> tuple[str, Any]:
@@ -49,6 +67,41 @@ def notes(config: TrainConfig, names: Iterable[str]) -> Iterator[str]:
     for name in names:
         if name in reasons:
             yield f"{name} has no effect: {reasons[name]}"
+
+
+def _read(file: str) -> dict[str, Any]:
+    """Read the settings in a JSON file."""
+    try:
+        values = json.loads(Path(file).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"config: expected a JSON file, got {file!r} ({error})") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file}: expected an object with settings, got {type(values).__name__}")
+    return values
+
+
+def _from_file(
+    file: str, task: str, stored: dict[str, Any], known: Collection[str], given: list[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return fields and task settings in `file` but for those `given` elsewhere, checked."""
+    fields = {name: value for name, value in stored.items() if name not in known}
+    own, nested = {n: v for n, v in stored.items() if n in known}, fields.pop("options", {})
+    try:
+        if not isinstance(nested, dict):
+            default_config(task, options=nested)  # raises the error
+        for name in own:
+            if name in nested:
+                raise ConfigError(
+                    f"options: expected {name} once, got another value outside of options"
+                )
+        fields, own = (
+            {name: value for name, value in part.items() if name not in given}
+            for part in (fields, {**nested, **own})
+        )
+        default_config(task, **fields, options=own)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from None
+    return fields, own
 
 
 def _parts(text: str) -> tuple[str, str]:

@@ -20,13 +20,14 @@ def run(
     more: tuple[str, ...],
     out: str | None,
     resumed: str | None,
+    file: str | None,
     **options: Any,
 ) -> int:
     """Train a network; an option that is not given is None."""
     with joined_ranks() as ranks:
         console = Console(quiet=not ranks.first)  # only the first rank prints
         reporter = RichReporter(console, None if resumed is None else Path(resumed))
-        return _run(task, more, out, resumed, options, reporter, ranks)
+        return _run(task, more, out, resumed, file, options, reporter, ranks)
 
 
 def _run(
@@ -34,6 +35,7 @@ def _run(
     more: tuple[str, ...],
     out: str | None,
     resumed: str | None,
+    file: str | None,
     options: dict[str, Any],
     reporter: RichReporter,
     ranks: Ranks,
@@ -42,7 +44,7 @@ def _run(
     try:
         if resumed is None:
             with ranks.together():
-                config, named = configured(task or "digits", given, more)
+                config, named = configured(task, given, more, file)
                 folder = free_folder(config) if out is None else Path(out)
                 if ranks.first:
                     check_new_folder(folder)
@@ -52,9 +54,10 @@ def _run(
             train(config, out, reporter=reporter)
         else:
             moved = {name: given.pop(name, None) for name in MOVABLE}
-            if given or more or out is not None or task is not None:
+            if given or more or any(value is not None for value in (out, task, file)):
                 named = ["the task"] if task is not None else []
                 named += ["--out"] if out is not None else []
+                named += ["--config"] if file is not None else []
                 named += ["--set"] if more else []
                 allowed = ", ".join(_option(name) for name in MOVABLE)
                 raise ConfigError(

@@ -40,5 +40,5 @@ def as_it_is(batch: Batch, generator: torch.Generator) -> Iterable[Batch]:
 
 def with_options(run: Run, **options: Any) -> Run:
     """Return the run with other options of its task, for a test."""
-    config = replace(run.config, options={**run.config.options, **options})
+    config = run.config.changed(options={**run.config.options, **options})
     return replace(run, config=config, task=build_task(config))

@@ -1,7 +1,6 @@
 """The trained networks of a study: ordinary run folders, resumed if they are incomplete."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +77,7 @@ def form(recurrent: bool) -> str:
 def _complete(config: TrainConfig, folder: Path, place: Place) -> Run:
     if not (folder / CONFIG).is_file():
         threads = place.threads if config.threads is None else config.threads
-        return train(replace(config, threads=threads), folder, pictures=False)
+        return train(config.changed(threads=threads), folder, pictures=False)
     _check_same(folder, config)
     place.seconds_before.append(_seconds_trained(folder))
     if (folder / SUMMARY).is_file():

@@ -29,6 +29,7 @@ DELAY = Option(
     800,
     lambda v: type(v) is int and 0 <= v <= LONGEST_MS and v % DT_MS == 0,
     f"a multiple of {DT_MS} from 0 to {LONGEST_MS}",
+    "ms between the cues",
 )
 
 
@@ -76,9 +77,10 @@ class DelayedMatch(Classification):
     }
     options: ClassVar[Mapping[str, Option]] = {
         "delay": DELAY,
-        "noise_hz": number(10.0, 0, 1000 / DT_MS),  # at most a spike in every step
-        "cue_hz": number(40.0, 0, 1000 / DT_MS),
-        "iterations": integer(50, 1, 1_000_000),
+        # at most a spike in every step
+        "noise_hz": number(10.0, 0, 1000 / DT_MS, "rate of the noise channels in Hz"),
+        "cue_hz": number(40.0, 0, 1000 / DT_MS, "rate of a cue in Hz"),
+        "iterations": integer(50, 1, 1_000_000, "batches per epoch"),
     }
 
     @property

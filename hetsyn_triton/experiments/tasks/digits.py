@@ -19,6 +19,7 @@ VALIDATION = Option(  # below 0.01, no image is held out; above 0.7, none is lef
     0.1,
     lambda v: is_real(v) and (v == 0 or 0.01 <= v <= 0.7),
     "0 or a number from 0.01 to 0.7",
+    "fraction held out of training",
 )
 
 
@@ -45,8 +46,8 @@ class Digits(Classification):
         "threads": 1,  # more threads do not help small tensors, and are slow on a busy machine
     }
     options: ClassVar[Mapping[str, Option]] = {
-        "hold": integer(3, 1, 1000),
-        "shift": number(0.5, 0, 1),
+        "hold": integer(3, 1, 1000, "steps per image row"),
+        "shift": number(0.5, 0, 1, "fraction of the training images that is shifted"),
         "validation": VALIDATION,
     }
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from .errors import DataError
 from .options import Option, integer
-from .pixels import PixelByPixel
+from .pixels import HELD_OUT, LIMIT, PixelByPixel
 
 WORDS = {"train": ("train",), "test": ("test", "t10k")}  # a file name contains one
 KINDS = ("images", "labels")
@@ -32,10 +32,15 @@ class IdxImages(PixelByPixel):
     name = "idx"
     help = HELP
     options: ClassVar[Mapping[str, Option]] = {
-        "classes": integer(10, 2, 256),
-        "permuted": Option(False, lambda v: isinstance(v, bool), "true or false"),
-        "validation": integer(0, 0, MOST),
-        "limit": integer(0, 0, MOST),
+        "classes": integer(10, 2, 256, "number of classes"),
+        "permuted": Option(
+            False,
+            lambda v: isinstance(v, bool),
+            "true or false",
+            "whether the pixels are in a fixed random order",
+        ),
+        "validation": integer(0, 0, MOST, HELD_OUT),
+        "limit": integer(0, 0, MOST, LIMIT),
     }
 
     def __init__(self, **settings: Any) -> None:

@@ -56,8 +56,8 @@ class MultiTimescaleXOR(Task):
         "threads": 1,  # small networks: more threads gain little
     }
     options: ClassVar[Mapping[str, Option]] = {
-        "iterations": integer(50, 1, 1_000_000),
-        "noise": number(0.01, 0, 1),
+        "iterations": integer(50, 1, 1_000_000, "batches per epoch"),
+        "noise": number(0.01, 0, 1, "probability of a noise spike per channel and step"),
     }
 
     @property

@@ -1,4 +1,4 @@
-"""The options of a task: default and allowed values."""
+"""The options of a task: default, allowed values and meaning."""
 
 import math
 from collections.abc import Callable, Collection
@@ -8,31 +8,48 @@ __all__ = ["Option", "choice", "integer", "is_real", "number"]
 
 
 class Option(NamedTuple):
-    """`allows(value)` returns whether a value is allowed; `expected` describes them for errors."""
+    """A setting of a task.
+
+    Attributes:
+        default: Default value.
+        allows: Returns whether a value is allowed.
+        expected: Describes the allowed values in an error.
+        meaning: What the setting does, for `hetsyn settings`.
+    """
 
     default: Any
     allows: Callable[[Any], bool]
     expected: str
+    meaning: str = ""
 
 
-def integer(default: int, low: int, high: int) -> Option:
+def integer(default: int, low: int, high: int, meaning: str = "") -> Option:
     """Allow an integer from `low` to `high`, both included."""
     return Option(
-        default, lambda v: type(v) is int and low <= v <= high, f"an integer from {low} to {high}"
+        default,
+        lambda v: type(v) is int and low <= v <= high,
+        f"an integer from {low} to {high}",
+        meaning,
     )
 
 
-def number(default: float, low: float, high: float) -> Option:
+def number(default: float, low: float, high: float, meaning: str = "") -> Option:
     """Allow a number from `low` to `high`, both included."""
     return Option(
-        default, lambda v: is_real(v) and low <= v <= high, f"a number from {low:g} to {high:g}"
+        default,
+        lambda v: is_real(v) and low <= v <= high,
+        f"a number from {low:g} to {high:g}",
+        meaning,
     )
 
 
-def choice(default: str, allowed: Collection[str]) -> Option:
+def choice(default: str, allowed: Collection[str], meaning: str = "") -> Option:
     """Allow one of the names `allowed`."""
     return Option(
-        default, lambda v: isinstance(v, str) and v in allowed, f"one of {', '.join(allowed)}"
+        default,
+        lambda v: isinstance(v, str) and v in allowed,
+        f"one of {', '.join(allowed)}",
+        meaning,
     )
 
 

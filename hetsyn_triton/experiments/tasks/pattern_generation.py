@@ -64,9 +64,10 @@ class PatternGeneration(Task):
         "threads": 1,  # one sample cannot be divided
     }
     options: ClassVar[Mapping[str, Option]] = {
-        "noise_hz": number(2.0, 0, 1000 / DT_MS),  # at most a spike in every step
-        "iterations": integer(50, 1, 1_000_000),
-        "curves": integer(1, 1, 1000),
+        # at most a spike in every step
+        "noise_hz": number(2.0, 0, 1000 / DT_MS, "background rate in Hz"),
+        "iterations": integer(50, 1, 1_000_000, "batches per epoch"),
+        "curves": integer(1, 1, 1000, "number of outputs"),
     }
 
     def __init__(self, **settings: Any) -> None:

@@ -16,6 +16,8 @@ from .seeds import seeded_generator
 
 ORDER_SEED = 784  # of the random pixel order, which is the same in every run
 PARTS = ("train", "test")
+HELD_OUT = "training images held out"
+LIMIT = "images per split; 0: all (slow on a CPU: a step per pixel)"
 
 
 class PixelByPixel(Classification):

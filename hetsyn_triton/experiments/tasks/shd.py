@@ -72,11 +72,12 @@ class SpikingHeidelbergDigits(Classification):
         "adaptation": 0.05,
     }
     options: ClassVar[Mapping[str, Option]] = {
-        "binning": choice("plain", BINNINGS),
+        "binning": choice("plain", BINNINGS, "times of a step: plain or official"),
         "validation": Option(
             0.0,
             lambda v: v == "speakers" or VALIDATION.allows(v),
             f'{VALIDATION.expected}, or "speakers"',
+            "fraction held out of training; speakers: the two with the highest numbers",
         ),
     }
     events: Events

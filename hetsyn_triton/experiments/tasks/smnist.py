@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from .idx import find_idx
 from .options import Option, integer
-from .pixels import PixelByPixel
+from .pixels import HELD_OUT, LIMIT, PixelByPixel
 
 FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
@@ -37,8 +37,8 @@ class SequentialMNIST(PixelByPixel):
     home = "mnist"
     help = HELP
     options: ClassVar[Mapping[str, Option]] = {
-        "validation": integer(0, 0, 59_999),
-        "limit": integer(0, 0, 60_000),
+        "validation": integer(0, 0, 59_999, HELD_OUT),
+        "limit": integer(0, 0, 60_000, LIMIT),
     }
 
     def files(self, folder: Path, part: str) -> tuple[Path, Path]:

@@ -1,5 +1,9 @@
 """Train a network on a task, in a run folder that can be resumed and evaluated."""
 
+from hetsyn_triton.experiments.extras import require_extra
+
+require_extra("hetsyn_triton.training", "filelock", "pydantic")
+
 from .config import TrainConfig, default_config
 from .errors import CheckpointError, ConfigError, NonFiniteError, RanksError, RunFolderError
 from .machine import environment

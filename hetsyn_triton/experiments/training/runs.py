@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +200,7 @@ def load_run(
     folder = Path(path)
     stored = _read_config(folder, data_dir=data_dir, device=device)
     _check_splits(stored, options or {})
-    config = replace(stored, options={**stored.options, **(options or {})})
+    config = stored.changed(options={**stored.options, **(options or {})})
     task = build_task(config)
     if options:
         _check_sizes(task, build_task(stored))

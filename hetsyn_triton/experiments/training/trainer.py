@@ -1,7 +1,6 @@
 """The training loop."""
 
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ class Trainer:
     """
 
     def __init__(self, config: TrainConfig, ranks: Ranks = ALONE) -> None:
-        self.config = config = replace(config, device=ranks.device(config.device))
+        self.config = config = config.changed(device=ranks.device(config.device))
         self.ranks = ranks
         self.device = torch.device(config.device)
         self.task = build_task(config)

@@ -45,6 +45,7 @@ class SpokenDigits(SpokenWords):
             None,
             lambda v: v is None or (isinstance(v, str) and v != "") or (type(v) is int and v >= 0),
             "a speaker's name or number, or null",
+            "test on this speaker, train on the others; null: the published split",
         ),
     }
 

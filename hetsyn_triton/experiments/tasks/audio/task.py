@@ -43,11 +43,15 @@ def encoder_options(**changes: Any) -> dict[str, Option]:
     """Return the encoder's settings as options, some with new defaults, and `validation`."""
     default = CrossingEncoder(**changes)
     return {
-        "hop_ms": number(default.hop_ms, 1, 1000),
-        "steps": integer(default.steps, FIRST_STEP + 1, 100_000),
-        "normalization": choice(default.normalization, NORMALIZATIONS),
-        "scale": choice(default.scale, SCALES),
-        "range_db": number(default.range_db, 1, 1000),
+        "hop_ms": number(default.hop_ms, 1, 1000, "length of a step in ms"),
+        "steps": integer(default.steps, FIRST_STEP + 1, 100_000, "number of steps"),
+        "normalization": choice(
+            default.normalization,
+            NORMALIZATIONS,
+            "level 1: maximum of the utterance, maximum of each band, or none",
+        ),
+        "scale": choice(default.scale, SCALES, "scale of the levels: log or linear"),
+        "range_db": number(default.range_db, 1, 1000, "range of a log scale in dB"),
         "validation": VALIDATION._replace(default=0.0),  # the published splits hold out no samples
     }
 
