@@ -6,9 +6,9 @@ on its way, every term of a gradient at most `gradient_roundings` (see `bounds`)
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -19,8 +19,10 @@ from hetsyn_triton.reference.lib.steps import previous_steps
 from tests.support import unchecked
 from tests.support.bounds import assert_spikes_follow, assert_within
 from tests.support.problems import Size, problem
+from tests.support.tensors import total
 
-Named = dict[str, Tensor | None]
+Named = dict[str, Any]
+"""Tensors by name; None where an optional one is absent."""
 
 OUTPUTS = {
     "synaptic_current": ("current", "trace"),
@@ -127,8 +129,9 @@ class Problem:
 
     def sample(self, b: int) -> "Problem":
         """Sample b alone."""
-        axes = {"weight": None, "decay": None, "threshold": None, "trace": 1, "spike": 1}
-        axes |= {"feedback_decay": None, "feedback_strength": None}
+        axes: dict[str, int | None] = {"trace": 1, "spike": 1}
+        axes |= dict.fromkeys(("weight", "decay", "threshold"))
+        axes |= dict.fromkeys(("feedback_decay", "feedback_strength"))
         if self.operator.startswith("leaky"):
             axes["current"] = 1
 
@@ -258,7 +261,7 @@ def _truth(given: Problem, spikes: Tensor | None, absolute: bool) -> Result:
 
 
 def _forward(operator: str, a: Named, spikes: Tensor | None) -> tuple[Tensor, ...]:
-    options = {}
+    options: dict[str, Any] = {}
     if spikes is not None:
         steps = iter(spikes.double().unbind(1))
         options = {"spike_function": lambda *_: next(steps)}
@@ -292,25 +295,35 @@ def _scan_gradients(
     outputs: dict[str, Tensor],
 ) -> dict[str, Tensor]:
     operator, detach = given.operator, given.detach_reset
-    neuron = [a[n] for n in NEURON]
+    neuron = {n: a[n] for n in NEURON}
+    swept: Sequence[Tensor]
     names = ("threshold", *NEURON)
-    arriving = [g["g_spikes"], g["g_potential"], g["g_feedback"]]
+    arriving = (g["g_spikes"], g["g_potential"], g["g_feedback"])
     if operator == "leaky_recurrent_scan":
         own = (outputs["currents"], a["weight"], a["decay"], a["current"])
         swept = closed_form.leaky_recurrent_scan_backward(
-            *arriving, g["g_currents"], derivative, spikes, *own, *neuron, detach
+            *arriving, g["g_currents"], derivative, spikes, *own, **neuron, detach_reset=detach
         )
         return dict(zip(("drive", "weight", "decay", "current", *names), swept, strict=True))
     if operator == "recurrent_scan":
         *swept, d_trace = closed_form.recurrent_scan_backward(
-            *arriving, g["g_trace"], derivative, spikes, a["weight"], a["decay"], *neuron, detach
+            *arriving,
+            g["g_trace"],
+            derivative,
+            spikes,
+            a["weight"],
+            a["decay"],
+            **neuron,
+            detach_reset=detach,
         )
         before = previous_steps(spikes, a["spike"])
         found = _synapses(before, swept[0], g["g_trace"], a)
         found = {n: found[n] for n in ("weight", "decay")}
         found |= {} if a["trace"] is None else {"trace": d_trace}
         return found | dict(zip(("current", *names), swept, strict=True))
-    swept = closed_form.spike_scan_backward(*arriving, derivative, spikes, *neuron, detach)
+    swept = closed_form.spike_scan_backward(
+        *arriving, derivative, spikes, **neuron, detach_reset=detach
+    )
     found = dict(zip(("current", *names), swept, strict=True))
     if operator == "feedforward_scan":
         found |= _synapses(a["z"], found.pop("current"), g["g_trace"], a)
@@ -377,7 +390,9 @@ class Trained:
 
 def lif(inputs: int, neurons: int, recurrent: bool, generator: torch.Generator) -> HetSynLIF:
     """A layer that spikes, and whose gradients do not grow from step to step."""
-    more = {"recurrent_weight_init": Normal(0.0, 0.5 / neurons)} if recurrent else {}
+    more: dict[str, Any] = (
+        {"recurrent_weight_init": Normal(0.0, 0.5 / neurons)} if recurrent else {}
+    )
     return HetSynLIF(
         inputs,
         neurons,
@@ -389,10 +404,14 @@ def lif(inputs: int, neurons: int, recurrent: bool, generator: torch.Generator) 
     )
 
 
+def _layers(network: SpikingNetwork) -> list[HetSynLIF]:
+    return cast(list[HetSynLIF], list(network.layers))
+
+
 def with_derivatives(network: SpikingNetwork, T: int, B: int, device: torch.device) -> None:
     """Gives every layer its own ds/dV as data."""
     generator = torch.Generator().manual_seed(5)
-    for layer in network.layers:
+    for layer in _layers(network):
         values = torch.rand(1, T, B, layer.out_features, generator=generator) * 0.5
         layer.surrogate = Given(values.to(device))
 
@@ -416,9 +435,10 @@ def _network_truth(
         return (-t.abs() if negative else t.abs()) if absolute else t
 
     potentials, parts, z = [], [], one(x)
-    for layer, s in zip(network.layers, spikes, strict=True):
+    for layer, s in zip(_layers(network), spikes, strict=True):
         a: Named = {"weight": one(layer.weight), "decay": one(layer.decay()), "trace": None}
         current, _ = closed_form.synaptic_current(z, **a)
+        assert layer.reset_decay is not None
         theta = one(layer.threshold)
         B, J = x.shape[1], layer.out_features
         zeros = theta.new_zeros(1, B, J)
@@ -432,6 +452,8 @@ def _network_truth(
         operator = "recurrent_scan" if layer.recurrent else "spike_scan"
         arguments: Named = {"current": current} | neuron
         if layer.recurrent:
+            assert layer.recurrent_weight is not None
+            assert layer.recurrent_decay is not None
             arguments |= {"weight": one(layer.recurrent_weight), "trace": None}
             arguments["decay"] = one(layer.recurrent_decay())
         outputs = _forward(operator, arguments, s.unsqueeze(0))
@@ -448,18 +470,24 @@ def _network_truth(
         g_z = found["z"]
         gradients |= {"readout.weight": found["weight"], "readout.decay.raw": found["decay"]}
     for index in reversed(range(len(parts))):
-        layer, (operator, z, a, arguments) = network.layers[index], parts[index]
+        layer, (operator, z, a, arguments) = _layers(network)[index], parts[index]
         size = Size(R=1, T=x.shape[0], B=x.shape[1], I=layer.in_features, J=layer.out_features)
+        assert isinstance(layer.surrogate, Given)
         given = Problem(operator, size, arguments, {}, layer.surrogate.derivative)
-        g = {"g_spikes": g_z, "g_potential": None, "g_feedback": None, "g_trace": None}
+        arriving: Named = {
+            "g_spikes": g_z,
+            "g_potential": None,
+            "g_feedback": None,
+            "g_trace": None,
+        }
         s = spikes[index].double().unsqueeze(0)
-        swept = _scan_gradients(given, arguments, g, given.derivative.double(), s, {})
+        swept = _scan_gradients(given, arguments, arriving, given.derivative.double(), s, {})
         own = _synapses(z, swept["current"], None, a)
         g_z = own["z"]
         # The strength of the reset is the threshold: where magnitudes are wanted both add up.
         strength = swept["feedback_strength"][:, 0]
         parts_of_theta = (swept["threshold"], strength)
-        threshold = sum(p.abs() if absolute else p for p in parts_of_theta)
+        threshold = total(p.abs() if absolute else p for p in parts_of_theta)
         name = f"layers.{index}."
         gradients[name + "weight"] = own["weight"]
         gradients[name + "decay.raw"] = own["decay"]
@@ -478,13 +506,14 @@ def assert_trained(network: SpikingNetwork, x: Tensor, g: Tensor, found: Trained
     T, B, _ = x.shape
     n = gradient = 0
     for layer, s, v, large_of in zip(
-        network.layers, found.spikes, potentials, large_v, strict=True
+        _layers(network), found.spikes, potentials, large_v, strict=True
     ):
         n = 2 * T + layer.in_features + layer.out_features + 13
         recurrent = layer.out_features if layer.recurrent else 0
         gradient += (T + 1) * (recurrent + 17) + 2 * n
-        given = (t.unsqueeze(0) for t in (s, v, large_of, layer.threshold.detach()))
-        assert_spikes_follow(*given, n)
+        given = (s, v, large_of, layer.threshold.detach())
+        spikes, potential, magnitude, threshold = (t.unsqueeze(0) for t in given)
+        assert_spikes_follow(spikes, potential, magnitude, threshold, n)
         assert T * B < 20 or bool(s.any()), "a silent layer proves little"
     share = 0.0
     if network.readout is not None:

@@ -115,6 +115,9 @@ class ForcedSpike(torch.autograd.Function):
         return g * (1 - u.abs() / theta).clamp(min=0), None, None
 
 
+forced_spike: Callable[..., Tensor] = ForcedSpike.apply
+
+
 @dataclass
 class Paper:
     """What the equations give: potentials [T, B, J] (of a readout: its output), spikes, the last
@@ -171,7 +174,8 @@ def paper(case: Case, layer: Any, x: Tensor, forced: Tensor | None) -> Paper:
             reset = kappa * reset + theta * s
             adaptation = rho * adaptation + a * s
             v, magnitude = v - reset - adaptation, magnitude + (reset + adaptation).detach()
-            s = ForcedSpike.apply(v - theta, theta, forced[t].double())  # type: ignore[index]
+            assert forced is not None
+            s = forced_spike(v - theta, theta, forced[t].double())
         potentials.append(v)
         all_spikes.append(s)
         magnitudes.append(magnitude)

@@ -7,7 +7,7 @@ from hetsyn_triton.experiments.training.trainer import Trainer
 def losses(config: TrainConfig, steps: int) -> list[float]:
     """Training losses of the first steps."""
     trainer = Trainer(config)
-    values = []
+    values: list[float] = []
     while len(values) < steps:
         for batch in trainer.task.batches("train", trainer.epoch):
             before = trainer.means.sums.get("loss", 0.0)

@@ -101,8 +101,9 @@ def truth(operator: Operator, given: Arguments, spikes: Tensor | None) -> tuple[
     """The closed form, every spike given where there are any."""
     if not operator.spiking:
         return as_tuple(operator.truth(**given))
+    assert spikes is not None
     steps = iter(spikes.double().unbind(1))
-    return operator.truth(**given, spike_function=lambda *_: next(steps))
+    return as_tuple(operator.truth(**given, spike_function=lambda *_: next(steps)))
 
 
 def check(operator: Operator, size: Size, given: Arguments) -> tuple[Tensor, ...]:
@@ -119,7 +120,7 @@ def check(operator: Operator, size: Size, given: Arguments) -> tuple[Tensor, ...
         assert got.dtype == dtype, what
         assert got.is_contiguous(), what
         assert_within(got, want, magnitude.abs(), n, what)
-    if operator.spiking:
+    if spikes is not None:
         assert_spikes_follow(spikes, wanted[1], magnitudes[1], given["threshold"], n)
     addresses = {got.data_ptr() for got in found if got.numel()}
     assert len(addresses) == sum(1 for got in found if got.numel())

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tests.support.tensors import total
+
 Tensors = dict[str, Tensor]
 
 
@@ -125,7 +127,7 @@ def gradients(
     leaves = {name: t.detach().clone().requires_grad_() for name, t in tensors.items()}
     outputs = call(**leaves)
     generator = torch.Generator().manual_seed(seed)
-    loss = sum(
+    loss = total(
         (o * torch.randn(o.shape, generator=generator, dtype=o.dtype).to(o.device)).sum()
         for o in outputs
     )

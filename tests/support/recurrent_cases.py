@@ -1,5 +1,7 @@
 """What the tests of the recurrent scan share: arguments, the float64 truth, rounding bounds."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -7,7 +9,8 @@ from hetsyn_triton.reference import closed_form
 from tests.support.bounds import assert_spikes_follow, assert_within
 from tests.support.problems import Size, problem
 
-Arguments = dict[str, Tensor | None]
+Arguments = dict[str, Any]
+"""Tensors by name; None where an optional one is absent."""
 
 FORWARD = (
     "current", "weight", "decay", "trace", "threshold", "feedback_decay", "feedback_strength",

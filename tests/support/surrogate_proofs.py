@@ -231,7 +231,7 @@ class _Watching(Tensor):
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if isinstance(func, torch._ops.OpOverload):
             cls.seen.append(str(func))
-        return super().__torch_function__(func, types, args, kwargs)
+        return super().__torch_function__(func, types, args, kwargs)  # type: ignore[no-untyped-call]
 
 
 def one_operator_under_a_trace_or_a_transform(
@@ -312,6 +312,7 @@ def _defined(
     with torch.library._scoped_library(namespace, "DEF") as library, monkeypatch.context() as patch:
         patch.setattr(dispatch, "NAMESPACE", namespace)
         patch.setattr(dispatch, "_LIBRARY", library)
+        assert isinstance(operator.raw, torch._ops.OpOverload)
         schema = str(operator.raw._schema).removeprefix("hetsyn_triton::")
         raw = dispatch.define(schema, closed_form.surrogate, lambda v, *rest: v.new_empty(v.shape))
         yield raw, {key for key in ("CPU", "CUDA") if dispatch.has_kernel("surrogate", key)}

@@ -1,6 +1,6 @@
 """What tests do to tensors: other strides, pieces, comparison bit by bit, poisoned memory."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +22,13 @@ def strided(tensor: Tensor, kind: str) -> Tensor:
         return wide[..., 1::2].copy_(tensor)
     long = torch.full((tensor.numel() + 1,), torch.nan).to(tensor)
     return long[1:].view(tensor.shape).copy_(tensor)
+
+
+def total(tensors: Iterable[Tensor]) -> Tensor:
+    """The sum of at least one tensor."""
+    found = sum(tensors)
+    assert isinstance(found, Tensor)
+    return found
 
 
 def same(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:

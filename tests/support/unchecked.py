@@ -5,7 +5,7 @@ problem is a dictionary of tensors.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -28,12 +28,12 @@ MODULES = (
 )
 
 
-def is_raw(found: object) -> bool:
+def is_raw(found: object) -> TypeGuard["torch._ops.OpOverload[..., Any]"]:
     """Whether an attribute of a module is an operator of PyTorch's dispatcher."""
     return isinstance(found, torch._ops.OpOverload)
 
 
-RAW: dict[str, Callable[..., Any]] = {
+RAW: dict[str, "torch._ops.OpOverload[..., Any]"] = {
     found._schema.name.removeprefix("hetsyn_triton::"): found
     for module in MODULES
     for found in vars(module).values()
@@ -172,10 +172,10 @@ def raw_arguments(name: str, size: Size, optional: bool) -> tuple[Any, ...]:
     forward = name.removesuffix("_backward")
     if name == "synaptic_parameter_gradient":
         forward = "synaptic_current"
-    tensors = problem(forward, size, states=optional)
+    tensors: dict[str, Any] = dict(problem(forward, size, states=optional))
     if not optional and forward in ("synaptic_current", "feedforward_scan", "recurrent_scan"):
         first = dict(list(tensors.items())[:3])
-        tensors = first | {"trace": None} | tensors  # type: ignore[dict-item]
+        tensors = first | {"trace": None} | tensors
     outputs = RAW[forward](**tensors)
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     generator = torch.Generator().manual_seed(2)
