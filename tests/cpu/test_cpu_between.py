@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,14 @@ class Own:
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", SURROGATES)
 @pytest.mark.parametrize("piece", [1, 1 << 16])
-def test_shares_are_the_whole(name, shape, threads, piece, on_threads, monkeypatch) -> None:
+def test_shares_are_the_whole(
+    name: str,
+    shape: tuple[int, ...],
+    threads: int,
+    piece: int,
+    on_threads: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """For replicas with thresholds of their own, bit by bit; V may be strided. (PyTorch's sigmoid
     rounds the last elements of a call in another way, so the whole is that of one replica.)"""
     on_threads(threads)
@@ -53,7 +61,9 @@ def test_shares_are_the_whole(name, shape, threads, piece, on_threads, monkeypat
         assert torch.equal(of_replica, expected)
 
 
-def test_a_function_that_promises_nothing_sees_everything_at_once(on_threads) -> None:
+def test_a_function_that_promises_nothing_sees_everything_at_once(
+    on_threads: Callable[[int], None],
+) -> None:
     on_threads(2)
     seen = []
 
@@ -68,7 +78,9 @@ def test_a_function_that_promises_nothing_sees_everything_at_once(on_threads) ->
 
 
 @pytest.mark.parametrize("elementwise", [True, False])
-def test_the_number_of_threads_comes_back_after_an_error(elementwise, on_threads) -> None:
+def test_the_number_of_threads_comes_back_after_an_error(
+    elementwise: bool, on_threads: Callable[[int], None]
+) -> None:
     on_threads(2)
 
     class Broken:
@@ -83,7 +95,7 @@ def test_the_number_of_threads_comes_back_after_an_error(elementwise, on_threads
     assert torch.get_num_threads() == 2
 
 
-def test_one_thread_is_this_threads_alone(on_threads) -> None:
+def test_one_thread_is_this_threads_alone(on_threads: Callable[[int], None]) -> None:
     on_threads(2)
     if not _setters():
         pytest.skip("PyTorch is built without OpenMP")
@@ -104,7 +116,9 @@ def test_one_thread_is_this_threads_alone(on_threads) -> None:
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_steps_before(shape, dtype, threads, on_threads) -> None:
+def test_steps_before(
+    shape: tuple[int, ...], dtype: torch.dtype, threads: int, on_threads: Callable[[int], None]
+) -> None:
     on_threads(threads)
     R, T, B, J = shape
     steps = torch.randn(R, J, T, B, dtype=dtype).permute(0, 2, 3, 1)
@@ -112,7 +126,7 @@ def test_steps_before(shape, dtype, threads, on_threads) -> None:
     assert torch.equal(previous(steps, initial), previous_steps(steps, initial))
 
 
-def test_steps_before_are_traced_whole(on_threads) -> None:
+def test_steps_before_are_traced_whole(on_threads: Callable[[int], None]) -> None:
     """As `test_a_traced_surrogate_is_whole`."""
     on_threads(2)
     steps, initial = torch.randn(1, 300, 4, 5), torch.randn(1, 4, 5)
@@ -137,7 +151,9 @@ class Promising(Scaled):
         return 2 * u
 
 
-def test_the_promise_is_not_inherited_by_another_function(on_threads) -> None:
+def test_the_promise_is_not_inherited_by_another_function(
+    on_threads: Callable[[int], None],
+) -> None:
     on_threads(3)
     potential, threshold = torch.randn(1, 200, 4, 5), torch.ones(1, 5)
     found = derivative(Scaled(), potential, threshold)
@@ -154,7 +170,7 @@ def test_the_promise_is_not_inherited_by_another_function(on_threads) -> None:
     ]
 
 
-def test_a_traced_surrogate_is_whole(on_threads) -> None:
+def test_a_traced_surrogate_is_whole(on_threads: Callable[[int], None]) -> None:
     """make_fx sees what its own thread does, and only that."""
     on_threads(2)
     potential, threshold = torch.randn(1, 300, 4, 5), torch.ones(1, 5)

@@ -111,7 +111,7 @@ def test_where_nothing_can_be_kept(tmp_path: Path) -> None:
 # -- a cache that is damaged, in this process, with a kernel of no weight ------------------------
 
 
-def doubled(values, out):
+def doubled(values: Any, out: Any) -> None:
     for k in range(values.size):
         out[k] = 2 * values[k]
 
@@ -148,9 +148,10 @@ def test_kept(folder: Path) -> None:
 
 
 def test_numba_is_left_as_it_was(folder: Path) -> None:
-    before = numba.config.CACHE_DIR
+    setting: Any = numba.config
+    before = setting.CACHE_DIR
     use()
-    assert before == numba.config.CACHE_DIR
+    assert before == setting.CACHE_DIR
 
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {

@@ -6,6 +6,7 @@ V > theta only where V is within rounding of theta.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from tests.support.tensors import cut, same, strided
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 
-Arguments = dict[str, Tensor | None]
+Arguments = dict[str, Any]
 
 DTYPES = [torch.float32, torch.float64]
 SYNAPSES = ("z", "weight", "decay", "trace")
@@ -63,7 +64,7 @@ def absolute(given: Arguments) -> Arguments:
 
 def forced(given: Arguments, spikes: Tensor) -> tuple[Tensor, ...]:
     """The closed form in float64 with every spike given."""
-    double = {n: None if t is None else t.double() for n, t in given.items()}
+    double: Arguments = {n: None if t is None else t.double() for n, t in given.items()}
     steps = iter(spikes.double().unbind(1))
     return closed_form.feedforward_scan(**double, spike_function=lambda *_: next(steps))
 
@@ -77,7 +78,7 @@ def roundings(size: Size) -> int:
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_within_rounding_of_the_closed_form(size: Size, dtype: torch.dtype, states: bool) -> None:
     given = arguments(size, dtype, states=states)
-    before = {n: None if t is None else t.clone() for n, t in given.items()}
+    before: Arguments = {n: None if t is None else t.clone() for n, t in given.items()}
     found = feedforward_scan(**given)
     spikes = found[0]
     exact, large = forced(given, spikes), forced(absolute(given), spikes)

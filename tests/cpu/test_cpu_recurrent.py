@@ -53,7 +53,7 @@ GROUPS = [1, 2, 4]
 
 def unchanged(call: Callable[..., tuple[Tensor, ...]], arguments: Arguments) -> tuple[Tensor, ...]:
     """`call(**arguments)`, which leaves them as they were and returns contiguous tensors."""
-    before = {n: None if t is None else t.clone() for n, t in arguments.items()}
+    before: Arguments = {n: None if t is None else t.clone() for n, t in arguments.items()}
     found = call(**arguments)
     for name, tensor in arguments.items():
         assert tensor is None or torch.equal(tensor, before[name]), name
@@ -134,10 +134,11 @@ def stretched(tensor: Tensor) -> Tensor:
 @pytest.mark.parametrize("operator", ["forward", "backward"])
 def test_any_strides(operator: str) -> None:
     size = Size(R=2, T=3, B=3, J=6, K=2)
-    call, plain = {
+    operators: dict[str, tuple[Callable[..., tuple[Tensor, ...]], Arguments]] = {
         "forward": (recurrent_scan, forward_arguments(size)),
         "backward": (backward, backward_arguments(size)),
-    }[operator]
+    }
+    call, plain = operators[operator]
     wanted = call(**plain)
     for name, tensor in plain.items():  # The strides of one must not serve another.
         assert same(unchanged(call, plain | {name: stretched(tensor)}), wanted), name
@@ -168,8 +169,8 @@ def test_a_sample_does_not_see_its_batch(
         for part in (slice(0, 1), slice(1, 7), slice(2, 5), slice(5, 7)):
             found = recurrent_scan(**chosen(ahead, part))
             assert same(found, tuple(chosen(whole, part).values()))
-            found = backward(**chosen(back, part))
-            for d, (name, wanted) in zip(found, chosen(reverse, part).items(), strict=True):
+            gradients = backward(**chosen(back, part))
+            for d, (name, wanted) in zip(gradients, chosen(reverse, part).items(), strict=True):
                 assert name not in SAMPLES or torch.equal(d, wanted), name
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, no_type_check
 
 import numba
 import numpy as np
@@ -24,6 +24,7 @@ CPU = torch.device("cpu")
 
 
 @numba.njit
+@no_type_check
 def _exp(x, out):
     for n in range(0, x.size, lanes(x)):
         store(out, n, exp(load(x, n)))
@@ -181,7 +182,11 @@ def test_gradients_of_a_layer(
     recurrent: bool, one_pass: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generator = torch.Generator().manual_seed(1)
-    kind = {"recurrent": recurrent, "surrogate": MultiGaussian(), "dtype": torch.float64}
+    kind: dict[str, Any] = {
+        "recurrent": recurrent,
+        "surrogate": MultiGaussian(),
+        "dtype": torch.float64,
+    }
     layer = HetSynLIF(6, 5, generator=generator, **kind)
     proofs.gradients_to_rounding(layer, one_pass, monkeypatch, 1e-12)
 

@@ -1,7 +1,7 @@
 """The two inner loops of the parameter gradient: a machine takes one of them for most synapses, and
 no bit may depend on which."""
 
-from typing import Any
+from typing import Any, no_type_check
 
 import numba
 import numpy as np
@@ -14,6 +14,7 @@ _one, _four = parameter_gradient._sweep, parameter_gradient._sweep_four
 
 
 @numba.njit
+@no_type_check
 def _singly(along, other, lane, decay, states, T, along_inputs):
     L = lanes(along)
     for k in range(4):
@@ -22,6 +23,7 @@ def _singly(along, other, lane, decay, states, T, along_inputs):
 
 
 @numba.njit
+@no_type_check
 def _together(along, other, lane, decay, states, T, along_inputs):
     L = lanes(along)
     _four(along, L, other, lane, decay, L, states, 0, T, along_inputs)

@@ -22,7 +22,7 @@ from tests.support.tensors import LAYOUTS, cut, same, strided
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 
-Arguments = dict[str, Tensor | None]
+Arguments = dict[str, Any]
 Operator = Callable[..., tuple[Tensor, ...]]
 
 OPERATORS: dict[str, tuple[Operator, Operator, tuple[str, ...], tuple[str, ...]]] = {
@@ -106,7 +106,7 @@ def roundings(name: str, size: Size) -> int:
 def check(name: str, size: Size, given: Arguments) -> tuple[Tensor, ...]:
     """Runs the kernel and holds it to the bounds."""
     kernel, truth, _, results = OPERATORS[name]
-    before = {n: None if t is None else t.clone() for n, t in given.items()}
+    before: Arguments = {n: None if t is None else t.clone() for n, t in given.items()}
     found = kernel(**given)
     wanted, magnitudes = truth(**doubled(given)), truth(**doubled(given, absolute=True))
     for got, want, magnitude, what in zip(found, wanted, magnitudes, results, strict=True):

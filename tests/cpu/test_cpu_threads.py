@@ -295,7 +295,7 @@ def test_what_is_shared_out_takes_them_as_its_caller_does(
     def halve(begin: int, end: int) -> None:
         meet.wait()  # each of two threads has a share
         tiny = torch.full((1,), torch.finfo(torch.float32).tiny)
-        halves[threading.get_ident()] = (tiny / 2 == 0).item()
+        halves[threading.get_ident()] = bool(tiny / 2 == 0)
 
     on_threads(2)
     try:

@@ -4,7 +4,7 @@ import ctypes
 import mmap
 import sys
 from fractions import Fraction
-from typing import Any
+from typing import Any, no_type_check
 
 import numba
 import numpy as np
@@ -38,6 +38,7 @@ DTYPES = [np.float32, np.float64]
 
 
 @numba.njit
+@no_type_check
 def _pairs(a, b, out):
     """out [7, n]: a + b, a - b, a b, a > b, a / b, |a|, a but no less than b."""
     n = a.size
@@ -53,18 +54,21 @@ def _pairs(a, b, out):
 
 
 @numba.njit
+@no_type_check
 def _fma(a, b, c, out):
     for i in range(0, a.size, lanes(a)):
         store(out, i, fma(load(a, i), load(b, i), load(c, i)))
 
 
 @numba.njit
+@no_type_check
 def _mul_add(a, b, c, out):
     for i in range(0, a.size, lanes(a)):
         store(out, i, add(mul(load(a, i), load(b, i)), load(c, i)))
 
 
 @numba.njit
+@no_type_check
 def _places(source, first, out):
     """One vector each from source[first]: loaded, spread, filled with 3 and with -0.5."""
     store(out, 1, load(source, first))
@@ -202,11 +206,13 @@ def test_small_numbers_are_not_flushed(dtype: Any) -> None:
 
 
 @numba.njit
+@no_type_check
 def _address_of_room(count, like):
     return aligned(count, like).ctypes.data
 
 
 @numba.njit
+@no_type_check
 def _first(source, first, used, target, place, whole):
     store(whole, 0, load_first(source, first, used))
     store_first(target, place, used, load(whole, 0))
@@ -241,6 +247,7 @@ def test_first_lanes(dtype: Any) -> None:
 
 
 @numba.njit
+@no_type_check
 def _sum_reading_ahead(values):
     total = 0.0
     for i in range(values.size):
