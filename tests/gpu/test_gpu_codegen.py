@@ -7,6 +7,7 @@ Compilation happens in processes of its own, because here Triton may be told to 
 """
 
 import json
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -253,7 +254,7 @@ def test_code_without_multiply_adds_in_loops(listing: str) -> None:
 
 def test_missing_disassembler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aot, "CUOBJDUMP", None)
-    monkeypatch.setattr(aot.shutil, "which", lambda name: None)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(FileNotFoundError, match="cuobjdump: neither in the Triton package"):
         aot._disassembled(b"")
 
@@ -286,13 +287,15 @@ def test_prediction_of_synapses() -> None:
     assert pytest.approx(33.45e12, rel=1e-3) == model.FMA_RATE
     cost = Cost(fma=int(ms), executed=int(2 * ms), hbm=0, l2=0)
     p = model.predict_synapses(cost, [work(programs=66)])
-    assert (p.floor_us, p.time_us) == (pytest.approx(1000), pytest.approx(2500))
-    assert (p.fraction, p.in_waves) == (pytest.approx(0.4), pytest.approx(0.2))
+    assert (p.floor_us, p.time_us) == pytest.approx((1000, 2500))
+    assert (p.fraction, p.in_waves) == pytest.approx((0.4, 0.2))
     assert (p.bound, p.share) == ("instructions", 0.8)
     p = model.predict_synapses(cost._replace(hbm=int(4.3e10)), [work()])
-    assert (p.bound, p.fraction) == ("HBM", pytest.approx(0.1))
+    assert p.bound == "HBM"
+    assert p.fraction == pytest.approx(0.1)
     p = model.predict_synapses(cost._replace(l2=int(3.5e10)), [work()])
-    assert (p.bound, p.fraction) == ("L2", pytest.approx(0.2))
+    assert p.bound == "L2"
+    assert p.fraction == pytest.approx(0.2)
 
 
 def test_prediction_of_steps() -> None:
@@ -313,10 +316,12 @@ def test_prediction_of_neurons() -> None:
     lane = work(fma=16, instructions=320, steps_per_pass=16, lanes=True, warps=1, registers=64)
     cost = Cost(0, 0, hbm=int(4.3e6), l2=int(4.3e6))
     p = model.predict_scan(cost, [lane], steps=16)
-    assert (p.floor_us, p.bound) == (pytest.approx(1.0), "HBM")
+    assert p.floor_us == pytest.approx(1.0)
+    assert p.bound == "HBM"
     issued = 132 * 320 / (132 * 4 * 1.98e9) * 1e6
     p = model.predict_scan(cost, [lane], steps=1600)
-    assert (p.time_us, p.bound) == (pytest.approx(100 * issued), "instructions")
+    assert p.time_us == pytest.approx(100 * issued)
+    assert p.bound == "instructions"
 
 
 def test_the_operators_launch_decides() -> None:

@@ -4,6 +4,8 @@ Without a GPU the same functions that are registered for CUDA are put under the 
 length of a test, so that layers, autograd and vmap run on interpreted kernels.
 """
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -92,7 +94,8 @@ def test_vmap_folds_replicas_into_one_launch(device: torch.device, launched: lis
 @pytest.mark.usefixtures("on_kernels")
 def test_float64_takes_the_closed_form(device: torch.device, launched: list[str]) -> None:
     """`auto` runs it, `triton` says why it cannot."""
-    tensors = {n: t.to(device) for n, t in problem("synaptic_current", Size(T=3)).items()}
+    tensors: dict[str, Any] = problem("synaptic_current", Size(T=3))
+    tensors = {n: t.to(device) for n, t in tensors.items()}
     current, _ = unchecked.synaptic_current(**tensors)
     assert current.dtype == torch.float64
     assert launched == []

@@ -6,8 +6,9 @@ own; all see the same memory, and the meetings happen as on a GPU.
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -44,7 +45,9 @@ interpreted = pytest.mark.skipif(
 )
 
 
-def _run_program(call_name: str, arguments: dict, constants: dict, num_warps: int) -> None:
+def _run_program(
+    call_name: str, arguments: dict[str, Any], constants: dict[str, Any], num_warps: int
+) -> None:
     """One program of a launch, in a process of its own."""
     torch.set_num_threads(1)
     from hetsyn_triton.kernels.gpu import recurrent_scan
@@ -146,7 +149,9 @@ def test_programs_that_meet_are_one_program_in_reverse(
 ) -> None:
     made = backward_arguments(size, torch.device("cpu"), given=given)
     arguments = {n: made[n] for n in SWEEP}
-    run = partial(backward_in_registers, **arguments, detach_reset=False)
+    run: Callable[..., tuple[Tensor, ...]] = partial(
+        backward_in_registers, **arguments, detach_reset=False
+    )
     with recording() as calls:
         found = run(tile, groups * tile.programs)
     (call,) = calls

@@ -1,6 +1,8 @@
 """The gradients of weights and decays by the Triton kernels, against the closed form in float64."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +20,7 @@ from tests.support.bounds import assert_within
 from tests.support.problems import Size, problem
 
 NAMES = ("z", "g", "g_trace", "weight", "decay", "trace")
-Arguments = dict[str, Tensor | None]
+Arguments = dict[str, Any]
 
 
 def arguments(
@@ -41,7 +43,7 @@ def arguments(
 
 def exact(given: Arguments, *, magnitude: bool = False) -> tuple[Tensor, Tensor]:
     """The closed form in float64, of the absolute values if asked."""
-    double = {name: None if t is None else t.double() for name, t in given.items()}
+    double: Arguments = {name: None if t is None else t.double() for name, t in given.items()}
     if magnitude:
         double = {name: None if t is None else t.abs() for name, t in double.items()}
     return closed_form.synaptic_parameter_gradient(**double)
@@ -49,9 +51,12 @@ def exact(given: Arguments, *, magnitude: bool = False) -> tuple[Tensor, Tensor]
 
 def roundings(given: Arguments) -> int:
     """Of any term: both recurrences, a row's sum, four rows, all programs or groups, the end."""
-    _, steps, batch, _ = given["z"].shape
+    z, weight = given["z"], given["weight"]
+    assert isinstance(z, Tensor)
+    assert isinstance(weight, Tensor)
+    _, steps, batch, _ = z.shape
     groups = -(-batch // 4)
-    return 2 * steps + steps * depth(batch, *given["weight"].shape[1:]) + 2 + groups + 4
+    return 2 * steps + steps * depth(batch, *weight.shape[1:]) + 2 + groups + 4
 
 
 def check(given: Arguments) -> tuple[Tensor, Tensor]:
@@ -59,10 +64,10 @@ def check(given: Arguments) -> tuple[Tensor, Tensor]:
     found = synaptic_parameter_gradient(**given)
     bound = roundings(given)
     pairs = zip(("dw", "dr"), found, exact(given), exact(given, magnitude=True), strict=True)
-    for what, *tensors in pairs:
-        assert tensors[0].dtype == torch.float32
-        assert tensors[0].is_contiguous()
-        assert_within(*tensors, bound, what)
+    for what, got, want, magnitude in pairs:
+        assert got.dtype == torch.float32
+        assert got.is_contiguous()
+        assert_within(got, want, magnitude, bound, what)
     return found
 
 
@@ -73,7 +78,7 @@ def same(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> bool:
 @pytest.fixture(autouse=True)
 def poison(monkeypatch: pytest.MonkeyPatch) -> None:
     """New memory is NaN, so that what a kernel leaves unwritten shows."""
-    plain = torch.empty
+    plain: Callable[..., Tensor] = torch.empty
 
     def poisoned(*args: object, **options: object) -> Tensor:
         made = plain(*args, **options)
@@ -204,7 +209,7 @@ def test_strides_change_nothing(features: tuple[int, int], device: torch.device)
     assert same(synaptic_parameter_gradient(**views), wanted)
     views = {**given, "z": batch_major(given["z"]), "g": batch_major(given["g"])}
     assert same(synaptic_parameter_gradient(**views), wanted)
-    turned = {
+    turned: Arguments = {
         name: None if t is None else t.mT.contiguous().mT if name not in ("z", "g") else t
         for name, t in given.items()
     }

@@ -1,5 +1,6 @@
 """The recurrent scan and its reverse by the Triton kernels, against the closed form in float64."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -160,7 +161,10 @@ def batch_major(steps: Tensor) -> Tensor:
 @pytest.mark.parametrize("path", ["registers", "steps"])
 @pytest.mark.parametrize("layout", [stretched, batch_major])
 def test_any_strides(
-    layout: object, path: str, device: torch.device, request: pytest.FixtureRequest
+    layout: Callable[[Tensor], Tensor],
+    path: str,
+    device: torch.device,
+    request: pytest.FixtureRequest,
 ) -> None:
     if path == "steps":
         request.getfixturevalue("by_steps")
@@ -214,9 +218,9 @@ def test_strides_beyond_32_bits(
     assert same(recurrent_scan(**plain | {"current": far}), wanted)
     plain = backward_arguments(size, device)
     for name in ("derivative", "g_spikes", "g_potential"):
-        wanted = recurrent_scan_backward(**plain)
+        gradients = recurrent_scan_backward(**plain)
         far.copy_(plain[name])
-        assert same(recurrent_scan_backward(**plain | {name: far}), wanted)
+        assert same(recurrent_scan_backward(**plain | {name: far}), gradients)
 
 
 def samples(arguments: Arguments, chosen: slice) -> Arguments:
@@ -246,11 +250,11 @@ def test_a_sample_does_not_see_its_batch(
     assert torch.equal(part[3], trace[:, 2:])
     arguments = backward_arguments(size, device)
     whole = recurrent_scan_backward(**arguments)
-    part = recurrent_scan_backward(**samples(arguments, slice(2, 4)))
-    assert torch.equal(part[0], whole[0][:, :, 2:])
-    assert torch.equal(part[4], whole[4][:, :, 2:])
-    assert torch.equal(part[5], whole[5][:, 2:])
-    assert torch.equal(part[6], whole[6][:, 2:])
+    part_of = recurrent_scan_backward(**samples(arguments, slice(2, 4)))
+    assert torch.equal(part_of[0], whole[0][:, :, 2:])
+    assert torch.equal(part_of[4], whole[4][:, :, 2:])
+    assert torch.equal(part_of[5], whole[5][:, 2:])
+    assert torch.equal(part_of[6], whole[6][:, 2:])
 
 
 @pytest.mark.parametrize("path", ["registers", "steps"])

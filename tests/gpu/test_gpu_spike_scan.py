@@ -322,10 +322,10 @@ def test_offsets_beyond_32_bits(far_axis: int, device: torch.device, tmp_path: P
     moved = arguments | dict(zip(names, places, strict=False))
     g_v = places[5]
     _, d_feedback, d_spike = kernel.launch_reverse(
-        *(moved[n] for n in ("g_spikes", "g_potential", "g_feedback", "derivative")),
-        *(moved[n] for n in ("feedback_decay", "feedback_strength")),
-        g_v,
-        False,
+        **{n: moved[n] for n in ("g_spikes", "g_potential", "g_feedback", "derivative")},
+        **{n: moved[n] for n in ("feedback_decay", "feedback_strength")},
+        g_v=g_v,
+        detach_reset=False,
     )
     last_four = ("feedback_decay", "feedback_strength", "feedback", "spike")
     d_decay, d_strength = gradient.feedback_gradient(

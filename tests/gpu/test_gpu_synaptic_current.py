@@ -4,6 +4,7 @@ Bounds are those of `bounds`: a trace after T steps has at most 2 T + 2 rounding
 most S + log terms more. The magnitude is the operator on absolute values.
 """
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from hetsyn_triton.kernels import parallel_in_time
 from hetsyn_triton.kernels.gpu import feedforward_scan as layer, synaptic_current as kernel
 from hetsyn_triton.kernels.gpu.lib import configs, launch, time_chunks
+from hetsyn_triton.kernels.gpu.spike_scan import spike_scan
 from hetsyn_triton.reference.closed_form import (
     synaptic_current,
     synaptic_current_backward,
@@ -70,6 +72,11 @@ def test_forward(size: Size, states: bool, device: torch.device) -> None:
     assert all(torch.equal(tensors[n], before[n]) for n in tensors)
 
 
+def changed(tensors: Sequence[Tensor | None], change: Callable[[Tensor], Tensor]) -> list[Any]:
+    """The tensors after `change`; None where one is absent."""
+    return [None if t is None else change(t) for t in tensors]
+
+
 @pytest.mark.parametrize("carried", [True, False], ids=["g_trace", "no g_trace"])
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_backward(size: Size, carried: bool, device: torch.device) -> None:
@@ -77,10 +84,10 @@ def test_backward(size: Size, carried: bool, device: torch.device) -> None:
     weight, decay, g_trace = tensors["weight"], tensors["decay"], tensors["trace"]
     g = torch.randn(size.R, size.T, size.B, size.J, generator=torch.Generator().manual_seed(3))
     arguments = [g, g_trace if carried else None, weight, decay]
-    found = kernel.synaptic_current_backward(*(a if a is None else a.to(device) for a in arguments))
-    doubles = [a if a is None else a.double() for a in arguments]
+    found = kernel.synaptic_current_backward(*changed(arguments, lambda t: t.to(device)))
+    doubles = changed(arguments, Tensor.double)
     expected = synaptic_current_backward(*doubles)
-    magnitudes = synaptic_current_backward(*(a if a is None else a.abs() for a in doubles))
+    magnitudes = synaptic_current_backward(*changed(doubles, Tensor.abs))
     for got, want, magnitude, what in zip(
         found, expected, magnitudes, ("dz", "d_trace"), strict=True
     ):
@@ -137,7 +144,7 @@ def test_fused_layer(size: Size, chunk: int, states: bool, device: torch.device)
     current, trace = kernel.synaptic_current(*(moved[n] for n in ("z", "weight", "decay", "trace")))
     assert torch.equal(trace, found[3])
     names = ("threshold", "feedback_decay", "feedback_strength", "feedback", "spike")
-    split = layer.spike_scan(current, *(moved[n] for n in names))
+    split = spike_scan(current, *(moved[n] for n in names))
     for got, want in zip(found, split, strict=False):
         assert torch.equal(got, want)
 
@@ -311,18 +318,21 @@ def test_chunks_of_time_side_by_side(
     size = Size(R=replicas, T=14, B=1, I=5, J=4, K=1)
     tensors = float_problem("synaptic_current", size)
     tensors["decay"].clamp_(max=0.99)
+    given: Sequence[Tensor | None]
+    kernel_of: Callable[..., tuple[Tensor, Tensor]]
+    truth: Callable[..., tuple[Tensor, Tensor]]
     if backward:
         g = torch.randn(size.R, size.T, 1, 4, generator=torch.Generator().manual_seed(3))
         given = [g, None, tensors["weight"], tensors["decay"]]
         kernel_of, truth = kernel.synaptic_current_backward, synaptic_current_backward
     else:
-        given = list(tensors.values())
+        given = [*tensors.values()]
         kernel_of, truth = kernel.synaptic_current, synaptic_current
-    moved = [t if t is None else t.to(device) for t in given]
+    moved = changed(given, lambda t: t.to(device))
     plain = kernel_of(*moved)
     with parallel_in_time.parallel_in_time():
         with launch.recording() as calls:
-            kernel_of(*[t if t is None else t.to("meta") for t in given])
+            kernel_of(*changed(given, lambda t: t.to("meta")))
         assert len([c for c in calls if c.name == "synaptic_current_kernel"]) == 3
         found = kernel_of(*moved)
         torch.use_deterministic_algorithms(True)
@@ -330,9 +340,9 @@ def test_chunks_of_time_side_by_side(
             forbidden = kernel_of(*moved)
         finally:
             torch.use_deterministic_algorithms(False)
-    doubles = [t if t is None else t.double() for t in given]
+    doubles = changed(given, Tensor.double)
     expected = truth(*doubles)
-    magnitudes = truth(*(t if t is None else t.abs() for t in doubles))
+    magnitudes = truth(*changed(doubles, Tensor.abs))
     for got, want, magnitude, same, off in zip(
         found, expected, magnitudes, plain, forbidden, strict=True
     ):
@@ -348,7 +358,7 @@ def test_chunks_only_where_they_pay() -> None:
 
 def test_default_dtype_does_not_matter(device: torch.device) -> None:
     size = Size(R=1, T=3, B=2, I=5, J=4, K=1)
-    moved = on(device, layer_arguments(size, True))
+    moved: dict[str, Any] = on(device, layer_arguments(size, True))
     expected = layer.fused(**moved)
     torch.set_default_dtype(torch.float64)
     try:
