@@ -22,8 +22,10 @@ from hetsyn_triton import (
     HomNeuLIF,
     HomNeuReadout,
     Normal,
+    SpikingNetwork,
     Uniform,
 )
+from hetsyn_triton.modules.base import SpikingLayer
 
 I, J = 6, 5  # noqa: E741 - the field's letter
 
@@ -89,6 +91,13 @@ READOUTS = {
     "HetNeuReadout": Case(HetNeuReadout),
 }
 ALL = SPIKING | READOUTS
+
+
+def first_layer(network: SpikingNetwork) -> SpikingLayer:
+    """The first layer of a network by its own type, which `nn.ModuleList` does not keep."""
+    layer = network.layers[0]
+    assert isinstance(layer, SpikingLayer)
+    return layer
 
 
 def spikes(*shape: int, seed: int = 1, rate: float = 0.4, dtype: Any = torch.float64) -> Tensor:
