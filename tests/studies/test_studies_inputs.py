@@ -13,6 +13,7 @@ from hetsyn_triton.experiments.studies.statistics import mean_and_deviation, ove
 from hetsyn_triton.experiments.tasks import Batch
 from hetsyn_triton.modules import MODELS, make_network
 from hetsyn_triton.timeconstants import decay_to_tau
+from tests.support.layer_cases import first_layer
 
 
 def spikes(*shape: int, rate: float = 0.3) -> torch.Tensor:
@@ -77,7 +78,8 @@ def test_parameters_are_those_of_the_network(model: str, recurrent: bool) -> Non
 def test_masked_self_connections_are_among_the_parameters(model: str) -> None:
     """Those of homogeneous models do nothing, whatever their value."""
     network = make_network(model, 7, [5], 3, tau=5.0, generator=torch.Generator().manual_seed(0))
-    x, weight = 9 * spikes(20, 4, 7), network.layers[0].recurrent_weight
+    x, weight = 9 * spikes(20, 4, 7), first_layer(network).recurrent_weight
+    assert weight is not None
     with torch.no_grad():
         before = network(x)[0]
         weight.fill_diagonal_(7.0)
@@ -104,30 +106,30 @@ def test_equal_parameters_is_the_nearest_size(model: str, recurrent: bool) -> No
 def test_only_the_long_ones_are_reset() -> None:
     taus = torch.tensor([[5.0, 50.0], [80.0, 10.0]])
     network = make_network("hetsyn", 2, [2], 1, recurrent=False, tau=5.0)
-    network.layers[0].decay.raw.data = torch.exp(-1 / taus)
+    first_layer(network).decay.raw.data = torch.exp(-1 / taus)
     reset, share = without_long(network, 40.0, 7.0, 1.0)
-    found = decay_to_tau(reset.layers[0].decay()).detach()
+    found = decay_to_tau(first_layer(reset).decay()).detach()
     torch.testing.assert_close(found, torch.tensor([[5.0, 7.0], [7.0, 10.0]]), rtol=1e-4, atol=0)
     assert share == 2 / 6
-    kept = decay_to_tau(network.layers[0].decay()).detach()
+    kept = decay_to_tau(first_layer(network).decay()).detach()
     torch.testing.assert_close(kept, taus, rtol=1e-4, atol=0)
     other, same = without_long(network, 40.0, 7.0, 1.0, torch.Generator().manual_seed(0))
     assert same == share
     others = torch.tensor([[7.0, 50.0], [80.0, 7.0]])  # both that are not long, and neither that is
-    found = decay_to_tau(other.layers[0].decay()).detach()
+    found = decay_to_tau(first_layer(other).decay()).detach()
     torch.testing.assert_close(found, others, rtol=1e-4, atol=0)
 
 
 def test_as_many_others_are_never_long_and_may_be_fewer() -> None:
     taus = torch.tensor([[50.0, 60.0, 10.0], [80.0, 11.0, 12.0], [13.0, 14.0, 15.0]])
     network = make_network("hetsyn", 3, [3], 1, recurrent=False, tau=5.0)
-    decay = network.layers[0].decay
+    decay = first_layer(network).decay
     for bound, count in ((40.0, 3), (11.5, 2)):  # of 9 are 3 long, then 7
         decay.raw.data = torch.exp(-1 / taus)
         for seed in range(20):
             generator = torch.Generator().manual_seed(seed)
             changed, share = without_long(network, bound, 7.0, 1.0, generator)
-            reset = (decay_to_tau(changed.layers[0].decay()) - 7).abs() < 1e-2
+            reset = (decay_to_tau(first_layer(changed).decay()) - 7).abs() < 1e-2
             assert int(reset.sum()) == count
             assert not bool((reset & (taus > bound)).any())
             assert share == count / 12

@@ -101,10 +101,11 @@ def test_spikes_are_deleted_and_added_with_the_probability_of_the_row(watch: Wat
     }
     whole = next(build_task(watch.configs[0]).batches("test")).input
     spikes, silent = int(whole.sum()), int((1 - whole).sum())
-    for kind, least, most, wrong in (
+    cases: list[tuple[str, int, int, Callable[[Tensor], Tensor]]] = [
         ("deletion", 0, spikes, lambda x: x > whole),
         ("addition", spikes, spikes + silent, lambda x: x < whole),
-    ):
+    ]
+    for kind, least, most, wrong in cases:
         none, half, full = (found[kind, level] for level in levels)
         assert torch.equal(none, whole)
         assert int(full.sum()) == (least if kind == "deletion" else most)

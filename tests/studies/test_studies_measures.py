@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from hetsyn_triton.experiments.studies import STUDIES, run_study
@@ -18,7 +19,7 @@ from hetsyn_triton.experiments.training import load_run
 PLACE = Place(Path(), 1)
 
 
-def of(delay: int, tau: float | None, **scores: float) -> dict[str, Any]:
+def of(delay: int, tau: float | None, **scores: float | None) -> dict[str, Any]:
     return {"change": "delay", "model": "homneu", "level": delay, "tau": tau, **scores}
 
 
@@ -97,8 +98,8 @@ def test_the_chosen_time_constant_is_drawn_over_delays() -> None:
     ]
     (axes,) = study.draw(table, []).axes
     (line,) = (one for one in axes.lines if one.get_label() == "homneu, time constant chosen")
-    assert list(line.get_xdata()) == [1, 4, 9]
-    assert list(line.get_ydata()) == [0.8, 0.9, 0.7]
+    assert np.asarray(line.get_xdata()).tolist() == [1, 4, 9]
+    assert np.asarray(line.get_ydata()).tolist() == [0.8, 0.9, 0.7]
 
 
 @pytest.mark.usefixtures("echo")
@@ -126,11 +127,12 @@ def test_background_is_tested_at_the_asked_rate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from hetsyn_triton.experiments.studies import noise
+    from hetsyn_triton.experiments.studies.measuring import as_it_is, tested
 
-    tested, rates = noise.tested, []
+    rates = []
 
     def noted(run: Any, change: Any, *stream: Any, threads: int) -> dict[str, float]:
-        if change is noise.as_it_is:
+        if change is as_it_is:
             spikes = run.task.splits["test"].values[:, 2:-2]  # between the bursts
             rates.append(1000 * float(spikes.mean()))
         return tested(run, change, *stream, threads=threads)

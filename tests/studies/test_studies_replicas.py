@@ -24,6 +24,7 @@ from hetsyn_triton.experiments.training import (
 from hetsyn_triton.experiments.training.build import build_network, build_task
 from hetsyn_triton.experiments.training.checkpoint import read_values, save_values
 from hetsyn_triton.modules import MODELS
+from tests.support.layer_cases import first_layer
 
 pytestmark = pytest.mark.usefixtures("echo")
 SEEDS = (0, 3, 7)
@@ -73,9 +74,11 @@ def test_losses_of_the_first_step() -> None:
 def test_decays_stay_decays_and_frozen_ones_stay() -> None:
     together = Replicas(configs(lr=0.5, frozen_fraction=0.5))
     together.fit()
-    decay = together.network.layers[0].decay
+    decay = first_layer(together.network).decay
     assert decay.raw.shape == (3, 6, 4)
     assert ((decay.raw >= 0) & (decay.raw <= 1)).all()
+    assert decay.frozen is not None
+    assert decay.frozen_value is not None
     assert torch.equal(decay()[decay.frozen], decay.frozen_value[decay.frozen])
 
 
@@ -199,7 +202,7 @@ def test_parameters_that_leave_the_numbers() -> None:
     together = Replicas(configs())
 
     def overflow(*_: Any) -> None:
-        together.network.layers[0].weight.data[2, 0, 0] = math.inf
+        first_layer(together.network).weight.data[2, 0, 0] = math.inf
 
     together.optimizer.register_step_post_hook(overflow)
     first, _, last = together.train_on(next(together._batches("train")))

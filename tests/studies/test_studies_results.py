@@ -357,7 +357,7 @@ def test_speakers_left_out_in_turn_have_a_mean(tmp_path: Path) -> None:
         changed = {name: v for name, v in {"speaker": speaker, **options}.items() if v is not None}
         config = {**values["config"]}
         config["options"] = {**config["options"], "speaker": speaker, **options}
-        selection = {"last": {"epoch": 1, "test": {"accuracy": accuracy}}}
+        selection: dict[str, Any] = {"last": {"epoch": 1, "test": {"accuracy": accuracy}}}
         selection |= {"validation": None, "test": None}
         copy = {**values, "config": config, "changed": changed, "selection": selection}
         copy["environment"] = {**values["environment"], "device": device}

@@ -39,6 +39,7 @@ from hetsyn_triton.experiments.training.claim import claim_folder
 from hetsyn_triton.experiments.training.machine import cpu_name
 from hetsyn_triton.experiments.training.trainer import Trainer
 from tests.support.idx_files import idx_bytes
+from tests.support.layer_cases import first_layer
 from tests.support.terminal_tables import check_whole, on_the_terminal
 
 TOYS: dict[str, dict[str, Any]] = {
@@ -110,8 +111,8 @@ def test_a_study_from_end_to_end(name: str, tmp_path: Path) -> None:
             assert read[0][column] == ("" if value is None else str(value))
     study = STUDIES[name](result.settings)
     shown = on_the_terminal(study, result.table, 250)
-    lines = [line for line in shown.splitlines() if line.startswith("│ ")]
-    assert len(lines) == len(result.table)  # no cell is broken
+    shown_rows = [line for line in shown.splitlines() if line.startswith("│ ")]
+    assert len(shown_rows) == len(result.table)  # no cell is broken
     assert shown.count("┡") == BLOCKS[name]
     for width in (60, 80):
         assert len(check_whole(study, result.table, width)) == BLOCKS[name]
@@ -371,7 +372,7 @@ def test_a_diverged_network_is_one_failure_of_its_study(
         if self.step == 1 and self.config.model in ("hetsyn", "homneu"):
             lost = range(3) if self.config.model == "homneu" else [1]
             for replica in lost:
-                self.network.layers[0].weight.data[replica] = math.nan
+                first_layer(self.network).weight.data[replica] = math.nan
         return real(self, batches)
 
     monkeypatch.setattr(Replicas, "train_on", train_on)
@@ -415,7 +416,7 @@ def test_labels_count_the_networks_there_are(
     monkeypatch.setattr(LimitedNeurons, "run", sometimes)
     changes: dict[str, Any] = {"sizes": [2], "models": ["hetsyn", "homneu"]}
     changes |= {"forms": ["recurrent"], "equal": ["neurons"]}
-    labels = []
+    labels: list[str] = []
     draw = LimitedNeurons.draw
 
     def drawn(self: LimitedNeurons, *arguments: Any) -> Any:
@@ -451,7 +452,7 @@ def test_labels_count_the_seeds_there_are(
 ) -> None:
     """Here the second seed fails for some of the networks."""
     study = STUDIES[name]
-    labels = []
+    labels: list[str] = []
     run, draw = study.run, study.draw
 
     def sometimes(self: Study, cell: Cell, place: Place) -> Finished:
@@ -688,7 +689,11 @@ def test_what_may_be_set_is_said_without_holes(
 def test_a_missing_data_set_is_one_error_and_leaves_no_folder(
     jobs: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    there = {"models": ["homneu"], "forms": ["recurrent"], "data_dir": str(tmp_path / "none")}
+    there: dict[str, Any] = {
+        "models": ["homneu"],
+        "forms": ["recurrent"],
+        "data_dir": str(tmp_path / "none"),
+    }
     with pytest.raises(DataError, match=r"data_dir: expected a folder, got .*none"):
         run_study("variants", task="smnist", jobs=min(jobs, cores()), out=tmp_path / "s", **there)
     assert not list(tmp_path.iterdir())

@@ -122,8 +122,8 @@ def test_all_measures_of_the_models_are_kept(width: int) -> None:
     ]
     (tables,) = check_whole(study("variants"), rows, width)
     names = [name for table in tables for name in table if name != "model"]
-    measures = ["loss", "mse", "distance", "rate hz", "mse validation-selected"]
-    assert names == ["parameters", *measures]
+    shown = ["loss", "mse", "distance", "rate hz", "mse validation-selected"]
+    assert names == ["parameters", *shown]
     assert len(tables) == {60: 2, 80: 1}[width]
 
 
@@ -148,9 +148,9 @@ def test_one_name_for_one_measure() -> None:
             assert in_words(task.score) == shown_name(task.score) == task.score
     assert shown_measures(["loss", "rate_hz", "rate"]) == ["loss", "rate_hz"]
     assert shown_measures(["loss", "rate"]) == ["loss", "rate"]
-    task = TASKS["pattern-generation"](iterations=1)
-    output = task.sample().target.transpose(0, 1)
-    assert task.caption(output, task.sample().target) == "pattern-generation: mse 0.000"
+    generation = TASKS["pattern-generation"](iterations=1)
+    target = generation.sample().target
+    assert generation.caption(target.transpose(0, 1), target) == "pattern-generation: mse 0.000"
     axes = Figure().subplots()
     label_score(axes, "mse", {3})
     assert axes.get_ylabel() == "mse\n(mean ± deviation of 3 seeds)"

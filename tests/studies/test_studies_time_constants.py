@@ -24,6 +24,7 @@ from hetsyn_triton.experiments.training.schedule import lr_scale, scale_rates
 from hetsyn_triton.modules import SpikingNetwork, make_network
 from hetsyn_triton.optim import clamp_decays_
 from hetsyn_triton.timeconstants import decay_to_tau
+from tests.support.layer_cases import first_layer
 
 TOY: dict[str, Any] = {"task": "echo", "seeds": 1, "jobs": 1, "frozen": [0]}
 
@@ -69,7 +70,7 @@ def test_each_way_of_training_has_its_weight_decay(tmp_path: Path) -> None:
         found = {group["name"]: group["weight_decay"] for group in groups}
         on_weights, on_decays = (0 if way == NONE else 0.1), (0.1 if way == USUAL else 0)
         assert found == {"weights": on_weights, "decays": on_decays}
-        decays[way] = run.network.layers[0].decay().mean()
+        decays[way] = first_layer(run.network).decay().mean()
         for row in chosen(pathways, weight_decay=way):
             before, alone = row["median_before"], row["median_weight_decay_alone"]
             assert alone < 0.99 * before if way == USUAL else alone == before
@@ -93,12 +94,14 @@ def test_the_picture_shows_both_ways_and_weight_decay_alone(tmp_path: Path) -> N
     found = [files.read_cell(tmp_path, cell) for cell in study.cells()]
     done = [finished for finished in found if finished is not None]
     figure = study.draw(result.table, done)
-    labels = [t.get_text() for a in figure.axes if a.get_legend() for t in a.get_legend().texts]
+    legends = [legend for axes in figure.axes if (legend := axes.get_legend())]
+    labels = [text.get_text() for legend in legends for text in legend.texts]
     for label in (LABELS[USUAL], LABELS[EXEMPT], "weight decay alone, computed"):
         assert labels.count(label) == 2  # from 5 and from 8
     drawn = {axes.get_ylabel().split("\n")[0]: axes for axes in figure.axes}
     assert {"from 5", "from 8", "from uniform(2,10)", "reset share"} <= set(drawn)
-    curves = {one.get_label(): one.get_data().values.tolist() for one in drawn["from 5"].patches}
+    patches: list[Any] = list(drawn["from 5"].patches)
+    curves = {one.get_label(): one.get_data().values.tolist() for one in patches}
     for finished in done:
         way = finished.cell.values["weight_decay"]
         if finished.cell.values["tau"] == "5":
@@ -143,13 +146,13 @@ def test_weight_decay_alone_is_training_without_gradients(parametrization: str, 
     network = make_network(
         "hetsyn", 3, [4], 2, tau=8.0, frozen_fraction=0.5, decay_parametrization=parametrization
     ).double()
-    fresh = network.layers[0].decay()
+    fresh = first_layer(network).decay()
     alone = shrunk(network, config, 20)
-    assert torch.equal(network.layers[0].decay(), fresh)  # it is a copy that shrinks
-    assert torch.equal(alone.layers[0].weight, network.layers[0].weight)
+    assert torch.equal(first_layer(network).decay(), fresh)  # it is a copy that shrinks
+    assert torch.equal(first_layer(alone).weight, first_layer(network).weight)
     without_gradients(network, config, 20)
-    found = alone.layers[0].decay()
-    torch.testing.assert_close(found, network.layers[0].decay(), rtol=1e-12, atol=0)
+    found = first_layer(alone).decay()
+    torch.testing.assert_close(found, first_layer(network).decay(), rtol=1e-12, atol=0)
     moved = (found != fresh).double().mean()
     assert moved == (0.5 if way == USUAL else 0)
 
@@ -160,7 +163,9 @@ def test_weight_decay_alone_over_shd() -> None:
     for tau, left in ((5.0, 3.5), (10.0, 5.5), (20.0, 7.5)):
         network = make_network("hetsyn", 2, [2], 1, tau=tau)
         alone = shrunk(network, default_config("shd"), 255)
-        assert decay_to_tau(alone.layers[0].decay()).mean().item() == pytest.approx(left, rel=0.03)
+        assert decay_to_tau(first_layer(alone).decay()).mean().item() == pytest.approx(
+            left, rel=0.03
+        )
 
 
 def test_weight_decay_in_the_gradient_is_refused() -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from hetsyn_triton.experiments.studies import STUDIES, StudyResult, run_study
@@ -21,6 +22,7 @@ from hetsyn_triton.experiments.tasks import TASKS
 from hetsyn_triton.experiments.training import ConfigError, Run, load_run
 from hetsyn_triton.experiments.training.build import build_task
 from hetsyn_triton.timeconstants import decay_to_tau
+from tests.support.layer_cases import first_layer
 
 XOR = "multi-timescale-xor"
 
@@ -121,7 +123,7 @@ def test_the_stored_time_constants_are_those_of_the_input_synapses(small: StudyR
     for cell in cells:
         stored = read_cell(small.path, cell)
         assert stored is not None
-        layer = load_run(small.path / "runs" / cell.name).network.layers[0]
+        layer = first_layer(load_run(small.path / "runs" / cell.name).network)
         steps = decay_to_tau(layer.decay().detach().double())
         assert steps.shape == (cell.values["neurons"], 40)
         first, second = histogram(steps[:, :20].flatten()), histogram(steps[:, 20:].flatten())
@@ -179,8 +181,11 @@ def test_the_picture(small: StudyResult) -> None:
     shown = [label for label in labels if label.startswith("label ")]
     assert shown == [f"label {target[start]}" for start in range(15, 100, 15)]
     assert len(set(shown)) == 2
-    assert [text.get_text() for text in taus.get_legend().get_texts()] == ["signal 1", "signal 2"]
-    assert {one.get_label(): one.get_data().values.tolist() for one in taus.patches} == {
+    legend = taus.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["signal 1", "signal 2"]
+    patches: list[Any] = list(taus.patches)
+    assert {one.get_label(): one.get_data().values.tolist() for one in patches} == {
         "signal 1": pytest.approx([0.3] * 40), "signal 2": pytest.approx([0.15] * 40)
     }  # fmt: skip
     assert "3 neurons" in taus.get_title()
@@ -190,9 +195,15 @@ def test_the_picture(small: StudyResult) -> None:
         assert [line.get_label() for line in axes.lines] == models
         for model, line in zip(models, axes.lines, strict=True):
             mine = chosen(small.table, equal=equal, model=model)
-            assert list(line.get_xdata()) == [row["size_of_hetsyn"] for row in mine] == [3, 6]
-            assert list(line.get_ydata()) == [row["accuracy"] for row in mine]
-    assert [text.get_text() for text in neurons.get_legend().get_texts()] == models
+            assert (
+                np.asarray(line.get_xdata()).tolist()
+                == [row["size_of_hetsyn"] for row in mine]
+                == [3, 6]
+            )
+            assert np.asarray(line.get_ydata()).tolist() == [row["accuracy"] for row in mine]
+    legend = neurons.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == models
 
 
 @pytest.mark.usefixtures("echo")
@@ -216,9 +227,10 @@ def test_deviations_are_drawn_at_one_size_and_at_sizes_in_any_order() -> None:
     row |= {"accuracy": 0.9, "accuracy_deviation": 0.05}
     table = [{**row, "size_of_hetsyn": size} for size in (8, 4)]
     (axes,) = (one for one in study.draw(table, []).axes if one.lines)
-    assert list(axes.lines[0].get_xdata()) == [4, 8]
+    assert np.asarray(axes.lines[0].get_xdata()).tolist() == [4, 8]
     (axes,) = (one for one in study.draw(table[:1], []).axes if one.lines)
-    (bars,) = axes.collections
+    collections: list[Any] = list(axes.collections)
+    (bars,) = collections
     assert bars.get_segments()[0].tolist() == [[8, 0.85], [8, pytest.approx(0.95)]]
     assert max(axes.get_yticks()) <= 1
 
@@ -236,8 +248,8 @@ def test_chosen_time_constants_are_the_ones_drawn_over_training(tmp_path: Path) 
         for cell in study.cells()
     ]  # fmt: skip
     left, right = study.draw(result.table, done).axes
-    assert [list(one.get_ydata()) for one in left.lines] == [[line["tau"]]]
-    assert list(right.lines[0].get_ydata()) == [line["tau"]] * 2
+    assert [np.asarray(one.get_ydata()).tolist() for one in left.lines] == [[line["tau"]]]
+    assert np.asarray(right.lines[0].get_ydata()).tolist() == [line["tau"]] * 2
 
 
 @pytest.mark.usefixtures("echo")
