@@ -129,7 +129,12 @@ def test_a_damaged_file_is_made_anew(
     (path,) = kept(cache_home)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
-    path.write_bytes({"empty": b"", "cut": content[:-70], "bit": content}[damage])
+    damaged: dict[str, bytes] = {
+        "empty": b"",
+        "cut": bytes(content[:-70]),
+        "bit": bytes(content),
+    }
+    path.write_bytes(damaged[damage])
     with caplog.at_level(logging.WARNING, "hetsyn_triton"):
         assert equal(encoded(corpus, NAMES, ENCODER), events)
     assert f"{path} is damaged and will be replaced" in caplog.text

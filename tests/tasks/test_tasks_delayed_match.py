@@ -10,6 +10,7 @@ from hetsyn_triton.experiments.tasks import DelayedMatch
 from hetsyn_triton.experiments.tasks.rates import rate_penalty
 from hetsyn_triton.experiments.training import default_config
 from hetsyn_triton.experiments.training.build import build_network, build_task
+from tests.support.layer_cases import first_layer
 from tests.support.learning import assert_falls, losses
 
 LEFT, RIGHT, NOISE = slice(0, 10), slice(10, 20), slice(20, 30)
@@ -114,7 +115,7 @@ def test_defaults_are_the_protocol() -> None:
     assert (config.tau_adaptation, config.adaptation) == (800.0, 0.15)
     assert (config.surrogate, config.readout) == ("triangular", "last")
     network = build_network(config, build_task(config))
-    decay = network.layers[0].decay()
+    decay = first_layer(network).decay()
     assert decay.shape == (100, 30)
     assert decay.mean().item() == pytest.approx(math.exp(-5 / 40), abs=2e-3)
 

@@ -9,6 +9,7 @@ from hetsyn_triton.experiments.tasks import MultiTimescaleXOR
 from hetsyn_triton.experiments.tasks.multi_timescale_xor import NO_LABEL
 from hetsyn_triton.experiments.training import default_config
 from hetsyn_triton.experiments.training.build import build_network, build_task
+from tests.support.layer_cases import first_layer
 from tests.support.learning import assert_falls, losses
 
 SHOWN = [slice(start, start + 10) for start in (15, 30, 45, 60, 75, 90)]  # signal 2
@@ -99,7 +100,8 @@ def test_defaults() -> None:
     assert (config.hidden, config.recurrent, config.batch_size) == ((32,), False, 64)
     assert config.epochs * config.options["iterations"] == 800
     assert (config.optimizer, config.lr, config.decay_lr, config.clip) == ("adamw", 5e-3, None, 1)
-    taus = build_network(config, build_task(config)).layers[0].decay().log().reciprocal().neg()
+    layer = first_layer(build_network(config, build_task(config)))
+    taus = layer.decay().log().reciprocal().neg()
     assert 2 <= taus.min().item() < 3
     assert 80 < taus.max().item() <= 100 + 1e-3
 

@@ -8,6 +8,7 @@ import torch
 from hetsyn_triton.experiments.tasks import PatternGeneration
 from hetsyn_triton.experiments.training import default_config
 from hetsyn_triton.experiments.training.build import build_network, build_task
+from tests.support.layer_cases import first_layer
 from tests.support.learning import assert_falls, losses
 
 
@@ -32,7 +33,8 @@ def test_the_networks_of_the_protocol(recurrent: bool, curves: int) -> None:
         "pattern-generation", recurrent=recurrent, model="homneu", options={"curves": curves}
     )
     network = build_network(config, build_task(config))
-    (layer,) = network.layers
+    assert len(network.layers) == 1
+    layer = first_layer(network)
     assert layer.weight.shape == (100, 100)
     assert (layer.recurrent_weight is not None) == recurrent
     assert network.readout is not None

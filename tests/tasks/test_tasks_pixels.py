@@ -60,6 +60,7 @@ def test_other_sizes_and_classes(
         options = {"classes": classes, "permuted": permuted, "limit": 20}
         config = default_config("idx", data_dir=str(folder), batch_size=4, options=options)
         task = build_task(config)
+        assert isinstance(task, IdxImages)
         batch = next(task.batches("test"))
         assert batch.input.shape == (size[0] * size[1], 20, 1)
         assert torch.equal(batch.target, torch.arange(20) % classes)

@@ -123,12 +123,12 @@ def fails(ranks: Ranks, out: Path) -> None:
     (out / f"told-{ranks.rank}.txt").write_text("\n".join(told))
     if ranks.rank == 1:
 
-        def failing(self: Trainer, batch: Any) -> None:
+        def lost(self: Trainer, batch: Any) -> None:
             if self.step == 3:
                 raise MemoryError("rank 1 is lost")
             TRAIN_ON(self, batch)
 
-        Trainer._train_on = failing  # type: ignore[method-assign]
+        Trainer._train_on = lost  # type: ignore[method-assign]
     train(RUN.config(), out / "run", pictures=False)
     (out / f"done-{ranks.rank}.txt").write_text("")
 

@@ -13,7 +13,14 @@ from typing import Any, BinaryIO
 import pytest
 
 from hetsyn_triton.experiments.files import partials, write_atomically
-from hetsyn_triton.experiments.training import RunFolderError, TrainConfig, load_run, resume, train
+from hetsyn_triton.experiments.training import (
+    Run,
+    RunFolderError,
+    TrainConfig,
+    load_run,
+    resume,
+    train,
+)
 from hetsyn_triton.experiments.training.claim import claim_folder, claim_new_folder
 from hetsyn_triton.experiments.training.folder import LOCK
 
@@ -99,10 +106,11 @@ def test_two_processes_at_once(out: list[str], tmp_path: Path) -> None:
 def test_a_folder_at_work_is_refused(louder: Louder, tmp_path: Path) -> None:
     run = train(louder(epochs=1), tmp_path / "run", pictures=False)
     (tmp_path / "new").mkdir()
-    for folder, again in (
-        (run.path, lambda: resume(run.path, pictures=False)),
-        (tmp_path / "new", lambda: train(louder(epochs=1), tmp_path / "new", pictures=False)),
-    ):
+    calls: dict[Path, Callable[[], Run]] = {
+        run.path: lambda: resume(run.path, pictures=False),
+        tmp_path / "new": lambda: train(louder(epochs=1), tmp_path / "new", pictures=False),
+    }
+    for folder, again in calls.items():
         holder = start(HOLD, str(folder), folder=tmp_path)
         wait_for(holder, "held")
         used = (

@@ -75,11 +75,11 @@ def test_only_batches_of_the_captured_shape_are_replayed(
     (sample,) = samples_of_captures
     assert sample.shape == (10, 6, 2)
     kept = sample.clone()
-    batch = trainer._whole_batch().zero_()
+    silence = trainer._whole_batch().zero_()
     assert torch.equal(sample, kept)  # memory of its own
     other = Trainer(louder(batch_size=6, hidden=(7,))).network
     for network in (other, trainer.network.eval()):
-        assert torch.equal(run(network, batch)[0], run_network(network, batch)[0])
+        assert torch.equal(run(network, silence)[0], run_network(network, silence)[0])
     assert len(replayed) == 3
 
 

@@ -36,16 +36,17 @@ def sample(delay: int, figures: list[Figure]) -> tuple[Task, Figure]:
 @pytest.mark.parametrize("delay", [400, 800])  # filled cells, and dots for 210 steps
 def test_spikes_are_seen_over_a_span(delay: int, drawn: list[Figure]) -> None:
     task, figure = sample(delay, drawn)
-    canvas = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)
     figure.set_dpi(300)
     canvas.draw()
-    pixels = np.asarray(canvas.buffer_rgba())[::-1, :, :3] / 255
+    pixels: np.ndarray[Any, Any] = np.asarray(canvas.buffer_rgba())[::-1, :, :3] / 255
     axes, spikes = figure.axes[0], task.sample().input[:, 0]
     assert spikes[CUE].sum() > 20
 
     def color(step: int, channel: int) -> np.ndarray[Any, Any]:
         x, y = axes.transData.transform((step + 0.5, channel + 0.5))
-        return pixels[round(y - 0.5), round(x - 0.5)]
+        found: np.ndarray[Any, Any] = pixels[round(y - 0.5), round(x - 0.5)]
+        return found
 
     for step in range(CUE.start, CUE.stop):
         for channel in range(1, 29):

@@ -18,6 +18,7 @@ from hetsyn_triton.experiments.training import (
     ConfigError,
     NonFiniteError,
     Reporter,
+    Run,
     RunFolderError,
     TrainConfig,
     default_config,
@@ -30,6 +31,7 @@ from hetsyn_triton.experiments.training.checkpoint import read_checkpoint
 from hetsyn_triton.experiments.training.folder import free_folder
 from hetsyn_triton.experiments.training.measure import Means, measure_split, metrics_of
 from hetsyn_triton.experiments.training.trainer import Trainer
+from tests.support.layer_cases import first_layer
 
 Louder = Callable[..., TrainConfig]
 
@@ -84,7 +86,7 @@ def test_repeats_bit_for_bit(louder: Louder, tmp_path: Path) -> None:
     assert_same_weights(first.network, second.network)
     assert untimed(first.path) == untimed(second.path)
     other = train(louder(hidden=(6, 6), dropout=0.3, seed=1), tmp_path / "c", pictures=False)
-    assert not torch.equal(other.network.layers[0].weight, first.network.layers[0].weight)
+    assert not torch.equal(first_layer(other.network).weight, first_layer(first.network).weight)
 
 
 @pytest.mark.parametrize("model", ["homneu", "hetneu"])
@@ -153,10 +155,11 @@ def test_an_interrupted_epoch_keeps_its_seconds(
 
     monkeypatch.setattr(Trainer, "_train_on", interrupted)
     folder, places = tmp_path / "run", []
-    for go_on in (
+    calls: list[Callable[[], Run]] = [
         lambda: train(louder(), folder, pictures=False),
         lambda: resume(folder, pictures=False),
-    ):
+    ]
+    for go_on in calls:
         with pytest.raises(KeyboardInterrupt):
             go_on()
         checkpoint = read_checkpoint(folder / "checkpoint.pt", torch.device("cpu"))

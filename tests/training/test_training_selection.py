@@ -22,6 +22,7 @@ from hetsyn_triton.experiments.training import (
 )
 from hetsyn_triton.experiments.training.selection import best_epoch, why_no_validation
 from hetsyn_triton.experiments.training.trainer import Trainer
+from tests.support.layer_cases import first_layer
 
 Louder = Callable[..., TrainConfig]
 # the last epoch is not the best
@@ -38,7 +39,7 @@ def measures(line: dict[str, Any], split: str) -> dict[str, float]:
 
 
 def test_best_epoch_by_hand() -> None:
-    lines = [
+    lines: list[dict[str, Any]] = [
         {"epoch": 1, "test_accuracy": 0.5, "test_loss": 3.0, "test_mse": 3.0},
         {"epoch": 2},
         {"epoch": 3, "test_accuracy": 0.7, "test_loss": 1.0, "test_mse": 1.0},
@@ -81,7 +82,7 @@ def test_weights_of_the_best_epoch(run: Run) -> None:
     assert (last.epoch, best.epoch) == (5, found["epoch"])
     assert evaluate(best) == found["test"]
     assert evaluate(best, "validation") == found["validation"]
-    assert not torch.equal(last.network.layers[0].weight, best.network.layers[0].weight)
+    assert not torch.equal(first_layer(last.network).weight, first_layer(best.network).weight)
     with pytest.raises(ConfigError, match="weights: expected one of last, validation, got 'test'"):
         load_run(run.path, weights="test")
 
