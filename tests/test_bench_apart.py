@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from bench import registry, turns
 from bench.apart import Apart, plausible
@@ -57,7 +58,7 @@ def test_a_peak_below_what_is_returned_is_no_peak(monkeypatch: pytest.MonkeyPatc
     refused = plausible(0, 1_024_000)
     assert refused["peak"] is None
     entry = Entry("g", OURS, replace(registry.CURRENT, T=4), OURS)
-    taken = turns.Turns(turns.Plan(turns.torch.device("cpu"), 1, 0.0, 3), [entry], print, 0.0)
+    taken = turns.Turns(turns.Plan(torch.device("cpu"), 1, 0.0, 3), [entry], print, 0.0)
     monkeypatch.setattr(taken.apart, "ask", lambda *_: {"fresh_ms": 1.0, **refused})
     info = taken._memory(entry)
     assert info["fresh_ms"] == 1.0

@@ -142,7 +142,7 @@ def test_the_readme_table() -> None:
     """Times, ratios and memory of a result, and what was not measured."""
     rival = {"status": "measured", "ms": 400.0, "ratio": 16.0}
     missing = {"status": "not measured", "reason": "not installed", "ratio": None}
-    row = {"name": "700->128, B 8", "part": "gradients", "ms": 25.04}
+    row: dict[str, Any] = {"name": "700->128, B 8", "part": "gradients", "ms": 25.04}
     plain = {"spikingjelly": rival, "norse": rival | {"ms": 100.0, "ratio": 4.0}}
     row |= {"rivals": {"loop": rival, "compiled": rival, "snntorch": missing} | plain}
     result = {
@@ -244,7 +244,12 @@ def test_growth_that_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(Path, "write_text", refused)
     made: list[int] = []
-    found, ms = timing.growth_and_ms(lambda: made.append(time.sleep(0.01) or 1))
+
+    def call() -> None:
+        time.sleep(0.01)
+        made.append(1)
+
+    found, ms = timing.growth_and_ms(call)
     assert (found, made) == (None, [1])
     assert 10 <= ms < 1000
     monkeypatch.setattr(timing, "give_back_freed_memory", lambda: True)  # not in this process
@@ -391,7 +396,7 @@ def test_the_plain_lif_is_the_layer_with_one_time_constant(recurrent: bool) -> N
     forward, weights = plain_lif.spikingjelly_layer(6, 5, recurrent, torch.float64)
     with torch.no_grad():
         for w in weights:
-            w *= 3.0
+            w.mul_(3.0)
         if recurrent:
             weights[1][:, :5] = torch.eye(5)
     z = (torch.rand(30, 2, 6) < 0.4).double().requires_grad_()

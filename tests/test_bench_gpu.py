@@ -7,6 +7,7 @@ import subprocess
 import sys
 import weakref
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -288,7 +289,7 @@ def test_a_captured_call_keeps_what_it_reads() -> None:
     """A graph has addresses, not tensors: inputs let go of are an illegal access."""
     x = torch.ones(1000, device="cuda")
     kept = weakref.ref(x)
-    replay = rivals.in_a_graph(lambda x=x: x + 1)
+    replay = rivals.in_a_graph(partial(torch.add, x, 1))
     del x
     gc.collect()
     assert kept() is not None
@@ -313,7 +314,7 @@ def test_a_captured_call_keeps_what_it_reads_without_a_gpu(
     monkeypatch.setattr(cuda, "graph", lambda graph: nullcontext())
     x = torch.ones(3)
     kept = weakref.ref(x)
-    replay = rivals.in_a_graph(lambda x=x: x + 1)
+    replay = rivals.in_a_graph(partial(torch.add, x, 1))
     del x
     gc.collect()
     assert kept() is not None
@@ -336,7 +337,7 @@ def test_median_and_sets() -> None:
 def test_the_loop_computes_what_the_layers_compute(recurrent: bool) -> None:
     """Spikes and gradients: the comparison is between equals."""
     generator = torch.Generator().manual_seed(0)
-    more = {"recurrent_weight_init": Normal(0.0, 0.3)} if recurrent else {}
+    more: dict[str, Any] = {"recurrent_weight_init": Normal(0.0, 0.3)} if recurrent else {}
     layer = HetSynLIF(
         6, 5, recurrent=recurrent, weight_init=Normal(0.2, 0.5), dtype=torch.float64,
         generator=generator, **more,
@@ -347,8 +348,11 @@ def test_the_loop_computes_what_the_layers_compute(recurrent: bool) -> None:
     expected = torch.autograd.grad(spikes, [x, *layer.parameters()], g)
     pair = None
     if recurrent:
-        pair = tuple(
-            t.detach().requires_grad_() for t in (layer.recurrent_weight, layer.recurrent_decay())
+        assert layer.recurrent_weight is not None
+        assert layer.recurrent_decay is not None
+        pair = (
+            layer.recurrent_weight.detach().requires_grad_(),
+            layer.recurrent_decay().detach().requires_grad_(),
         )
     w, r = (t.detach().requires_grad_() for t in (layer.weight, layer.decay()))
     weights = rivals.Weights(w, r, pair)

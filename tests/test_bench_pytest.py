@@ -19,6 +19,7 @@ import torch
 from bench import (
     contests,
     cpu_table,
+    gate,
     plain_lif,
     provenance,
     registry,
@@ -118,12 +119,12 @@ def test_the_way_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     _house(tmp_path)
     red = {"state": "red", "reason": "a proof failed", "passed": 9, "failures": ["a_proof"]}
     with monkeypatch.context() as patch:
-        patch.setattr(report.gate, "run", lambda *_: red)
+        patch.setattr(gate, "run", lambda *_: red)
         assert report.main([str(file), "--root", str(tmp_path)]) == 1
     assert stored.files(tmp_path / "bench" / "results") == []
-    green = {"state": "green", "reason": None, "passed": 9, "failures": []}
+    green: dict[str, Any] = {"state": "green", "reason": None, "passed": 9, "failures": []}
     with monkeypatch.context() as patch:
-        patch.setattr(report.gate, "run", lambda *_: green)
+        patch.setattr(gate, "run", lambda *_: green)
         assert report.main([str(file), "--root", str(tmp_path)]) == 0
     (kept,) = stored.files(tmp_path / "bench" / "results")
     assert "node" not in kept.read_text(), "a host's name"
@@ -225,8 +226,12 @@ def test_storing_asks_whether_it_is_the_same(
 
 
 def test_the_digest_changes_with_kernels_proofs_and_timing(tmp_path: Path) -> None:
-    names = ("hetsyn_triton/kernels/cpu/a.py", "tests/cpu/test_a.py", "tests/bounds.py")
-    names += ("bench/rivals.py",)
+    names = (
+        "hetsyn_triton/kernels/cpu/a.py",
+        "tests/cpu/test_a.py",
+        "tests/bounds.py",
+        "bench/rivals.py",
+    )
     for name in names:
         file = tmp_path / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -405,7 +410,7 @@ def _other_decays(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _no_clamp(monkeypatch: pytest.MonkeyPatch) -> None:
-    step = workloads._step
+    step: Callable[..., Any] = workloads._step
     monkeypatch.setattr(workloads, "_step", lambda *given: step(*given[:-1], lambda: None))
 
 
@@ -428,13 +433,14 @@ def test_closed_forms_are_closed_forms() -> None:
     from hetsyn_triton.ops import dispatch
 
     launcher = dispatch.Kernels.launcher
+
+    def noted(self: dispatch.Kernels, name: str) -> Any:
+        called.append(name)
+        return launcher(self, name)
+
     made = contests.make(TINY, registry.CLOSED, CPU)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            dispatch.Kernels,
-            "launcher",
-            lambda self, name: called.append(name) or launcher(self, name),
-        )
+        patch.setattr(dispatch.Kernels, "launcher", noted)
         made.run()
         assert called == []
         contests.make(TINY, registry.OURS, CPU).run()
@@ -486,7 +492,7 @@ def _compared(library: str, recurrent: bool) -> tuple[torch.Tensor, Any, Any]:
     torch.manual_seed(0)
     forward, weights = plain_lif.LAYERS[library](6, 5, recurrent)
     with torch.no_grad():
-        weights[0] *= 3.0
+        weights[0].mul_(3.0)
     z = (torch.rand(30, 2, 6) < 0.4).float().requires_grad_()
     return forward(z), weights, z
 
@@ -504,6 +510,8 @@ def test_snntorch_is_the_layer_with_one_time_constant(recurrent: bool) -> None:
         layer.weight.copy_(weights[0])
         layer.decay.raw.fill_(plain_lif.RHO)
         if recurrent:
+            assert layer.recurrent_weight is not None
+            assert layer.recurrent_decay is not None
             layer.recurrent_weight.copy_(weights[1])
             layer.recurrent_decay.raw.fill_(plain_lif.RHO)
     spikes, _ = layer(z)

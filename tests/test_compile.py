@@ -5,7 +5,7 @@ import inspect
 import io
 import math
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from typing import Any
 
@@ -83,12 +83,12 @@ def saved(layer: nn.Module) -> Any:
 
 
 def reloaded(name: str, layer: nn.Module) -> nn.Module:
-    other = ALL[name].make(seed=99)
+    other: nn.Module = ALL[name].make(seed=99)
     other.load_state_dict(saved(layer))
     return other
 
 
-COPIES = {
+COPIES: dict[str, Callable[[str, nn.Module], nn.Module]] = {
     "deepcopy": lambda name, layer: copy.deepcopy(layer),
     "pickle": lambda name, layer: pickle.loads(pickle.dumps(layer)),
     "state_dict": reloaded,
@@ -220,7 +220,7 @@ def test_compiled_in_every_way_of_a_call(name: str, kind: str) -> None:
     layer = ALL[name].make(batch_first=kind == "batch first")
     x = random_spikes(T, B, I)
     x = x[:, 0] if kind == "unbatched" else x.bool() if kind == "bool" else x
-    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    compiled: Any = torch.compile(layer, fullgraph=True, backend="aot_eager")
     with (
         torch.set_grad_enabled(kind != "no_grad"),
         torch.autocast("cpu", enabled=kind == "autocast"),
@@ -369,7 +369,12 @@ def test_signatures_name_every_argument() -> None:
     found = inspect.signature(HetSynLIF).parameters
     assert "options" not in found
     assert list(found)[:2] == ["in_features", "out_features"]
-    defaults = {"recurrent": False, "threshold": 1.0, "dt": 1.0, "batch_first": False}
+    defaults: dict[str, Any] = {
+        "recurrent": False,
+        "threshold": 1.0,
+        "dt": 1.0,
+        "batch_first": False,
+    }
     defaults |= {"self_connections": True, "tau_reset": 20.0, "dtype": None, "backend": "auto"}
     assert {k: found[k].default for k in defaults} == defaults
     assert inspect.signature(HomNeuLIF).parameters["self_connections"].default is False
@@ -377,7 +382,7 @@ def test_signatures_name_every_argument() -> None:
         given = {name: p.default for name, p in inspect.signature(case.cls).parameters.items()}
         options = {k: v for k, v in given.items() if v is not inspect.Parameter.empty}
         case.cls(3, 4, **options)
-        documented = HetSynLIF.__doc__ if case.cls is HetSynLIF else given
+        documented: Any = HetSynLIF.__doc__ if case.cls is HetSynLIF else given
         assert all(name in documented for name in given)
 
 

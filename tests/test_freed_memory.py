@@ -1,5 +1,6 @@
 """Memory that is freed and taken again costs no page fault where it is kept."""
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -84,7 +85,7 @@ def test_another_library_is_not_told(
         assert error is not None
         raise error(name)
 
-    monkeypatch.setattr(freed_memory.ctypes, "CDLL", lambda name: pytest.fail("asked"))
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: pytest.fail("asked"))
     for variable in ("GLIBC_TUNABLES", *freed_memory._OF_THE_USER):
         monkeypatch.delenv(variable, raising=False)
     if error is None:

@@ -20,6 +20,7 @@ from hetsyn_triton.functional import (
     synaptic_current,
 )
 from tests.support.layer_cases import normal_like
+from tests.support.tensors import total
 
 R, T, B, I, J = 3, 6, 4, 5, 7  # noqa: E741 - the field's letter
 DOUBLE = torch.float64
@@ -106,7 +107,7 @@ def test_replicas_are_calls_of_their_own(name: str, backend: str) -> None:
     for a, b in zip(together, apart, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
     gradients = [
-        torch.autograd.grad(sum((o * normal_like(o, k)).sum() for k, o in enumerate(out)), leaves)
+        torch.autograd.grad(total((o * normal_like(o, k)).sum() for k, o in enumerate(out)), leaves)
         for out in (together, apart)
     ]
     for a, b in zip(*gradients, strict=True):
@@ -138,7 +139,7 @@ def test_a_number_is_a_tensor_of_one_value(name: str, replicas: tuple[int, ...])
         assert all(torch.equal(a, b) for a, b in zip(results[0], result, strict=True))
     gradients = [
         torch.autograd.grad(
-            sum((o * normal_like(o, k)).sum() for k, o in enumerate(r)), [*kind.values()]
+            total((o * normal_like(o, k)).sum() for k, o in enumerate(r)), [*kind.values()]
         )
         for r, kind in zip(results[1:], kinds[1:], strict=True)
     ]
@@ -151,7 +152,7 @@ def test_a_number_is_a_tensor_of_one_value(name: str, replicas: tuple[int, ...])
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_absent_states_are_zeros(name: str) -> None:
     given = arguments(name)
-    states = [k for k in ("trace", "state") if k in given]
+    states: list[str] = [k for k in ("trace", "state") if k in given]
     if name.startswith("leaky"):
         states.append("current")
     zeros = {

@@ -16,6 +16,9 @@ from hetsyn_triton.reference import closed_form, loop
 from tests.support import unchecked
 from tests.support.problems import OPERATORS, SPIKING, Size, problem
 
+CLOSED_FORM: Any = closed_form
+"""Untyped, for calls with whole tuples of tensors."""
+
 STEEPNESS = 2.0
 SIZE = Size(R=2, T=4, B=2, I=3, J=2, K=2)
 
@@ -31,14 +34,14 @@ def slope(spikes: Tensor) -> Tensor:
 class SmoothSpikeScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *tensors: Tensor) -> Any:
-        outputs = closed_form.spike_scan(*tensors, smooth_spike)
+        outputs = CLOSED_FORM.spike_scan(*tensors, smooth_spike)
         ctx.save_for_backward(*tensors, outputs[0])
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *g: Tensor) -> Any:
         _, _, decay, strength, feedback, spike, spikes = ctx.saved_tensors
-        return closed_form.spike_scan_backward(
+        return CLOSED_FORM.spike_scan_backward(
             *g, slope(spikes), spikes, decay, strength, feedback, spike
         )
 
@@ -46,7 +49,7 @@ class SmoothSpikeScan(torch.autograd.Function):
 class SmoothFeedforwardScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *tensors: Tensor) -> Any:
-        outputs = closed_form.feedforward_scan(*tensors, smooth_spike)
+        outputs = CLOSED_FORM.feedforward_scan(*tensors, smooth_spike)
         ctx.save_for_backward(*tensors, outputs[0])
         return outputs
 
@@ -54,11 +57,11 @@ class SmoothFeedforwardScan(torch.autograd.Function):
     def backward(ctx: Any, *g: Tensor) -> Any:
         z, weight, decay, trace, _, *neuron, spikes = ctx.saved_tensors
         *g_neuron, g_trace = g
-        g_current, *d_neuron = closed_form.spike_scan_backward(
+        g_current, *d_neuron = CLOSED_FORM.spike_scan_backward(
             *g_neuron, slope(spikes), spikes, *neuron
         )
-        dz, d_trace = closed_form.synaptic_current_backward(g_current, g_trace, weight, decay)
-        dw, dr = closed_form.synaptic_parameter_gradient(
+        dz, d_trace = CLOSED_FORM.synaptic_current_backward(g_current, g_trace, weight, decay)
+        dw, dr = CLOSED_FORM.synaptic_parameter_gradient(
             z, g_current, g_trace, weight, decay, trace
         )
         return dz, dw, dr, d_trace, *d_neuron
@@ -67,18 +70,18 @@ class SmoothFeedforwardScan(torch.autograd.Function):
 class SmoothRecurrentScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *tensors: Tensor) -> Any:
-        outputs = closed_form.recurrent_scan(*tensors, smooth_spike)
+        outputs = CLOSED_FORM.recurrent_scan(*tensors, smooth_spike)
         ctx.save_for_backward(*tensors, outputs[0])
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *g: Tensor) -> Any:
         _, weight, decay, trace, _, *neuron, spikes = ctx.saved_tensors
-        d_current, *d_neuron, d_trace = closed_form.recurrent_scan_backward(
+        d_current, *d_neuron, d_trace = CLOSED_FORM.recurrent_scan_backward(
             *g, slope(spikes), spikes, weight, decay, *neuron
         )
         before = torch.cat([neuron[-1].unsqueeze(1), spikes[:, :-1]], dim=1)
-        dw, dr = closed_form.synaptic_parameter_gradient(
+        dw, dr = CLOSED_FORM.synaptic_parameter_gradient(
             before, d_current, g[-1], weight, decay, trace
         )
         return d_current, dw, dr, d_trace, *d_neuron
@@ -87,7 +90,7 @@ class SmoothRecurrentScan(torch.autograd.Function):
 class SmoothLeakyRecurrentScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *tensors: Tensor) -> Any:
-        outputs = closed_form.leaky_recurrent_scan(*tensors, smooth_spike)
+        outputs = CLOSED_FORM.leaky_recurrent_scan(*tensors, smooth_spike)
         spikes, _, _, currents = outputs
         ctx.save_for_backward(*tensors, spikes, currents)
         return outputs
@@ -95,7 +98,7 @@ class SmoothLeakyRecurrentScan(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *g: Tensor) -> Any:
         _, weight, decay, current, _, *neuron, spikes, currents = ctx.saved_tensors
-        return closed_form.leaky_recurrent_scan_backward(
+        return CLOSED_FORM.leaky_recurrent_scan_backward(
             *g, slope(spikes), spikes, currents, weight, decay, current, *neuron
         )
 

@@ -94,9 +94,10 @@ def test_a_generator_repeats(initializer: Initializer) -> None:
 def test_values_among_values(initializer: Any) -> None:
     assert pickle.loads(pickle.dumps(initializer)) == initializer
     assert copy.deepcopy(initializer) == initializer
+    name = dataclasses.fields(initializer)[0].name
     assert isinstance(initializer, Initializer)
     with pytest.raises(dataclasses.FrozenInstanceError):
-        setattr(initializer, dataclasses.fields(initializer)[0].name, 1.0)
+        setattr(initializer, name, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -131,6 +132,7 @@ def layer(seed: int = 0, **options: Any) -> HetSynLIF:
 def test_default_weights_have_variance_one_over_fan_in() -> None:
     made = layer(dtype=torch.float64)
     assert made.weight.std().item() == pytest.approx(1 / math.sqrt(300), rel=0.02)
+    assert made.recurrent_weight is not None
     assert made.recurrent_weight.std().item() == pytest.approx(1 / math.sqrt(200), rel=0.02)
     assert made.weight.mean().abs().item() < 5 / math.sqrt(300 * 60000)
 
@@ -173,8 +175,11 @@ def test_a_users_own_distribution() -> None:
 
     made = layer(weight_init=checkered, recurrent_weight_init=Constant(0.5))
     assert torch.equal(made.weight[0, :4], torch.tensor([0.0, 1.0, 0.0, 1.0]))
+    assert made.recurrent_weight is not None
     assert (made.recurrent_weight == 0.5).all()
-    assert torch.equal(layer(weight_init=checkered).recurrent_weight, made.weight[:, :200])
+    other = layer(weight_init=checkered)
+    assert other.recurrent_weight is not None
+    assert torch.equal(other.recurrent_weight, made.weight[:, :200])
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from tests.support.layer_cases import (
     paper,
     spikes as random_spikes,
 )
+from tests.support.tensors import total
 
 T, B = 40, 3
 UNIT = {torch.float32: 2.0**-24, torch.float64: 2.0**-53}
@@ -56,7 +57,8 @@ def potential_in(layer: Any, state: Any) -> Tensor:
             v = v + (layer._recurrent_weight_in_use().double() * state.recurrent_trace).sum(-1)
     else:
         v = state.current
-    return v - state.reset - (0 if state.adaptation is None else state.adaptation)
+    potential: Tensor = v - state.reset
+    return potential if state.adaptation is None else potential - state.adaptation
 
 
 def assert_spikes_follow(name: str, spikes: Tensor, expected: Paper, theta: Tensor) -> None:
@@ -122,7 +124,7 @@ def test_gradients_are_the_papers(name: str) -> None:
         found, wanted = [output], [expected.potential]
 
     def gradients(outputs: list[Tensor]) -> tuple[Tensor, ...]:
-        loss = sum((o * normal_like(o, seed)).sum() for seed, o in enumerate(outputs))
+        loss = total((o * normal_like(o, seed)).sum() for seed, o in enumerate(outputs))
         return torch.autograd.grad(loss, leaves)
 
     names = ["x", *(n for n, _ in layer.named_parameters())]
@@ -162,7 +164,7 @@ def test_the_reference_backend_agrees(name: str) -> None:
         layer, x = case.make(backend=backend), random_spikes(T, B, I).requires_grad_()
         output, state = layer(x)
         outputs = [output, *(t for t in state if t is not None)]
-        loss = sum((o * normal_like(o, seed)).sum() for seed, o in enumerate(outputs))
+        loss = total((o * normal_like(o, seed)).sum() for seed, o in enumerate(outputs))
         leaves = [x, *layer.parameters()]
         found.append((outputs, torch.autograd.grad(loss, leaves)))
     assert not case.spiking or torch.equal(found[0][0][0], found[1][0][0])
@@ -238,8 +240,10 @@ def test_time_constants_in_seconds() -> None:
     outputs = []
     for dt in (1.0, 0.004, 4.0):
         generator = torch.Generator().manual_seed(0)
-        taus = {"tau": 10 * dt, "tau_reset": 20 * dt, "adaptation": 0.1, "tau_adaptation": 50 * dt}
-        layer = HetSynLIF(I, J, dt=dt, generator=generator, **taus, **options)
+        options |= {"tau": 10 * dt, "tau_reset": 20 * dt, "tau_adaptation": 50 * dt}
+        layer = HetSynLIF(I, J, dt=dt, adaptation=0.1, generator=generator, **options)
+        assert layer.reset_decay is not None
+        assert layer.adaptation_decay is not None
         outputs.append(layer(3 * random_spikes(T, B, I))[0])
         torch.testing.assert_close(layer.decay(), torch.full_like(layer.decay(), -0.1).exp())
         torch.testing.assert_close(layer.reset_decay[0].item(), 0.951229424500714)

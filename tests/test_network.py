@@ -113,6 +113,7 @@ def test_options_reach_the_layers() -> None:
         detach_reset=True, weight_init=Constant(0.3), recurrent_weight_init=Constant(0.1),
     )  # fmt: skip
     layer, readout = net.layers[0], net.readout
+    assert isinstance(layer, HetSynLIF)
     assert isinstance(readout, HetSynReadout)
     for part in (layer, readout):
         assert (part.dt, part.batch_first, part.backend) == (0.5, True, "reference")
@@ -122,11 +123,14 @@ def test_options_reach_the_layers() -> None:
         assert part.decay.frozen is not None
     assert (layer.threshold == 0.5).all()
     assert isinstance(layer.threshold, nn.Parameter)
+    assert layer.reset_decay is not None
     assert decay_to_tau(layer.reset_decay, 0.5)[0].item() == pytest.approx(7.0)
+    assert layer.recurrent_decay is not None
     assert decay_to_tau(layer.recurrent_decay(), 0.5)[0, 0].item() == pytest.approx(3.0)
     assert layer.surrogate == Triangular(width=2.0)
     assert layer.detach_reset
     assert layer.self_mask is not None
+    assert layer.recurrent_weight is not None
     assert (layer.recurrent_weight == 0.1).all()
 
 
@@ -151,7 +155,7 @@ def test_homogeneous_models_take_the_mean(model: str) -> None:
 def test_adaptation_is_of_one_model_only() -> None:
     options: dict[str, Any] = {"adaptation": 0.2, "tau_adaptation": 40.0, "dtype": torch.float64}
     for model in MODELS:
-        layer = make_network(model, 3, [4], 2, **options).layers[0]
+        layer: Any = make_network(model, 3, [4], 2, **options).layers[0]
         if model == "homneu-adaptive":
             assert (layer.adaptation_strength == 0.2).all()
             assert decay_to_tau(layer.adaptation_decay)[0].item() == pytest.approx(40.0)

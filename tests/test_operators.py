@@ -17,7 +17,7 @@ from hetsyn_triton.reference import closed_form
 from hetsyn_triton.surrogates import SURROGATES, MultiGaussian
 from tests.support.problems import OPERATORS, SIZES, SPIKING, Size, Tensors, gradients, problem
 from tests.support.surrogate_proofs import BUILT_IN
-from tests.support.tensors import strided
+from tests.support.tensors import strided, total
 from tests.support.unchecked import RAW, assert_same, call, raw_arguments, surrogate_arguments
 
 SIZE = Size(R=2, T=6, B=3, I=4, J=5, K=2)
@@ -118,7 +118,7 @@ def test_replicas_are_independent(operator: str) -> None:
     for k in range(3):
         leaves = {n: t[k : k + 1].clone().requires_grad_() for n, t in tensors.items()}
         single = call(operator)(**leaves)
-        loss = sum((o * w[k : k + 1]).sum() for o, w in zip(single, scale, strict=True))
+        loss = total((o * w[k : k + 1]).sum() for o, w in zip(single, scale, strict=True))
         found = torch.autograd.grad(loss, list(leaves.values()))
         expected = [o[k : k + 1] for o in outputs], {n: g[k : k + 1] for n, g in grads.items()}
         assert_same((single, dict(zip(leaves, found, strict=True))), expected)
@@ -143,7 +143,7 @@ def test_expanded_gradients(operator: str) -> None:
     """The gradient of a plain sum has strides of zero."""
     leaves = {n: t.requires_grad_() for n, t in problem(operator, SIZE).items()}
     outputs = call(operator)(**leaves)
-    summed = torch.autograd.grad(sum(o.sum() for o in outputs), list(leaves.values()))
+    summed = torch.autograd.grad(total(o.sum() for o in outputs), list(leaves.values()))
     outputs = call(operator)(**leaves)
     ones = [torch.ones_like(o) for o in outputs]
     dense = torch.autograd.grad(outputs, list(leaves.values()), ones)
@@ -189,7 +189,7 @@ def test_inputs_and_states_are_never_written_to_nor_returned(operator: str, step
     before = {n: (t._version, t.clone()) for n, t in tensors.items()}
     leaves = {n: t.requires_grad_() for n, t in tensors.items()}
     outputs = call(operator)(**leaves)
-    found = torch.autograd.grad(sum(o.square().sum() for o in outputs), list(leaves.values()))
+    found = torch.autograd.grad(total(o.square().sum() for o in outputs), list(leaves.values()))
     for name, t in leaves.items():
         version, values = before[name]
         assert t._version == version, name
@@ -305,7 +305,7 @@ class Count(TorchDispatchMode):
     """Counts calls of the package's operators while active."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.calls: dict[str, int] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -75,6 +75,6 @@ def test_a_surrogate_is_checked_before_the_forward(surrogate: Any) -> None:
 
 def test_numbers_of_the_functional_api() -> None:
     c = torch.zeros(3, 2, 4)
-    functional.spike_scan(c, np.float32(1), np.float64(0.5))  # type: ignore[arg-type]
+    functional.spike_scan(c, np.float32(1), np.float64(0.5))
     with pytest.raises(TypeError, match=r"threshold: expected a torch\.Tensor, got bool"):
         functional.spike_scan(c, True, 0.5)

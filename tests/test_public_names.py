@@ -7,6 +7,7 @@ import sys
 from importlib import import_module
 from inspect import isclass, isfunction
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -41,7 +42,8 @@ def test_importing_loads_no_pytorch(module: str) -> None:
 
 
 def test_every_name_is_there() -> None:
-    assert set(hetsyn_triton.__all__) == set(HOMES)
+    package: Any = hetsyn_triton
+    assert set(package.__all__) == set(HOMES)
     for name, home in HOMES.items():
         found = import_module(f"hetsyn_triton.{home or name}")
         assert getattr(hetsyn_triton, name) is (getattr(found, name) if home else found)
@@ -108,7 +110,8 @@ def test_in_a_fresh_interpreter() -> None:
 
 
 def test_an_unknown_name() -> None:
+    package: Any = hetsyn_triton
     with pytest.raises(AttributeError, match="HetSynLIFF"):
-        hetsyn_triton.HetSynLIFF  # noqa: B018
+        package.HetSynLIFF  # noqa: B018
     with pytest.raises(ImportError, match="cannot import name 'HetSynLIFF'"):
-        from hetsyn_triton import HetSynLIFF  # noqa: F401
+        from hetsyn_triton import HetSynLIFF  # type: ignore[attr-defined]  # noqa: F401

@@ -66,7 +66,7 @@ def simulate(
         z.new_zeros(1, K, B, J),
         zero,
     )
-    tail = {"surrogate": ATan(), "backend": backend}
+    tail: dict[str, Any] = {"surrogate": ATan(), "backend": backend}
     rho = tensor(decay)
     if form == "per synapse":
         rows = rho.unsqueeze(-1)
@@ -180,7 +180,7 @@ def test_the_papers_current_form(shape: str, backend: str) -> None:
     kappa, J0, s0 = rng.random(J), rng.normal(size=(B, J)), rng.integers(0, 2, (B, J)).astype(float)
     W, U, theta = tensor(layer.W), tensor(layer.U), tensor(layer.theta)
     neuron = (theta, tensor(kappa[None]), theta[None], tensor(J0[None]), tensor(s0))
-    tail = {"surrogate": ATan(), "backend": backend}
+    tail: dict[str, Any] = {"surrogate": ATan(), "backend": backend}
     c, _ = unchecked.synaptic_current(tensor(layer.z), W, tensor(r), tensor(x0), backend)
     if shape == "recurrent":
         spikes, v, *_ = unchecked.recurrent_scan(
@@ -328,9 +328,14 @@ def test_leaky_and_per_synapse_operators_agree(shape: str, backend: str) -> None
     """
     d = {k: t.requires_grad_() for k, t in random_tensors(9).items()}
     g = torch.randn(2, T, B, J, generator=torch.Generator().manual_seed(10)).double()
-    names = ("threshold", "feedback_decay", "feedback_strength", "feedback", "spike")
-    neuron = tuple(d[name] for name in names)
-    tail = {"surrogate": ATan(), "backend": backend}
+    neuron = (
+        d["threshold"],
+        d["feedback_decay"],
+        d["feedback_strength"],
+        d["feedback"],
+        d["spike"],
+    )
+    tail: dict[str, Any] = {"surrogate": ATan(), "backend": backend}
     rows = d["decay"].unsqueeze(-1)
     recurrent = shape == "recurrent"
 
@@ -392,7 +397,7 @@ def test_gradients_of_a_tied_reset_are_those_of_the_membrane(
 
     zero = torch.zeros(1, B, J).double()
     neuron = (theta[None], beta[None, None], theta[None, None], zero[None], zero)
-    tail = {"surrogate": ATan(), "backend": backend}
+    tail: dict[str, Any] = {"surrogate": ATan(), "backend": backend}
     if form == "per synapse":
         rows = beta[None, :, None]
         c, _ = unchecked.synaptic_current(z[None], W[None], rows.expand(1, J, I), None, backend)

@@ -16,6 +16,7 @@ from tests.support.layer_cases import (
     normal_like,
     spikes as random_spikes,
 )
+from tests.support.tensors import total
 
 T, B = 14, 3
 EXACT = [name for name in ALL if name.startswith("HetSyn")]
@@ -134,7 +135,7 @@ def test_chunks_are_a_sequence(name: str, cut: int) -> None:
             outputs.append(output)
         output = torch.cat(outputs)
         leaves = [x, *layer.parameters(), *tensors(start)]
-        loss = sum((o * normal_like(o, k)).sum() for k, o in enumerate([output, *tensors(state)]))
+        loss = total((o * normal_like(o, k)).sum() for k, o in enumerate([output, *tensors(state)]))
         found.append(((output, state), torch.autograd.grad(loss, leaves)))
     (whole, gradients), *chunked = found
     for result, chained in chunked:
@@ -165,7 +166,7 @@ def test_no_steps(name: str) -> None:
     output, after = layer(random_spikes(0, B, I), state)
     assert output.shape == (0, B, J)
     close(after, state, exact=True)
-    gradients = torch.autograd.grad(sum(t.sum() for t in tensors(after)), tensors(state))
+    gradients = torch.autograd.grad(total(t.sum() for t in tensors(after)), tensors(state))
     assert all((g == 1).all() for g in gradients)
     assert all((t == 0).all() for t in tensors(layer(random_spikes(0, B, I))[1]))
     assert layer(random_spikes(0, I))[0].shape == (0, J)
@@ -258,6 +259,8 @@ def test_analog_half_precision_takes_its_gradient(dtype: torch.dtype) -> None:
     wide = x.detach().float().requires_grad_()
     for steps in (x, wide):
         layer(steps)[0].sum().backward()
+    assert x.grad is not None
+    assert wide.grad is not None
     assert x.grad.dtype == dtype
     assert torch.equal(x.grad, wide.grad.to(dtype))
 

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import math
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -122,9 +123,16 @@ def test_no_number_below_the_normal_ones(
     as long on a Xeon. The formula is kept to less than can be told from 0: float64's own ends far
     below."""
     arguments = []
+
+    def noting(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        def noted(x: Tensor) -> Tensor:
+            arguments.append(x)
+            return function(x)
+
+        return noted
+
     for module, name in ((torch, "exp"), (torch, "sigmoid")):
-        whole = getattr(module, name)
-        monkeypatch.setattr(module, name, lambda x, f=whole: arguments.append(x) or f(x))
+        monkeypatch.setattr(module, name, noting(getattr(module, name)))
     far = torch.linspace(2, 20_000, 40_001, dtype=dtype)  # nearer MultiGaussian crosses 0
     u = torch.cat([far, -far, torch.tensor([math.inf, -math.inf], dtype=dtype)])
     tiny = torch.finfo(dtype).tiny
@@ -237,7 +245,7 @@ def test_it_is_given_u_and_the_threshold(backend: str) -> None:
         seen.append((u.detach(), (u + threshold).detach()))
         return torch.ones_like(u)
 
-    leaves = {n: t.requires_grad_() for n, t in tensors.items()}
+    leaves: dict[str, Any] = {n: t.requires_grad_() for n, t in tensors.items()}
     spikes, potential, _ = unchecked.spike_scan(**leaves, surrogate=watching, backend=backend)
     spikes.sum().backward()
     if backend == "reference":  # called from the last step to the first

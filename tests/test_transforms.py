@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tests.support.problems import OPERATORS, SPIKING, Size, gradients, problem
+from tests.support.tensors import total
 from tests.support.unchecked import assert_same, call
 
 SIZE = Size(R=2, T=5, B=3, I=4, J=3, K=2)
@@ -41,7 +42,7 @@ def functional_grad(operator: str, names: list[str]) -> Callable[..., tuple[Tens
     def positional(*values: Tensor) -> Tensor:
         return loss(**dict(zip(names, values, strict=True)))
 
-    return torch.func.grad(positional, argnums=tuple(range(len(names))))  # type: ignore[no-any-return]
+    return torch.func.grad(positional, argnums=tuple(range(len(names))))
 
 
 def autograd(operator: str, tensors: dict[str, Tensor]) -> tuple[Tensor, ...]:
@@ -252,10 +253,10 @@ def test_the_gradient_of_a_gradient_raises(operator: str, linear: bool) -> None:
     """For a linear loss too, where the incoming gradient is a constant and zero looks plausible."""
     leaves = {n: t.requires_grad_() for n, t in problem(operator, SIZE).items()}
     outputs = call(operator)(**leaves)
-    loss = sum(o.sum() if linear else o.square().sum() for o in outputs)
+    loss = total(o.sum() if linear else o.square().sum() for o in outputs)
     once = torch.autograd.grad(loss, list(leaves.values()), create_graph=True)
     with pytest.raises(RuntimeError, match="first derivatives only"):
-        sum(g.square().sum() for g in once).backward()  # type: ignore[union-attr]
+        total(g.square().sum() for g in once).backward()
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
@@ -285,7 +286,7 @@ def test_the_reference_loop_has_second_derivatives(operator: str) -> None:
     """As the error of the operators says."""
     leaves = {n: t.requires_grad_() for n, t in problem(operator, SIZE).items()}
     outputs = call(operator, "reference")(**leaves)
-    loss = sum(o.square().sum() for o in outputs)
+    loss = total(o.square().sum() for o in outputs)
     once = torch.autograd.grad(loss, list(leaves.values()), create_graph=True)
-    sum(g.square().sum() for g in once).backward()  # type: ignore[union-attr]
+    total(g.square().sum() for g in once).backward()
     assert all(leaf.grad is not None for leaf in leaves.values())
