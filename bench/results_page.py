@@ -60,7 +60,7 @@ from [results/remarks.md](results/remarks.md).
 python -m bench.results_page FOLDER...    # copy run and study folders to results/, write this page
 ```
 
-- **a ± b**: mean and standard deviation over seeds, or in a row "mean of" over the rows above.
+- **a ± b**: mean and standard deviation over seeds; in a row "mean of ...", over the rows above.
 - **last epoch**: the test result after the last epoch.
 - **validation-selected**: the test result of the epoch that is best on held-out samples.
 - **test-selected**: the best test result of all epochs. The test samples selected it, so it is not
