@@ -7,8 +7,6 @@ themselves, and before the measured call all free memory is given back to the sy
 what is in use, and a call touches new pages throughout: `fresh_ms`.
 """
 
-# ruff: noqa: E402 - the path comes first
-
 from __future__ import annotations
 
 import json
@@ -20,10 +18,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
 from bench.registry import CHECKPOINTED, OURS, PLAIN, Work
+
+ROOT = Path(__file__).resolve().parent.parent
 
 WARM_STEPS = 32
 """Of a loop that is called before it is measured: two checkpoints; no step depends on how many."""
@@ -42,7 +39,8 @@ class Apart:
         if self.process is None or self.process.poll() is not None:
             names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
             self.process = subprocess.Popen(
-                [sys.executable, __file__],
+                [sys.executable, "-m", "bench.apart"],
+                cwd=ROOT,
                 env=os.environ | dict.fromkeys(names, self.threads),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

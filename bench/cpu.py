@@ -1,6 +1,6 @@
 """Times the CPU path against its rivals, in one run. One command, one file.
 
-    python bench/cpu.py [--quick] [--json FILE] [--threads N] [--parts ...]
+    python -m bench.cpu [--quick] [--json FILE] [--threads N] [--parts ...]
 
 1. gate: the proofs of the CPU kernels. Nothing is timed while they are red.
 2. peak: what the cores can do at most (`peak.py`), at the start and at the end.
@@ -35,7 +35,6 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
 
 
 def arguments_of(given: Sequence[str] | None) -> argparse.Namespace:
@@ -120,7 +119,7 @@ def derived(record: Record, rates: Record) -> Record:
 
 def _alone(threads: int, *arguments: Any) -> Record:
     """What `cpu_memory.py` says."""
-    command = [sys.executable, str(ROOT / "bench" / "cpu_memory.py"), *map(str, arguments)]
+    command = [sys.executable, "-m", "bench.cpu_memory", *map(str, arguments)]
     done = subprocess.run(
         command,
         cwd=ROOT,

@@ -1,4 +1,4 @@
-"""Memory and first calls, in a process of their own: `python bench/cpu_memory.py WHAT SIZES...`.
+"""Memory and first calls, in a process of their own: `python -m bench.cpu_memory WHAT SIZES...`.
 
     first|peak layer|recurrent ours|loop T B I J
     first|peak network ours|loop T B SIZE...
@@ -13,19 +13,13 @@ Prints one line of JSON. Modules are imported and kernels loaded before, by a ca
 - `slope`: peaks of feedforward layers N -> N, and bytes they take for each further step.
 """
 
-# ruff: noqa: E402 - the path comes first
-
 from __future__ import annotations
 
 import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
 
 import torch
 from torch import Tensor

@@ -15,7 +15,7 @@ from bench.records import NOT_MEASURED, Record
 
 BEGIN, END = "<!-- cpu-speed -->", "<!-- /cpu-speed -->"
 NAMES = {"spikingjelly": "SpikingJelly", "snntorch": "snnTorch", "norse": "Norse"}
-NOTHING_STORED = "Not measured yet: `python bench/cpu.py` measures and stores."
+NOTHING_STORED = "Not measured yet: `python -m bench.cpu` measures and stores."
 
 
 def _number(value: Any, form: str = ".3g", scale: float = 1.0, unit: str = "") -> str:

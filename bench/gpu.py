@@ -1,6 +1,6 @@
 """Proves the kernels on this GPU, then times them against the loop. One command, one file.
 
-    python bench/gpu.py [--out DIR] [--budget SECONDS] [--tune] [--ungated] [--rehearse]
+    python -m bench.gpu [--out DIR] [--budget SECONDS] [--tune] [--ungated] [--rehearse]
 
 1. gate: the proofs of tests/gpu. Nothing is timed while they are red, or only some were chosen by
    `--gate` (`--ungated` does, and says so in the result).
@@ -32,7 +32,6 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
 os.environ["TRITON_INTERPRET"] = str(int("--rehearse" in sys.argv))
 
 import torch
@@ -218,7 +217,10 @@ def warm_all(rows: Sequence[Row], options: argparse.Namespace, clock: Clock) -> 
     own += ["--only", options.only]
     processes = [
         subprocess.Popen(
-            [sys.executable, __file__, *own, "--warm", f"{k}/{count}"], stdout=log, stderr=log
+            [sys.executable, "-m", "bench.gpu", *own, "--warm", f"{k}/{count}"],
+            cwd=ROOT,
+            stdout=log,
+            stderr=log,
         )
         for k in range(count)
     ]
@@ -331,7 +333,7 @@ def time_all(
         own = ["--rehearse"] if options.rehearse else []
         own += ["--out", str(options.out), "--only", options.only, "--after", str(before)]
         own += ["--seconds", str(options.seconds), "--budget", str(clock.left)]
-        subprocess.run([sys.executable, __file__, *own], check=False)
+        subprocess.run([sys.executable, "-m", "bench.gpu", *own], cwd=ROOT, check=False)
         if len(timed()) == before:
             records.append(file, _unmeasured(rows[before], "its process ended"))
     return timed()

@@ -12,7 +12,7 @@ from bench.records import NOT_MEASURED, Record
 
 BEGIN, END = "<!-- gpu-speed -->", "<!-- /gpu-speed -->"
 PASSES = ("both", "step")
-NOTHING_STORED = "Not measured yet: `python bench/gpu.py` measures and stores."
+NOTHING_STORED = "Not measured yet: `python -m bench.gpu` measures and stores."
 
 
 def _in_a_graph(row: Record) -> float | None:

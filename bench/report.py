@@ -1,8 +1,8 @@
 """From stored measurements to tables, pictures and documents. One command.
 
-    python bench/report.py FILE            stores a file of `pytest --benchmark --benchmark-json`
-    python bench/report.py                 writes all again from what is stored
-    python bench/report.py --compare A B   two files or two commits, entry by entry
+    python -m bench.report FILE            stores a file of `pytest --benchmark --benchmark-json`
+    python -m bench.report                 writes all again from what is stored
+    python -m bench.report --compare A B   two files or two commits, entry by entry
 
 Storing runs the proofs of the kernels first; while they are red nothing is written. FILE has to be
 of the kernels and proofs that lie here. Writing again proves nothing: the documents say of which
@@ -12,8 +12,6 @@ a table of all rows (`table.csv`), a readable one (`table.md`) and the pictures;
 and the README's table are written between their markers. A commit is measured in a working tree of
 its own, by the benchmark of this one.
 """
-
-# ruff: noqa: E402 - the path comes first
 
 from __future__ import annotations
 
@@ -28,17 +26,16 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
 from bench import cpu_table, gate, machines, records, stored, tables
 from bench.provenance import commit, said, sources
 from bench.records import Record
 
+ROOT = Path(__file__).resolve().parent.parent
+
 BEGIN, END = "<!-- benchmark -->", "<!-- /benchmark -->"
 NOTHING_STORED = (
     "Not measured yet: `pytest --benchmark --benchmark-json FILE` measures,"
-    " `python bench/report.py FILE` stores."
+    " `python -m bench.report FILE` stores."
 )
 SECONDS = 900
 LOAD = 0.5

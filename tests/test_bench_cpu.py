@@ -41,7 +41,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 def rehearse(*options: str) -> tuple[int, str]:
     """Exit status and output of a rehearsal."""
     done = subprocess.run(
-        [sys.executable, "bench/cpu.py", "--quick", "--threads", "1", *options],
+        [sys.executable, "-m", "bench.cpu", "--quick", "--threads", "1", *options],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -113,7 +113,7 @@ def test_what_is_in_no_commit_is_not_stored(
 
 def test_a_part_is_not_stored_as_if_it_were_all() -> None:
     done = subprocess.run(
-        [sys.executable, "bench/cpu.py", "--parts", "growth"],
+        [sys.executable, "-m", "bench.cpu", "--parts", "growth"],
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 2
@@ -124,7 +124,7 @@ def test_a_part_is_not_stored_as_if_it_were_all() -> None:
 
 
 def test_the_readme_says_what_is_stored() -> None:
-    """`python bench/cpu.py --readme` brings it there."""
+    """`python -m bench.cpu --readme` brings it there."""
     assert cpu_table.between_markers(README) == cpu_table.readme_section(ROOT)
 
 

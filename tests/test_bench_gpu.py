@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def rehearse(folder: Path, *options: str) -> tuple[int, str, dict[str, Any]]:
     """Exit status, output and the file of a rehearsal."""
-    command = [sys.executable, "bench/gpu.py", "--rehearse", "--seconds", "0.01", "--out"]
+    command = [sys.executable, "-m", "bench.gpu", "--rehearse", "--seconds", "0.01", "--out"]
     done = subprocess.run(
         [*command, str(folder), *options],
         cwd=ROOT,
@@ -214,7 +214,7 @@ def test_ratios_and_fractions() -> None:
 
 
 def test_the_readme_says_what_is_stored() -> None:
-    """`python bench/gpu.py --readme` brings it there."""
+    """`python -m bench.gpu --readme` brings it there."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     said = cpu_table.between_markers(readme, gpu_table.BEGIN, gpu_table.END)
     assert said == gpu_table.readme_section(ROOT)

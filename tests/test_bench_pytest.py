@@ -148,7 +148,7 @@ def _house(root: Path) -> None:
 
 
 def test_the_documents_say_what_is_stored() -> None:
-    """`python bench/report.py` brings them there."""
+    """`python -m bench.report` brings them there."""
     text = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
     assert cpu_table.between_markers(text, report.BEGIN, report.END) == report.sections(ROOT)
     for file in stored.files():
