@@ -23,8 +23,8 @@ SOURCES = (
 )
 """What is proven and timed, and its proofs; what lies beside these folders is shared by them."""
 MEASURING = (
-    "apart", "conftest", "contests", "cpu_memory", "cpu_rows", "growth", "peak", "plain_lif",
-    "registry", "replicas", "rivals", "test_benchmark", "timing", "turns", "workloads",
+    "apart", "cases", "conftest", "contests", "operators", "peak", "plain_lif", "registry",
+    "replicas", "rivals", "server", "test_benchmark", "timing", "turns", "workloads",
 )  # fmt: skip
 """Files of bench that say what is timed and how."""
 
