@@ -243,7 +243,8 @@ def draw(result: Record, folder: Path) -> list[str]:
         if figure is None:
             continue
         if make is speed:
-            with rc_context({"svg.hashsalt": name}):  # the same bytes for the same figures
+            # The same bytes for the same figures, and text as text.
+            with rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
                 figure.savefig(folder / f"{name}.svg", transparent=True, metadata={"Date": None})
         else:
             save_figure(figure, folder / f"{name}.png")

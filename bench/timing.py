@@ -37,17 +37,17 @@ def size_of(*tensors: Any) -> int:
     return sum(t.numel() * t.element_size() for t in tensors if isinstance(t, torch.Tensor))
 
 
-def peak_bytes(run: Callable[[], Any], device: torch.device) -> int | None:
-    """What a call allocates at its peak beyond what was there before."""
+def peak_bytes(run: Run, device: torch.device) -> dict[str, int]:
+    """`peak_bytes`, what a call allocates on a GPU at its peak; nothing on a CPU."""
     if device.type != "cuda":
-        return None
+        return {}
     torch.cuda.synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
     result = run()
     torch.cuda.synchronize(device)
     del result
-    return int(torch.cuda.max_memory_allocated(device) - before)
+    return {"peak_bytes": int(torch.cuda.max_memory_allocated(device) - before)}
 
 
 def _timed_cuda(runs: Sequence[Callable[[], Any]]) -> list[float]:
