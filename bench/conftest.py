@@ -57,6 +57,7 @@ def turns(request: pytest.FixtureRequest) -> Iterator[Turns]:
     timed = not option("benchmark_disable") or option("benchmark_enable")
     timing.zero_denormals()
     machine = machines.of(device)
+    machine["freed_memory_kept"] = device == "cpu" and timed and timing.keep_freed_memory(0)
     chosen = config.stash[ENTRIES]
     # Room for the largest tape, and for the one before that is still being given back.
     room = max((2 * tape(e.work, e.contender) for e in chosen), default=0) if timed else 0

@@ -22,7 +22,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 
 PROOFS = ("tests/gpu", "--ignore=tests/gpu/test_gpu_codegen.py")
-"""All proofs of the kernels but that of the compiler's output, which needs no GPU."""
+"""All tests of GPU kernels except those of the compiler's output, which need no GPU."""
 CPU_PROOFS = tuple(
     f"tests/cpu/test_cpu_{name}.py"
     for name in (
@@ -38,8 +38,8 @@ CPU_PROOFS = tuple(
         "threads",
     )
 )
-"""Of the CPU's kernels: every operator against the closed forms and bounds, what is computed around
-them, on several threads. Child processes and random cases are left to the tests."""
+"""Tests of CPU kernels: every operator against the closed forms and bounds, what is computed around
+them, several threads. Child processes and random cases are not part of the gate."""
 
 
 def run(arguments: Sequence[str], folder: Path, seconds: float, workers: int) -> dict[str, Any]:
@@ -50,9 +50,7 @@ def run(arguments: Sequence[str], folder: Path, seconds: float, workers: int) ->
     came too early the counts are of the tests that had ended.
     """
     if importlib.util.find_spec("pytest") is None:
-        raise SystemExit(
-            "the gate runs the proofs with pytest, which is not installed: extra 'test'"
-        )
+        raise SystemExit("the gate needs pytest, which is not installed: extra 'test'")
     folder.mkdir(parents=True, exist_ok=True)
     report, log = folder / "gate.xml", folder / "gate.log"
     report.unlink(missing_ok=True)

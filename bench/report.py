@@ -74,13 +74,13 @@ def gate_of(result: Record) -> Record:
 
 
 def store(file: Path, root: Path) -> Path:
-    """Where it is stored; Refused where it may not be."""
+    """Store a result; return its file. Raises Refused if it cannot be stored."""
     result = stored.load(file)
     green = {"gate": {"state": "green"}}
-    stored.check(result | green)  # what the gate cannot mend needs no gate
+    stored.check(result | green)  # without the gate's minutes, if the result is refused anyway
     stored.check_same(result["machine"], commit(), sources())
     result["machine"].setdefault("sources", sources())
-    print("gate: the proofs of the kernels", flush=True)
+    print("gate: the tests of the kernels", flush=True)
     result["gate"] = gate_of(result)
     print(f"gate: {result['gate']['state']} {result['gate']['reason'] or ''}", flush=True)
     for failure in result["gate"]["failures"][:20]:
@@ -205,7 +205,7 @@ def write_all(root: Path) -> list[Path]:
 
 
 def measured(what: str, only: str) -> Record:
-    """Of a file, or of a commit: stored, or else measured now."""
+    """The result of a file, or of a commit: stored, or else measured now."""
     if Path(what).is_file():
         return stored.load(Path(what))
     wanted = said("git", "rev-parse", "--verify", f"{what}^{{commit}}")

@@ -20,7 +20,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 
 class Refused(Exception):
-    """What may not be stored; the message says why."""
+    """A result that cannot be stored; the message says why."""
 
 
 def files(folder: Path = RESULTS, kind: str = "benchmark") -> list[Path]:
@@ -89,7 +89,7 @@ def machines(folder: Path = RESULTS) -> dict[Path, Record]:
 
 
 def check(result: Record) -> None:
-    """Refused for what is no measurement of right results."""
+    """Raise Refused unless right results were measured and the gate is green."""
     if result["set"] == "rehearse":
         raise Refused("a rehearsal: none of its figures counts")
     if result["wrong"]:
@@ -98,22 +98,26 @@ def check(result: Record) -> None:
         raise Refused("nothing timed: --benchmark-disable?")
     gate = result.get("gate") or {"state": "not run"}
     if gate["state"] != "green":
-        raise Refused(f"the gate is {gate['state']}: no speed of kernels not known to be right")
+        raise Refused(
+            f"the gate is {gate['state']}: kernels must be tested before their speed counts"
+        )
     if "sources" in gate and gate["sources"] != result["machine"]["sources"]:
-        raise Refused("the gate proved other sources than were measured")
+        raise Refused("the gate tested other sources than were measured")
 
 
 def check_same(machine: Record, commit: str, sources: str) -> None:
-    """Refused where a measurement is not of the sources that lie here now, which the gate is about
-    to prove: by their digest; of a file without one by its commit."""
+    """Raise Refused if other sources were measured than those that the gate is about to test.
+
+    Sources are compared by their digest, or by the commit of a file without one.
+    """
     if machine["changed"]:
         raise Refused("measured with changes that are in no commit")
     if machine.get("sources", sources) != sources or (
         "sources" not in machine and machine["commit"] != commit
     ):
         raise Refused(
-            f"measured of commit {machine['commit'][:10]}; the kernels or proofs here, at"
-            f" {commit[:10]}, are others: measure again, or store it from that commit"
+            f"measured of commit {machine['commit'][:10]}; the kernels or tests here, at"
+            f" {commit[:10]}, differ: measure again, or store it from that commit"
         )
 
 

@@ -197,7 +197,7 @@ def medians(given: Record) -> str:
 
 
 def machine(result: Record) -> str:
-    """Where, when and of what the figures are."""
+    """Machine, date and commit of the figures."""
     m = result["machine"]
     versions = [f"torch {m['torch']}"]
     for name in ("numba", "triton", "spikingjelly", "snntorch", "norse"):
@@ -230,7 +230,7 @@ def machine(result: Record) -> str:
 
 
 def contests(result: Record) -> list[str]:
-    """A table for each work and everybody who does it."""
+    """A table of all contenders for each work that has several."""
     lines: list[str] = []
     for group, rows in stored.groups(result).items():
         ours = stored.base(rows)
@@ -270,7 +270,7 @@ def contests(result: Record) -> list[str]:
 
 
 def sweep(result: Record) -> list[str]:
-    """The sizes of the full set: ours, against the closed forms and the loop."""
+    """This library against the closed forms and the loop, at all sizes."""
     table = [["", "ms", "of the peak", "peak MB", "x closed forms", "x loop", "MB of the loop"]]
     for group, rows in stored.groups(result, "layer").items():
         ours = stored.base(rows)
@@ -319,7 +319,7 @@ def alone(result: Record) -> list[str]:
 
 
 def growth(result: Record) -> list[str]:
-    """Exponents; of time also what is wanted and whether it is met."""
+    """Exponents; of time also the target and whether it is reached."""
     table = [["layer", "axis", "sizes", "points", "time", "target", "reached", "memory"]]
     for one in stored.growths(result):
         cells = [

@@ -74,7 +74,7 @@ def _timed_cpu(runs: Sequence[Callable[[], Any]]) -> list[float]:
 
 @contextmanager
 def _free_of_garbage() -> Iterator[None]:
-    """Python's collector does not run between two events."""
+    """Switch Python's garbage collector off, so that it does not run between two events."""
     gc.collect()
     gc.disable()
     try:
@@ -142,15 +142,19 @@ def in_turn(
 
 
 def zero_denormals() -> None:
-    """From here on numbers below the normal ones are 0 for everybody, as they always are in our
-    CPU kernels, where the processor has such a mode. Threads have it of the one that starts them,
-    so this comes before any work."""
+    """Flush subnormal numbers to 0 for all contenders, as our CPU kernels always do.
+
+    Threads inherit this from the thread that starts them: call it before any work.
+    """
     torch.set_flush_denormal(True)
 
 
 def keep_freed_memory(size: int) -> bool:
-    """From here on freed memory stays with the process, and `size` bytes are mapped beforehand: a
-    call that needs no more touches no fresh pages. True where the allocator can be told so."""
+    """Keep freed memory in the process, and map `size` bytes now: calls touch no new pages.
+
+    Returns:
+        Whether the allocator supports this.
+    """
     kept = freed_memory.keep_freed_memory()
     if kept:
         torch.full((size // 4,), 1.0)
@@ -158,14 +162,16 @@ def keep_freed_memory(size: int) -> bool:
 
 
 def give_back_freed_memory() -> bool:
-    """From here on a tensor from 64 KiB that no freed piece of the heap can hold is mapped by
-    itself and unmapped when freed; the pages of what is free now are given back. True where the
-    allocator can be told so (glibc)."""
+    """Map every tensor from 64 KiB by itself, unless a free chunk of the heap holds it.
+
+    Returns:
+        Whether the allocator supports this (glibc).
+    """
     return _trim() and freed_memory.mallopt(freed_memory.MMAP_THRESHOLD, 1 << 16)
 
 
 def _trim() -> bool:
-    """Pages of free memory go back to the system, so that who takes them again grows."""
+    """Give the pages of free memory back to the system: using them again is growth."""
     gc.collect()
     try:
         ctypes.CDLL(None).malloc_trim(0)
@@ -175,9 +181,13 @@ def _trim() -> bool:
 
 
 def growth_and_ms(run: Callable[[], Any]) -> tuple[int | None, float]:
-    """By how many bytes the process is larger at the peak of a call than before it, free memory
-    given back, None where the system does not tell; and the milliseconds of that call. Linux
-    counts to within 32 pages a core."""
+    """Peak growth of the process during a call, and the milliseconds of that call.
+
+    Free memory is given back before. Linux counts to within 32 pages a core.
+
+    Returns:
+        Bytes, None if the system does not tell; milliseconds.
+    """
     ms: list[float] = []
     _trim()
     growth = memory.growth(lambda: ms.extend(_timed_cpu([run])))

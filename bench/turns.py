@@ -177,7 +177,7 @@ def line(row: Record, fma_rate: float) -> str:
         return f"not timed; {row['check']}"
     said = [f"{row['ms']:9.3f} ms"]
     same = row["check"].startswith("equal")
-    fma = row["fma"] if same else 0  # who computes less has no share of these
+    fma = row["fma"] if same else 0  # other models need other multiply-adds
     share = 1e3 * fma / row["ms"] / fma_rate if fma_rate else 0
     said.append(f"{share:6.1%} of the peak" if share else " " * 18)
     peak, fresh = row.get("peak_bytes"), row.get("fresh_ms")
@@ -312,7 +312,7 @@ def tape(work: Work, contender: str) -> int:
 
 
 def _free_bytes(device: str) -> int | None:
-    """None where nobody says."""
+    """Free memory; None if the system does not tell."""
     if device == "cuda":
         gc.collect()
         torch.cuda.empty_cache()

@@ -177,7 +177,7 @@ def test_what_may_not_be_stored() -> None:
         ({"gate": {"state": "red"}}, "gate is red"),
         ({"gate": None}, "not run"),
         ({"gate": {"state": "partial"}}, "gate is partial"),
-        ({"gate": {"state": "green", "sources": "b"}}, "proved other sources"),
+        ({"gate": {"state": "green", "sources": "b"}}, "tested other sources"),
     ):
         with pytest.raises(stored.Refused, match=reason):
             stored.check(_result(**changes))
@@ -187,9 +187,9 @@ def test_what_may_not_be_stored() -> None:
     ("machine", "reason"),
     [
         ({"sources": "a", "commit": "d"}, None),
-        ({"sources": "b", "commit": "c"}, "are others"),
+        ({"sources": "b", "commit": "c"}, "differ"),
         ({"commit": "c"}, None),
-        ({"commit": "d"}, "are others"),
+        ({"commit": "d"}, "differ"),
         ({"sources": "a", "commit": "c", "changed": True}, "in no commit"),
     ],
 )
@@ -211,7 +211,7 @@ def test_storing_asks_whether_it_is_the_same(
     file = tmp_path / "found.json"
     file.write_text(json.dumps(_result(memory="a process for each call")))
     monkeypatch.setattr(report, "gate_of", lambda _: pytest.fail("the gate was run"))
-    with pytest.raises(stored.Refused, match="are others"):
+    with pytest.raises(stored.Refused, match="differ"):
         report.store(file, tmp_path)
 
 
