@@ -1,6 +1,7 @@
 """`pytest --benchmark`: measures what is in bench/ instead of running the tests."""
 
 import argparse
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,14 @@ EXTRA = (
     "--benchmark needs pytest-benchmark, which is not there; the extra `bench` brings it:"
     " pip install -c constraints.txt -e '.[bench]'"
 )
+OPTIONS = {
+    "full": "with --benchmark: all sizes, not the quick set",
+    "rehearse": "with --benchmark: tiny sizes; no figure counts",
+}
+FILES = {
+    "rows": "with --benchmark: write each row when its group is done; bench.report reads the file",
+    "proven": "with --benchmark: result of `python -m bench.gate` for this GPU and these sources",
+}
 
 
 class _Refused(argparse.Action):
@@ -28,20 +37,22 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     else:
         refused: Any = _Refused
         group.addoption("--benchmark", action=refused, nargs=0, default=False, help=about)
-    for option, about in (
-        ("--benchmark-full", "with --benchmark: all sizes, not the quick set"),
-        ("--benchmark-rehearse", "with --benchmark: tiny sizes; no figure counts"),
-    ):
-        group.addoption(option, action="store_true", help=about)
+    for option, about in OPTIONS.items():
+        group.addoption(f"--benchmark-{option}", action="store_true", help=about)
+    about = "with --benchmark: seconds for everything; what does not fit is skipped"
+    group.addoption("--benchmark-budget", type=float, metavar="S", help=about)
+    for option, about in FILES.items():
+        group.addoption(f"--benchmark-{option}", type=Path, metavar="FILE", help=about)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if not config.getoption("benchmark"):
-        for option in ("full", "rehearse"):
+        for option in (*OPTIONS, "budget", *FILES):
             if config.getoption(f"benchmark_{option}"):
                 raise pytest.UsageError(f"--benchmark-{option}: goes with --benchmark")
         return
-    # What pytest-benchmark warns of (nothing to save, another machine) is no error.
+    config.option.benchmark_end = time.monotonic() + (config.getoption("benchmark_budget") or 1e9)
+    # Warnings of pytest-benchmark (nothing to save, another machine) are not errors.
     warning = "pytest_benchmark.logger.PytestBenchmarkWarning"
     config.addinivalue_line("filterwarnings", f"default::{warning}")
     if config.args_source == config.ArgsSource.TESTPATHS:
@@ -49,7 +60,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Nothing of bench/ without --benchmark, nothing else with it."""
+    """Ignore bench/ without --benchmark, and everything else with it."""
     inside = collection_path == BENCH or BENCH in collection_path.parents
     if collection_path.is_file() and inside != config.getoption("benchmark"):
         return True

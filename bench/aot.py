@@ -139,13 +139,19 @@ def compile_launch(call: Launch, target: str) -> Code:
     compiled = triton.compile(source, target=chosen, options=options)
     if chosen.backend != "cuda":
         text = compiled.asm["amdgcn"]
-        registers = int(re.search(r"\.vgpr_count:\s+(\d+)", text)[1])
-        spilled = int(re.search(r"\.vgpr_spill_count:\s+(\d+)", text)[1])
+        registers = _number(r"\.vgpr_count:\s+(\d+)", text)
+        spilled = _number(r"\.vgpr_spill_count:\s+(\d+)", text)
         loops = [Loop(Counter({"LDL": spilled}))] if spilled else []
         return Code(call.name, target, registers, compiled.metadata.shared, loops)
     usage, sass = _disassembled(compiled.asm["cubin"])
-    registers = int(re.search(r"REG:(\d+)", usage)[1])
+    registers = _number(r"REG:(\d+)", usage)
     return Code(call.name, target, registers, compiled.metadata.shared, loops_of(sass), sass)
+
+
+def _number(pattern: str, text: str) -> int:
+    found = re.search(pattern, text)
+    assert found is not None, pattern
+    return int(found[1])
 
 
 def _disassembled(cubin: bytes) -> tuple[str, str]:

@@ -1,73 +1,65 @@
-"""Memory of a call, and its time where all memory is fresh, in a process of its own for each.
+"""Memory of a call and the time of a first call, in a process of its own for each.
 
-A server has everything imported and the kernels loaded, but has computed nothing large. It reads
-one question a line, a work and a contender as JSON, and forks a child for each, which answers with
-a line and ends: no answer depends on the questions before. There tensors from 64 KiB are mapped by
-themselves, and before the measured call all free memory is given back to the system. So growth is
-what is in use, and a call touches new pages throughout: `fresh_ms`.
+A server has imported everything and loaded the kernels, but has computed nothing large. It reads a
+work and a contender as JSON and forks a child for each, which answers and ends: no answer depends
+on earlier questions. Two kinds of server:
+
+- `memory`: tensors from 64 KiB are mapped by themselves, and all free memory is given back before
+  the measured call. So growth is what is in use, and a call touches new pages: `fresh_ms`.
+- `first`: the allocator as it is. The call is the first of its size in its process: `first_ms`.
 """
-
-# ruff: noqa: E402 - the path comes first
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
 from bench.registry import CHECKPOINTED, OURS, PLAIN, Work
+from bench.server import Server, serve
 
 WARM_STEPS = 32
 """Of a loop that is called before it is measured: two checkpoints; no step depends on how many."""
 
 
 class Apart:
-    """The server, started when first asked."""
+    """Both servers, started when first asked."""
 
     def __init__(self, threads: int) -> None:
-        self.threads = str(threads)
-        self.process: subprocess.Popen[str] | None = None
+        self.servers = {
+            kind: Server([sys.executable, "-m", "bench.apart", kind], threads)
+            for kind in ("memory", "first")
+        }
 
-    def ask(self, work: Work, contender: str, saved: bool) -> dict[str, Any]:
-        """-> peak, bytes beyond input and parameters, None with the reason `no_peak`; fresh_ms; if
-        asked for `saved`, what autograd keeps. Or the `reason` why there are none."""
-        if self.process is None or self.process.poll() is not None:
-            names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-            self.process = subprocess.Popen(
-                [sys.executable, __file__],
-                env=os.environ | dict.fromkeys(names, self.threads),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        try:
-            self.process.stdin.write(json.dumps([asdict(work), contender, saved]) + "\n")
-            self.process.stdin.flush()
-            line = self.process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        if not line:
-            return {"reason": f"the process ended with {self.process.wait()}"}
-        found: dict[str, Any] = json.loads(line)
-        return found
+    def ask(self, work: Work, contender: str, saved: bool, kind: str = "memory") -> dict[str, Any]:
+        """Ask a server, or return the `reason` why there is no answer.
+
+        `memory` answers peak, bytes beyond input and parameters, None with the reason `no_peak`;
+        fresh_ms; if asked for `saved`, what autograd keeps. `first` answers first_ms.
+        """
+        return self.servers[kind].ask([asdict(work), contender, saved])
 
     def close(self) -> None:
-        if self.process is not None:
-            for stream in (self.process.stdin, self.process.stdout):
-                assert stream is not None
-                stream.close()
-            self.process.wait()
-            self.process = None
+        for server in self.servers.values():
+            server.close()
+
+
+def first_call(work: Work, contender: str) -> dict[str, Any]:
+    """Time the first call of this size in this process; two steps have loaded its code before."""
+    import torch
+
+    from bench import contests
+
+    cpu = torch.device("cpu")
+    contests.make(replace(work, T=min(work.T, 2)), contender, cpu).run()
+    made = contests.make(work, contender, cpu)
+    begin = time.perf_counter()
+    made.run()
+    return {"first_ms": 1e3 * (time.perf_counter() - begin)}
 
 
 def answer(work: Work, contender: str, saved: bool) -> dict[str, Any]:
@@ -136,11 +128,11 @@ def in_a_child(measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     return answer
 
 
-def serve(questions: Iterable[str], threads: int) -> Iterable[dict[str, Any]]:
-    """An answer to each question. This process computes on one thread: a fork has no others."""
+def prepare() -> None:
+    """Load kernels, on one thread: a fork has no others."""
     import torch
 
-    from bench import contests, plain_lif, timing
+    from bench import contests, timing
 
     torch.set_num_threads(1)
     timing.zero_denormals()
@@ -148,30 +140,37 @@ def serve(questions: Iterable[str], threads: int) -> Iterable[dict[str, Any]]:
         for part in ("forward", "both"):
             tiny = Work("layer", 2, 2, 5, 4, recurrent, part)
             contests.make(tiny, OURS, torch.device("cpu")).run()
-    for line in questions:
-        given, contender, saved = json.loads(line)
-        work = Work(**given | {"hidden": tuple(given["hidden"])})
-        if contender in PLAIN:
-            plain_lif.missing(contender)  # imported once for all children
-
-        def measure(work: Work = work, who: str = contender, saved: bool = saved) -> dict[str, Any]:
-            torch.set_num_threads(threads)
-            return answer(work, who, saved)
-
-        yield in_a_child(measure)
 
 
-def main() -> None:
-    # Answers go where questions came from; what else is said goes to the screen.
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
+def answer_in_a_child(question: Any, kind: str, threads: int) -> dict[str, Any]:
+    """Measure in a fork of this process."""
+    import torch
+
+    from bench import plain_lif
+
+    given, contender, saved = question
+    work = Work(**given | {"hidden": tuple(given["hidden"])})
+    if contender in PLAIN:
+        plain_lif.missing(contender)  # imported once for all children
+
+    def measure() -> dict[str, Any]:
+        torch.set_num_threads(threads)
+        return answer(work, contender, saved) if kind == "memory" else first_call(work, contender)
+
+    return in_a_child(measure)
+
+
+def main(kind: str) -> None:
     from bench import timing
 
-    timing.give_back_freed_memory()
-    for found in serve(sys.stdin, int(os.environ["OMP_NUM_THREADS"])):
-        answers.write(json.dumps(found) + "\n")
-        answers.flush()
+    def begin() -> None:
+        if kind == "memory":  # before anything large: no free chunk of the heap is left for tensors
+            timing.give_back_freed_memory()
+        prepare()
+
+    threads = int(os.environ["OMP_NUM_THREADS"])
+    serve(lambda question: answer_in_a_child(question, kind, threads), begin)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])

@@ -1,9 +1,7 @@
-"""The registry's operators as calls of GPU kernels, for predictions (`codegen.py`) and `gpu.py`.
+"""The registry's operators as calls of GPU kernels, for predictions and measurements.
 
-A case names an operator and its sizes. `arguments` makes its tensors on any device, `run` calls the
-launcher with them, `record` catches what it would launch (meta tensors, shipped configurations),
-`cost` counts what the operator has to do. Sizes: R replicas, T steps, B samples, I inputs, J
-neurons, K feedback currents; recurrent cases have I = J.
+`Case.run` calls the launcher, `record` catches what it would launch (meta tensors, shipped
+configurations), `cost` counts what the operator has to do.
 """
 
 from __future__ import annotations
@@ -12,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from bench import registry
+from bench.operators import Arguments, Sizes
 from hetsyn_triton.kernels.gpu import (
     feedforward_scan,
     recurrent_scan,
@@ -37,29 +35,10 @@ from hetsyn_triton.kernels.surrogate_kinds import KINDS
 SMS = 132
 """Multiprocessors of an H100 or H200: what the recorded launches and their costs are made for."""
 
-Arguments = tuple[Any, ...]
-
 
 @dataclass(frozen=True)
-class Case:
-    """One operator at one size."""
-
-    name: str
-    operator: str
-    R: int
-    T: int
-    B: int
-    I: int  # noqa: E741 - the field's letter
-    J: int
-    K: int = 1
-    states: bool = False
-    """Initial traces present; in reverse every gradient, those of final states among them."""
-    detach: bool = False
-    """`detach_reset` of a reverse scan."""
-
-    def arguments(self, device: torch.device | str, seed: int = 0) -> Arguments:
-        """Random tensors: a tenth of the inputs are spikes, decays are those of 5 to 20 steps."""
-        return OPERATORS[self.operator].arguments(self, Values(torch.device(device), seed))
+class Case(Sizes):
+    """One operator at one size, as a call of its GPU launcher."""
 
     def run(self, arguments: Arguments) -> Any:
         """The launcher's results."""
@@ -87,54 +66,10 @@ class Case:
         return self.operator.startswith("recurrent_scan")
 
 
-class Values:
-    """Random tensors on a device, the same for the same seed; on the meta device only shapes."""
-
-    def __init__(self, device: torch.device, seed: int) -> None:
-        self.device = device
-        meta = device.type == "meta"
-        self.generator = None if meta else torch.Generator(device).manual_seed(seed)
-
-    def uniform(self, *shape: int) -> Tensor:
-        return torch.rand(shape, device=self.device, generator=self.generator)
-
-    def normal(self, *shape: int) -> Tensor:
-        return torch.randn(shape, device=self.device, generator=self.generator)
-
-    def spikes(self, *shape: int) -> Tensor:
-        return (self.uniform(*shape) < 0.1).float()
-
-    def decays(self, *shape: int) -> Tensor:
-        return torch.exp(-1.0 / (5.0 + 15.0 * self.uniform(*shape)))
-
-    def weights(self, c: Case) -> tuple[Tensor, Tensor]:
-        return self.normal(c.R, c.J, c.I) * c.I**-0.5, self.decays(c.R, c.J, c.I)
-
-    def neuron(self, c: Case) -> tuple[Tensor, ...]:
-        """Decay and strength of the feedback, feedback, spike."""
-        strength = 0.5 + self.uniform(c.R, c.K, c.J)
-        states = torch.zeros(c.R, c.K, c.B, c.J, device=self.device)
-        return self.decays(c.R, c.K, c.J), strength, states, states[:, 0].clone()
-
-    def threshold(self, c: Case) -> Tensor:
-        return 0.5 + self.uniform(c.R, c.J)
-
-    def trace(self, c: Case) -> Tensor | None:
-        return self.uniform(c.R, c.B, c.J, c.I) if c.states else None
-
-    def gradients(self, c: Case) -> tuple[Tensor | None, ...]:
-        """g_spikes, g_potential, g_feedback."""
-        g_spikes = self.normal(c.R, c.T, c.B, c.J)
-        if not c.states:
-            return g_spikes, None, None
-        return g_spikes, torch.zeros_like(g_spikes), self.normal(c.R, c.K, c.B, c.J)
-
-
 class Operator(NamedTuple):
-    """How an operator is fed, run and counted."""
+    """How an operator is run and counted."""
 
     run: Callable[..., Any]
-    arguments: Callable[[Case, Values], Arguments]
     cost: Callable[[Case], Cost]
     synapses: bool = True
 
@@ -142,49 +77,6 @@ class Operator(NamedTuple):
 def total(*costs: Cost) -> Cost:
     """Of several launches."""
     return Cost(*(sum(parts) for parts in zip(*costs, strict=True)))
-
-
-# -- what each operator takes ----------------------------------------------------------------------
-
-
-def _current(c: Case, v: Values) -> Arguments:
-    return v.spikes(c.R, c.T, c.B, c.I), *v.weights(c), v.trace(c)
-
-
-def _current_backward(c: Case, v: Values) -> Arguments:
-    return v.normal(c.R, c.T, c.B, c.J), v.trace(c), *v.weights(c)
-
-
-def _parameter_gradient(c: Case, v: Values) -> Arguments:
-    z, g = v.spikes(c.R, c.T, c.B, c.I), v.normal(c.R, c.T, c.B, c.J)
-    return z, g, v.trace(c), *v.weights(c), v.trace(c)
-
-
-def _layer(c: Case, v: Values) -> Arguments:
-    return *_current(c, v), v.threshold(c), *v.neuron(c)
-
-
-def _scan(c: Case, v: Values) -> Arguments:
-    return v.normal(c.R, c.T, c.B, c.J), v.threshold(c), *v.neuron(c)
-
-
-def _scan_backward(c: Case, v: Values) -> Arguments:
-    derivative, spikes = v.uniform(c.R, c.T, c.B, c.J), v.spikes(c.R, c.T, c.B, c.J)
-    return *v.gradients(c), derivative, spikes, *v.neuron(c), c.detach
-
-
-def _potentials(c: Case, v: Values) -> Arguments:
-    return v.normal(c.R, c.T, c.B, c.J), v.threshold(c)
-
-
-def _recurrent(c: Case, v: Values) -> Arguments:
-    return v.normal(c.R, c.T, c.B, c.J), *v.weights(c), v.trace(c), v.threshold(c), *v.neuron(c)
-
-
-def _recurrent_backward(c: Case, v: Values) -> Arguments:
-    derivative, spikes = v.uniform(c.R, c.T, c.B, c.J), v.spikes(c.R, c.T, c.B, c.J)
-    given = (*v.gradients(c), v.trace(c))
-    return *given, derivative, spikes, *v.weights(c), *v.neuron(c), c.detach
 
 
 # -- what each operator costs ----------------------------------------------------------------------
@@ -258,55 +150,49 @@ def _recurrent_direction(c: Case, steps: int) -> Cost:
 def _surrogate(kind: str) -> Operator:
     numbers = [1.0 for _ in KINDS[kind]]
     return Operator(
-        lambda *given: surrogate.surrogate(*given, kind, numbers),
-        _potentials,
+        lambda potential, threshold: surrogate.surrogate(potential, threshold, kind, numbers),
         lambda c: surrogate.cost(c.R, c.T, c.B, c.J),
         synapses=False,
     )
 
 
+def _backward_by_steps(*given: Any) -> tuple[Tensor, ...]:
+    backward: Callable[..., tuple[Tensor, ...]] = recurrent_step.backward_by_steps
+    return backward(*given[:5], *given[6:10], given[12])
+
+
 OPERATORS = {
     "synaptic_current": Operator(
         synaptic_current.synaptic_current,
-        _current,
         lambda c: synaptic_current.cost(c.R, c.T, c.B, c.I, c.J),
     ),
     "synaptic_current_backward": Operator(
         synaptic_current.synaptic_current_backward,
-        _current_backward,
         lambda c: synaptic_current.cost(c.R, c.T, c.B, c.J, c.I),
     ),
     "synaptic_parameter_gradient": Operator(
         parameter_gradient.synaptic_parameter_gradient,
-        _parameter_gradient,
         lambda c: parameter_gradient.cost(c.R, c.T, c.B, c.I, c.J),
     ),
-    "feedforward_scan": Operator(feedforward_scan.feedforward_scan, _layer, _layer_cost),
-    "feedforward_scan_fused": Operator(feedforward_scan.fused, _layer, _fused_cost),
-    "feedforward_scan_split": Operator(_split, _layer, _split_cost),
+    "feedforward_scan": Operator(feedforward_scan.feedforward_scan, _layer_cost),
+    "feedforward_scan_fused": Operator(feedforward_scan.fused, _fused_cost),
+    "feedforward_scan_split": Operator(_split, _split_cost),
     "spike_scan": Operator(
         spike_scan.spike_scan,
-        _scan,
         lambda c: spike_scan.cost(c.R, c.T, c.B, c.J, c.K),
         synapses=False,
     ),
     "spike_scan_backward": Operator(
-        spike_scan.spike_scan_backward, _scan_backward, _scan_backward_cost, synapses=False
+        spike_scan.spike_scan_backward, _scan_backward_cost, synapses=False
     ),
-    "recurrent_scan": Operator(recurrent_scan.recurrent_scan, _recurrent, _recurrent_cost),
+    "recurrent_scan": Operator(recurrent_scan.recurrent_scan, _recurrent_cost),
     "recurrent_scan_backward": Operator(
-        recurrent_scan.recurrent_scan_backward, _recurrent_backward, _recurrent_backward_cost
+        recurrent_scan.recurrent_scan_backward, _recurrent_backward_cost
     ),
     **{f"surrogate_{kind}": _surrogate(kind) for kind in KINDS},
     # What the launcher takes for J > 1024, and where a GPU cannot hold a sample's programs.
-    "recurrent_scan_by_steps": Operator(
-        recurrent_step.forward_by_steps, _recurrent, _recurrent_cost
-    ),
-    "recurrent_scan_backward_by_steps": Operator(
-        lambda *given: recurrent_step.backward_by_steps(*given[:5], *given[6:10], given[12]),
-        _recurrent_backward,
-        _recurrent_backward_cost,
-    ),
+    "recurrent_scan_by_steps": Operator(recurrent_step.forward_by_steps, _recurrent_cost),
+    "recurrent_scan_backward_by_steps": Operator(_backward_by_steps, _recurrent_backward_cost),
 }
 
 

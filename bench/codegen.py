@@ -1,6 +1,6 @@
 """Compiles the GPU kernels ahead of time and predicts their speed: no GPU needed, none used.
 
-    python bench/codegen.py [--cases SET ...] [--target sm_90 ...] [--kernel NAME] [--json FILE]
+    python -m bench.codegen [--cases SET ...] [--target sm_90 ...] [--kernel NAME] [--json FILE]
 
 For every distinct launch (kernel, constants, warps): registers, spills inside loops, shared memory
 and, on NVIDIA targets, the census of the loop over time, its own spills among it. For sm_90 also
@@ -26,9 +26,6 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
-
-# So that `bench` is found when this file is run, and in its pool.
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 import triton
@@ -257,7 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.json:
         stored = {
             "label": "predicted, not measured",
-            "command": " ".join(["python", "bench/codegen.py", *(arguments or sys.argv[1:])]),
+            "command": " ".join(["python", "-m", "bench.codegen", *(arguments or sys.argv[1:])]),
             "date": datetime.date.today().isoformat(),
             "commit": commit(),
             "triton": triton.__version__,

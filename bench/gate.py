@@ -1,22 +1,28 @@
-"""The tests that must pass before anything is timed, run in processes of their own."""
+"""The tests that must pass before anything is stored, run in processes of their own.
+
+`python -m bench.gate FILE` runs those of this machine's device and writes the result: on a GPU lent
+for minutes in a call of its own, for `pytest --benchmark --benchmark-proven=FILE`.
+"""
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 
 PROOFS = ("tests/gpu", "--ignore=tests/gpu/test_gpu_codegen.py")
-"""All proofs of the kernels but that of the compiler's output, which needs no GPU."""
+"""All tests of GPU kernels except those of the compiler's output, which need no GPU."""
 CPU_PROOFS = tuple(
     f"tests/cpu/test_cpu_{name}.py"
     for name in (
@@ -33,8 +39,8 @@ CPU_PROOFS = tuple(
         "threads",
     )
 )
-"""Of the CPU's kernels: every operator against the closed forms and bounds, what is computed around
-them, on several threads. Child processes and random cases are left to the tests."""
+"""Tests of CPU kernels: every operator against the closed forms and bounds, what is computed around
+them, several threads. Child processes and random cases are not part of the gate."""
 
 
 def run(arguments: Sequence[str], folder: Path, seconds: float, workers: int) -> dict[str, Any]:
@@ -45,9 +51,7 @@ def run(arguments: Sequence[str], folder: Path, seconds: float, workers: int) ->
     came too early the counts are of the tests that had ended.
     """
     if importlib.util.find_spec("pytest") is None:
-        raise SystemExit(
-            "the gate runs the proofs with pytest, which is not installed: extra 'test'"
-        )
+        raise SystemExit("the gate needs pytest, which is not installed: extra 'test'")
     folder.mkdir(parents=True, exist_ok=True)
     report, log = folder / "gate.xml", folder / "gate.log"
     report.unlink(missing_ok=True)
@@ -121,3 +125,47 @@ def _counts(report: Path) -> dict[str, Any]:
         else:
             counts["passed"] += 1
     return counts
+
+
+# -- the gate as a program -------------------------------------------------------------------------
+
+
+class Unproven(Exception):
+    """A gate that does not count; the message says why."""
+
+
+def proven(file: Path, machine: Mapping[str, Any]) -> dict[str, Any]:
+    """The gate of an earlier call; Unproven unless green, on this device, of these sources."""
+    earlier = json.loads(file.read_text(encoding="utf-8"))
+    for name in ("device", "sources"):
+        if earlier["machine"][name] != machine[name]:
+            there = earlier["machine"][name]
+            raise Unproven(f"expected {name} {machine[name]}, got {there} in {file.name}")
+    state = earlier["gate"]["state"]
+    if state != "green":
+        raise Unproven(f"expected a green gate, got {state} in {file.name}")
+    gate: dict[str, Any] = earlier["gate"]
+    return gate | {name: earlier["machine"][name] for name in ("date", "commit", "sources")}
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Run the tests of the kernels on this machine.")
+    parser.add_argument("file", type=Path, help="where the result is written; the log is beside it")
+    parser.add_argument("--budget", type=float, default=900.0, help="seconds (default 900)")
+    parser.add_argument("--workers", type=int, default=max(1, min(14, (os.cpu_count() or 2) - 2)))
+    options = parser.parse_args(given)
+    import torch
+
+    from bench import machines, records
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    tests = PROOFS if device == "cuda" else CPU_PROOFS
+    found = run(tests, options.file.parent, options.budget, options.workers)
+    result = {"machine": machines.of(device), "gate": found}
+    records.write(options.file, json.dumps(result, indent=1) + "\n")
+    print(f"gate: {found['state']} {found['reason'] or ''}", *found["failures"][:20], sep="\n  ")
+    return 0 if found["state"] == "green" else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -22,10 +22,15 @@ def _version(package: str) -> str | None:
         return None
 
 
+def of(device: str, commit: str = "") -> Record:
+    """The record of a "cpu" or a "cuda" device."""
+    return gpu(torch.device(device), commit) if device == "cuda" else cpu(commit)
+
+
 def cpu(commit: str) -> Record:
     """All that a figure depends on."""
     capability = torch.backends.cpu.get_cpu_capability()
-    compiler = (said(os.environ.get("CXX", "g++"), "--version") or "").splitlines() or [None]
+    compiler = (said(os.environ.get("CXX", "g++"), "--version") or "").splitlines()
     packages = ("numba", "llvmlite", "numpy", "spikingjelly", "snntorch", "norse")
     return {
         "device": cpu_name(),
@@ -34,7 +39,7 @@ def cpu(commit: str) -> Record:
         "instructions": capability,
         "system": f"{platform.system()} {platform.machine()}",
         **{name: _version(name) for name in packages},
-        "compiler": compiler[0],
+        "compiler": compiler[0] if compiler else None,
         **provenance(commit),
         "load_average": os.getloadavg()[0],
         "denormals_zero": _denormals_are_zero(),

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench import stored
+from bench import stored, tables
 from bench.records import Record
 from bench.registry import (
     CHECKPOINTED,
     CLOSED,
     COMPILED,
     COMPILED_GRAPH,
+    FEWER,
     GRAPH,
+    GRU,
     LOOP,
+    LSTM,
     ONE_BY_ONE,
     OURS,
+    OURS_GRAPH,
     PLAIN,
     REFERENCE,
     TOGETHER,
@@ -27,7 +33,6 @@ from bench.registry import (
 from hetsyn_triton.experiments.drawing import (
     BLUE,
     GREY,
-    INK,
     ORANGE,
     clean_axes,
     log_scale,
@@ -37,6 +42,8 @@ from hetsyn_triton.experiments.drawing import (
 LOOK = {
     OURS: (BLUE, "o"),
     CLOSED: ("#6fa1e8", "s"),
+    FEWER: ("#163f80", "d"),
+    OURS_GRAPH: ("#163f80", "<"),
     REFERENCE: ("#9aa7b2", "D"),
     LOOP: (ORANGE, "o"),
     COMPILED: ("#b3590f", "^"),
@@ -46,108 +53,59 @@ LOOK = {
     "spikingjelly": ("#2a8c6a", "P"),
     "snntorch": ("#58b894", "X"),
     "norse": ("#1b5e48", "*"),
+    LSTM: ("#7d3c98", "h"),
+    GRU: ("#b07cc6", "H"),
 }
-"""Blue: this library. Orange: the loop. Green: plain LIF layers, which compute less."""
+"""Blue: this library. Orange: the loop. Green: plain LIF layers. Purple: gated layers."""
 
 
-def _rows_figure(count: int) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(7.4, 1.5 + 0.42 * count), layout="constrained")
-    return figure, figure.add_subplot()
+BARS = {
+    "this library": (OURS,),
+    "this library in a CUDA graph": (OURS_GRAPH,),
+    "compiled loop in a CUDA graph": (COMPILED_GRAPH,),
+    "loop in a CUDA graph": (GRAPH,),
+    "loop with a compiled step": (COMPILED,),
+    "eager loop": (LOOP,),
+    "fastest plain LIF": PLAIN,
+    LSTM: (LSTM,),
+    GRU: (GRU,),
+}
+TEXT = "#7d8590"
+"""A gray that can be read on white and on black."""
 
 
-def _dots(
-    result: Record, value: Callable[[Record, Record], float | None], label: str, log: bool = True
-) -> Figure | None:
-    """A line for each contest, a mark for each contender; forward and backward alone only where
-    plain LIF layers take part."""
-    contests = {
-        group: (ours, rows)
-        for group, rows in stored.groups(result).items()
-        if (ours := stored.base(rows)) is not None and _shown(rows)
-    }
-    drawn = [
-        (group, [(row, v) for row in rows if (v := value(row, ours)) is not None])
-        for group, (ours, rows) in contests.items()
-    ]
-    drawn = [(group, points) for group, points in drawn if points]
-    if not drawn:
+def speed(result: Record) -> Figure | None:
+    """Time of each pass of the README's table, without a background: for light and dark pages."""
+    groups = stored.passes(result)
+    if not groups:
         return None
-    figure, axes = _rows_figure(len(drawn))
-    seen = set()
-    for y, (_, points) in enumerate(reversed(drawn)):
-        axes.axhline(y, color="#eef1f4", lw=6, zorder=0)
-        for row, x in points:
-            who = row["contender"]
-            colour, marker = LOOK[who]
-            name = who if who not in seen else None
-            seen.add(who)
-            look: dict[str, Any] = {"ms": 7, "mec": "white", "mew": 0.6}
-            if who == OURS:  # a ring around whoever is at the same place
-                look = {"ms": 9, "mec": colour, "mew": 1.8, "mfc": "none", "zorder": 3}
-            axes.plot(x, y, marker, color=colour, label=name, **look)
-    axes.set_yticks(range(len(drawn)), [group for group, _ in reversed(drawn)])
-    axes.set_ylim(-0.7, len(drawn) - 0.3)  # no margin that grows with the number of lines
-    if log:
-        axes.set_xscale("log")
-        _plain_ticks(axes, [x for _, points in drawn for _, x in points])
-    else:
-        axes.set_xlim(0, 1)
-        axes.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
-    clean_axes(axes)
-    axes.grid(axis="y", visible=False)
-    axes.set_xlabel(label, fontsize=9, color=INK)
-    figure.legend(
-        *axes.get_legend_handles_labels(), loc="outside upper center", ncols=5, fontsize=8,
-        frameon=False,
-    )  # fmt: skip
+    bars = {
+        label: {g: row["ms"] for g, rows in groups.items() if (row := stored.fastest(rows, names))}
+        for label, names in BARS.items()
+    }
+    bars = {label: found for label, found in bars.items() if found}
+    height = 0.85 / len(bars)
+    figure = Figure(figsize=(7.4, 1.0 + 0.24 * len(bars) * len(groups)), layout="constrained")
+    axes = figure.add_subplot()
+    for place, (label, found) in enumerate(bars.items()):
+        y = [k + place * height for k, group in enumerate(groups) if group in found]
+        colour = LOOK[BARS[label][0]][0]
+        drawn = axes.barh(y, list(found.values()), height, color=colour, align="edge", label=label)
+        said = [f"{tables.figures(ms)} ms" for ms in found.values()]
+        axes.bar_label(drawn, said, fontsize=7, color=TEXT, padding=2)
+    names = [tables.pass_name(group) for group in groups]
+    axes.set_yticks([k + 0.42 for k in range(len(groups))], names)
+    log_scale(axes, "x")
+    times = [ms for found in bars.values() for ms in found.values()]
+    axes.set_xlim(10 ** math.floor(math.log10(min(times))), 2 * max(times))
+    axes.invert_yaxis()
+    axes.set_xlabel("forward and backward, ms (logarithmic)", fontsize=9, color=TEXT)
+    axes.tick_params(which="both", labelsize=8, colors=TEXT)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(TEXT)
+    figure.legend(loc="outside upper center", ncols=4, fontsize=8, frameon=False, labelcolor=TEXT)
     return figure
-
-
-def _shown(rows: Sequence[Record]) -> bool:
-    whole = rows[0]["work"]["part"] not in ("forward", "backward")
-    return whole or any(row["contender"] in PLAIN for row in rows)
-
-
-def _plain_ticks(axes: Axes, values: Sequence[float]) -> None:
-    """1, 2, 5, 10 ... as numbers where three decades or less are shown."""
-    low, high = min(values), max(values)
-    ticks = [m * 10.0**e for e in range(-4, 7) for m in (1, 2, 5)]
-    shown = [t for t in ticks if low / 1.6 <= t <= high * 1.6]
-    if high / low > 1000:
-        shown = [t for t in shown if f"{t:e}".startswith("1")]
-    axes.set_xticks(shown, [f"{t:g}" for t in shown])
-    axes.set_xticks([], minor=True)
-
-
-def speed_up(result: Record) -> Figure | None:
-    figure = _dots(
-        result,
-        lambda row, ours: row["ms"] / ours["ms"],
-        f"time / time of {OURS}: right of 1 is slower\n(in turn, medians, warm memory)",
-    )
-    if figure is not None:
-        figure.axes[0].axvline(1, color=BLUE, lw=0.8, zorder=1)
-    return figure
-
-
-def floor(result: Record) -> Figure | None:
-    def reached(row: Record, _: Record) -> float | None:
-        return stored.fraction(row, result) if row["contender"] in (OURS, CLOSED, LOOP) else None
-
-    label = (
-        "fraction of the floor, `of the peak` in the tables\n"
-        "(multiply-adds needed / measured peak of the machine / time)"
-    )
-    return _dots(result, reached, label, log=False)
-
-
-def memory(result: Record) -> Figure | None:
-    def mega(row: Record, _: Record) -> float | None:
-        peak = stored.peak(row)
-        return peak / 1e6 if peak else None
-
-    label = "memory at the peak of a call, MB\n(beyond input and parameters)"
-    return _dots(result, mega, label)
 
 
 def growth(result: Record) -> Figure | None:
@@ -269,9 +227,7 @@ def replicas(result: Record) -> Figure | None:
 
 
 PICTURES: dict[str, tuple[str, Callable[[Record], Figure | None]]] = {
-    "speed-up": ("Time of everybody over ours, each work a line", speed_up),
-    "floor": ("Fraction of the arithmetic floor", floor),
-    "memory": ("Memory at the peak", memory),
+    "speed": ("Time of a pass by contender", speed),
     "growth": ("Growth of time and memory, with the fitted exponents", growth),
     "error": ("Error against float64 over time steps", errors),
     "replicas": ("Small networks one after another and together", replicas),
@@ -284,7 +240,13 @@ def draw(result: Record, folder: Path) -> list[str]:
     written = []
     for name, (_, make) in PICTURES.items():
         figure = make(result)
-        if figure is not None:
+        if figure is None:
+            continue
+        if make is speed:
+            # The same bytes for the same figures, and text as text.
+            with rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
+                figure.savefig(folder / f"{name}.svg", transparent=True, metadata={"Date": None})
+        else:
             save_figure(figure, folder / f"{name}.png")
-            written.append(f"{name}.png")
+        written.append(f"{name}.svg" if make is speed else f"{name}.png")
     return written

@@ -24,7 +24,7 @@ RHO = math.exp(-1 / 20)
 SLOPE = 25.0
 """Of the fast sigmoid, snnTorch's own choice."""
 
-Layer = tuple[Callable[[Tensor], Tensor], Sequence[nn.Parameter]]
+Layer = tuple[Callable[[Tensor], Tensor], Sequence[Tensor]]
 """Spikes of a sequence [T, B, I], and the weights: [J, I], recurrent also the recurrent ones."""
 
 
@@ -119,14 +119,15 @@ def _stepped(
     by step, as its tutorials do; recurrent currents are added to the cell's input."""
 
     def forward(z: Tensor) -> Tensor:
-        state, found = None, []
+        state, found = None, list[Tensor]()
         for current in linear(z).unbind(0):
             given = current if back is None or not found else current + back(found[-1])
             s, state = step(given, state)
             found.append(s)
         return torch.stack(found)
 
-    return forward, [linear.weight, *([back.weight] if back is not None else [])]
+    leaves: list[Tensor] = [linear.weight, *([back.weight] if back is not None else [])]
+    return forward, leaves
 
 
 def _linears(
@@ -153,9 +154,9 @@ def snntorch_layer(
     from snntorch import surrogate
 
     linear, back = _linears(inputs, outputs, recurrent, dtype, device)
-    cell = snntorch.Leaky(beta=RHO, spike_grad=surrogate.fast_sigmoid(slope=SLOPE)).to(
-        device, dtype
-    )
+    spike = surrogate.fast_sigmoid(slope=SLOPE)
+    cell: Callable[..., tuple[Tensor, Any]]
+    cell = snntorch.Leaky(beta=RHO, spike_grad=spike).to(device, dtype)
 
     def step(current: Tensor, state: Any) -> tuple[Tensor, Any]:
         return cell(current, torch.zeros_like(current) if state is None else state)

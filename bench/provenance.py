@@ -21,10 +21,10 @@ SOURCES = (
     "tests/cpu",
     "tests/gpu",
 )
-"""What is proven and timed, and its proofs; what lies beside these folders is shared by them."""
+"""What is tested and timed, and its tests."""
 MEASURING = (
-    "apart", "conftest", "contests", "cpu_memory", "cpu_rows", "growth", "peak", "plain_lif",
-    "registry", "replicas", "rivals", "test_benchmark", "timing", "turns", "workloads",
+    "apart", "cases", "conftest", "contests", "operators", "peak", "plain_lif", "registry",
+    "replicas", "rivals", "server", "test_benchmark", "timing", "turns", "workloads",
 )  # fmt: skip
 """Files of bench that say what is timed and how."""
 
@@ -44,8 +44,10 @@ def commit() -> str:
 
 
 def sources(root: Path = ROOT) -> str:
-    """A digest of kernels, operators, closed forms and layers as they lie there, of the proofs and
-    of how times are taken: the same one means that the same was proven and timed."""
+    """Return a digest of kernels, operators, closed forms, layers, their tests and timing code.
+
+    Two results with one digest tested and timed the same code.
+    """
     files = [file for folder in SOURCES for file in (root / folder).rglob("*.py")]
     files += (root / "hetsyn_triton").glob("*.py")
     files += [f for name in MEASURING if (f := root / "bench" / f"{name}.py").exists()]

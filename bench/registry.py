@@ -1,16 +1,12 @@
-"""What is measured, and at which sizes: one list for predictions and measurements.
+"""What is measured, at which sizes, and by which contenders: one list for all programs of bench.
 
-A work is one piece of work, whoever does it. `cases.py` makes kernels' calls of the operators here
-(for `codegen.py` and `gpu.py`), `rows.py` what `gpu.py` times, `cpu_rows.py` what `cpu.py` times,
-`contests.py` what `pytest --benchmark` times. Nothing here imports anything but Python.
-
-Sizes: T steps, B samples, I inputs, J neurons. Multiply-adds needed for a synapse, sample and step:
-2 forward, 2 for dz, 4 for dw and dr.
+Sizes: T steps, B samples, I inputs, J neurons. Multiply-adds per synapse, sample and step: 2
+forward, 2 for dz, 4 for dw and dr. This module imports nothing but Python.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -23,13 +19,37 @@ PARTS = tuple(FMA)
 the gradients of input, weights and decays."""
 
 
+OPERATOR_FMA = {
+    "synaptic_current": 2,
+    "synaptic_current_backward": 2,
+    "synaptic_parameter_gradient": 4,
+    "feedforward_scan": 2,
+    "feedforward_scan_fused": 2,
+    "feedforward_scan_split": 2,
+    "recurrent_scan": 2,
+    "recurrent_scan_backward": 2,
+    "leaky_recurrent_scan": 1,
+    "leaky_recurrent_scan_backward": 2,
+}
+"""Multiply-adds per synapse, sample and step. All other operators move bytes."""
+CPU_OPERATORS = (
+    *(name for name in OPERATOR_FMA if not name.startswith("feedforward_scan_")),
+    "leaky_current",
+    "leaky_current_backward",
+    "spike_scan",
+    "spike_scan_backward",
+    "surrogate",
+)
+
+
 @dataclass(frozen=True)
 class Work:
-    """One piece of work.
+    """One piece of work, whoever does it.
 
-    kind: "layer"; "current", the synaptic current alone, in whose error over time rounding shows;
-    "network", a training step with optimizer and clamp; "replicas", a training step of `R` small
-    networks.
+    kind: "layer"; "current", a synaptic current, whose error over time is measured; "synapses",
+    recurrent synapses over a given current; "network", a training step with optimizer and clamp;
+    "replicas", a training step of `R` small networks; "operator", one operator as a layer calls it;
+    "kernel", the GPU launcher of one operator.
     """
 
     kind: str
@@ -40,32 +60,41 @@ class Work:
     recurrent: bool = False
     part: str = "both"
     hidden: tuple[int, ...] = ()
-    """Of a network, whose I and J are its inputs and outputs."""
+    """Hidden layers of a network; its I and J are inputs and outputs."""
     R: int = 1
+    operator: str = ""
 
     @property
     def name(self) -> str:
-        if self.kind == "replicas":
-            return f"{self.R} networks {self.I}-{self.J}{'r' * self.recurrent} T{self.T} B{self.B}"
+        sizes = f"T{self.T} B{self.B}"
         shape = f"{self.I}->{self.J}{'r' * self.recurrent}"
+        if self.kind == "replicas":
+            return f"{self.R} networks {self.I}-{self.J}{'r' * self.recurrent} {sizes}"
+        if self.kind == "synapses":
+            return f"recurrent synapses {self.J} {sizes} {self.part}"
+        if self.operator:
+            return f"{self.kind} {self.operator} {shape} {sizes}"
         if self.kind == "network":
             shape = network_name((self.I, *self.hidden, self.J))
-        return f"{self.kind} {shape} T{self.T} B{self.B} {self.part}"
+        return f"{self.kind} {shape} {sizes} {self.part}"
 
     @property
     def synapses(self) -> int:
         if self.kind == "network":
             return network_synapses((self.I, *self.hidden, self.J))
+        if self.kind == "synapses" or self.operator:
+            return self.I * self.J
         return self.I * self.J + (self.J * self.J if self.recurrent else 0)
 
     @property
     def fma(self) -> int:
-        """Multiply-adds the mathematics needs; of replicas not counted."""
+        """Multiply-adds the mathematics needs; 0 for replicas and for work that moves bytes."""
         if self.kind == "replicas":
             return 0
         if self.kind == "network":
             return network_fma(self.T, self.B, (self.I, *self.hidden, self.J))
-        return FMA[self.part] * self.T * self.B * self.synapses
+        need = OPERATOR_FMA.get(self.operator, 0) if self.operator else FMA[self.part]
+        return need * self.T * self.B * self.synapses
 
 
 def network_name(sizes: Sequence[int]) -> str:
@@ -83,11 +112,10 @@ def network_fma(T: int, B: int, sizes: Sequence[int]) -> int:
     return T * B * (8 * network_synapses(sizes) - 2 * sizes[0] * sizes[1])
 
 
-# -- cpu.py and gpu.py -----------------------------------------------------------------------------
+# -- sizes -----------------------------------------------------------------------------------------
 
 CPU_LAYERS = ((8, 700, 128), (32, 128, 64), (8, 100, 100))
 """Samples, inputs, neurons."""
-CPU_NETWORK = (32, SHD)
 GPU_LAYERS = ((700, 128), (128, 64))
 GPU_SAMPLES = (256, 32)
 GPU_RECURRENT = (128, 64, 256, 512)
@@ -131,16 +159,18 @@ RECURRENT = {"T": AXES["T"], "B": AXES["B"], "J": (256, 384, 512, 768, 1024)}
 """J neurons have J^2 synapses; in between their states leave one of a CPU's caches."""
 
 
-def axis_works(axis: str, recurrent: bool, sizes: tuple[int, ...]) -> list[Work]:
+def axis_works(
+    axis: str, recurrent: bool, sizes: Sequence[int], base: dict[str, int] = BASE
+) -> list[Work]:
     """A layer, forward and all gradients, over the sizes of one axis; recurrent: one input."""
-    base = BASE | ({"I": 1} if recurrent else {})
+    base = base | ({"I": 1} if recurrent else {})
     return [
         Work("layer", **(base | {axis: size}), recurrent=recurrent)  # type: ignore[arg-type]
         for size in sizes
     ]
 
 
-# -- pytest --benchmark ----------------------------------------------------------------------------
+# -- works -----------------------------------------------------------------------------------------
 
 MAIN = Work("layer", STEPS, 8, 700, 128)
 RIVALRY = [
@@ -149,10 +179,16 @@ RIVALRY = [
     replace(MAIN, part="backward"),
     replace(MAIN, recurrent=True),
 ]
-"""Against every rival, always."""
-MORE_RIVALRY = [Work("layer", STEPS, 32, 128, 64), Work("layer", STEPS, 32, 128, 64, True)]
+"""Against every contender, in both sets of a CPU."""
+MORE_RIVALRY = [
+    Work("layer", STEPS, B, I, J, recurrent)
+    for B, I, J in CPU_LAYERS[1:]  # noqa: E741
+    for recurrent in (False, True)
+]
 NETWORK = Work("network", STEPS, 32, SHD[0], SHD[-1], part="step", hidden=SHD[1:-1])
 CURRENT = Work("current", 2000, 2, 200, 64, part="forward")
+FIXED = [Work("layer", 1, 1, 64, 64, part=part) for part in ("forward", "both")]
+"""The fixed cost of a call: one step of one sample."""
 REPLICAS = [Work("replicas", 100, 32, 30, neurons, True, "step", R=10) for neurons in (5, 20)]
 MORE_REPLICAS = [
     replace(REPLICAS[0], J=neurons, R=R) for R in (10, 50) for neurons in (5, 10, 20, 50, 100)
@@ -161,9 +197,58 @@ QUICK_GROWTH = 3
 """Sizes of each axis: 2 doublings."""
 
 
+def _sweep() -> list[Work]:
+    """Sizes of the network, steps and samples around MAIN, feedforward and recurrent."""
+    found = []
+    for recurrent in (False, True):
+        base = replace(MAIN, recurrent=recurrent)
+        around = [replace(base, I=n) for n in (100, 2000)]
+        around += [replace(base, J=n) for n in (32, 512)]
+        around += [replace(base, T=n) for n in (50, 1000)]
+        around += [replace(base, B=n) for n in (1, 32)]
+        around += [work for work in MORE_RIVALRY if work.recurrent == recurrent]
+        found += [replace(work, part=part) for work in around for part in PARTS]
+    return [work for work in found if work not in MORE_RIVALRY]
+
+
+def _cpu_operators() -> list[Work]:
+    return [_operator("operator", o, STEPS, *size) for o in CPU_OPERATORS for size in CPU_LAYERS]
+
+
+def _operator(kind: str, name: str, T: int, B: int, I: int, J: int) -> Work:  # noqa: E741
+    synaptic = name in OPERATOR_FMA and "recurrent" not in name
+    inputs = I if synaptic else J
+    return Work(kind, T, B, inputs, J, part=name, operator=name)
+
+
+def gpu_works() -> list[Work]:
+    """The most important work first: what a budget cuts off is missed least."""
+    pixels, samples, I, J = PIXELS  # noqa: E741
+    layers = [
+        Work("layer", STEPS, B, I, J, part=part)
+        for I, J in GPU_LAYERS  # noqa: E741
+        for B in GPU_SAMPLES
+        for part in ("both", "forward", "backward")
+    ]
+    synapses = [Work("synapses", STEPS, B, J, J, True) for J in GPU_RECURRENT for B in GPU_SAMPLES]
+    kernels = [_operator("kernel", o, T, B, I, J) for o, I, J, T, B in operators()]  # noqa: E741
+    pixel = Work("layer", pixels, samples, I, J, True)
+    return [NETWORK, *layers[:6], *FIXED, *synapses, pixel, *layers[6:], *kernels]
+
+
+def published(device: str) -> set[str]:
+    """Names of the passes in the README's table of a "cpu" or a "cuda" device."""
+    works = gpu_works() if device == "cuda" else [*RIVALRY, *MORE_RIVALRY, NETWORK]
+    kinds, parts = ("layer", "network"), ("both", "step")
+    return {w.name for w in works if w.kind in kinds and w.part in parts and w not in FIXED}
+
+
+# -- contenders ------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Entry:
-    """One measurement: who does which work. Those of a group take turns."""
+    """One measurement: a contender and its work. The entries of a group are interleaved."""
 
     group: str
     label: str
@@ -172,29 +257,59 @@ class Entry:
 
     @property
     def id(self) -> str:
-        """Of the test, as `-k` can name it: layer-700-128r-T250-B8-both-closed-forms."""
-        words = f"{self.group} {self.label}".replace("->", "-").replace(",", "")
+        """The test's name for `-k`: layer-700-128r-T250-B8-both-closed-forms."""
+        words = f"{self.group} {self.label}".replace("->", "-").replace(",", "").replace(".", "-")
         return words.replace(" ", "-")
 
 
-def _contest(work: Work, contenders: tuple[str, ...]) -> list[Entry]:
+def _contest(work: Work, contenders: Iterable[str]) -> list[Entry]:
     return [Entry(work.name, who, work, who) for who in contenders]
 
 
 OURS, CLOSED, REFERENCE = "hetsyn_triton", "closed forms", "reference loop"
 BACKENDS = (OURS, CLOSED, REFERENCE)
+FEWER, OURS_GRAPH = "hetsyn_triton, z and w", "hetsyn_triton in a graph"
+"""A layer with `learn_decay=False`; a pass of this library in a CUDA graph."""
 LOOP, COMPILED, CHECKPOINTED = "loop", "compiled", "checkpointed"
 GRAPH, COMPILED_GRAPH = "graph", "compiled graph"
+CAPTURED = (OURS_GRAPH, GRAPH, COMPILED_GRAPH)
+"""Contenders that need a CUDA device."""
 PLAIN = ("spikingjelly", "snntorch", "norse")
+LSTM, GRU = "nn.LSTM", "nn.GRU"
+OTHERS = (*PLAIN, LSTM, GRU)
+"""Other models: they compute less, or something else."""
 PER_STEP, PER_STEP_AT, SQUARE = "memory of a step, feedforward", (256, 512), (128, 256, 512, 1024)
 """Layers N -> N at two lengths: the bytes that one more step takes. A term T I J would show."""
 TOGETHER, ONE_BY_ONE = "together", "one after another"
 
 CONTENDERS = {
-    "forward": (*BACKENDS, LOOP, *PLAIN),
+    "forward": (*BACKENDS, LOOP, *OTHERS),
     "backward": (OURS, CLOSED, LOOP),
-    "both": (*BACKENDS, LOOP, COMPILED, CHECKPOINTED, GRAPH, COMPILED_GRAPH, *PLAIN),
+    "both": (*BACKENDS, FEWER, LOOP, COMPILED, CHECKPOINTED, *OTHERS),
+    "step": (OURS, LOOP, COMPILED, CHECKPOINTED),
 }
+GPU_CONTENDERS = {
+    "forward": (OURS, LOOP, COMPILED, GRAPH, LSTM, GRU),
+    "backward": (OURS, LOOP),
+    "both": (OURS, OURS_GRAPH, LOOP, COMPILED, GRAPH, COMPILED_GRAPH, LSTM, GRU),
+    "step": (OURS, OURS_GRAPH, LOOP, COMPILED, GRAPH, COMPILED_GRAPH),
+}
+KERNEL_RIVALS = {
+    "synaptic_current": (LOOP, GRAPH),
+    "synaptic_current_backward": (LOOP,),
+    "synaptic_parameter_gradient": (LOOP,),
+    "recurrent_scan": (LOOP, GRAPH),
+}
+"""The loop's version of a kernel. A backward pass over a kept graph cannot be captured alone."""
+
+
+def _gpu_contest(work: Work) -> list[Entry]:
+    if work in FIXED:
+        return _contest(work, (OURS, GRU))
+    if work.kind == "kernel":
+        return _contest(work, (OURS, *KERNEL_RIVALS.get(work.operator, ())))
+    chosen = GPU_CONTENDERS[work.part]
+    return _contest(work, (who for who in chosen if work.kind == "layer" or who not in OTHERS))
 
 
 def _growth(short: bool) -> list[Entry]:
@@ -216,47 +331,49 @@ def _growth(short: bool) -> list[Entry]:
     return found
 
 
-def _sweep() -> list[Work]:
-    """Sizes of the network, steps and samples around MAIN, feedforward and recurrent."""
-    found = []
-    for recurrent in (False, True):
-        base = replace(MAIN, recurrent=recurrent)
-        found += [replace(base, I=n) for n in (100, 2000)]
-        found += [replace(base, J=n) for n in (32, 512)]
-        found += [replace(base, T=n) for n in (50, 1000)]
-        found += [replace(base, B=n) for n in (1, 32)]
-        found += [Work("layer", STEPS, 8, 100, 100, recurrent)]
+def entries(full: bool, device: str = "cpu") -> list[Entry]:
+    """What `pytest --benchmark` measures on a "cpu" or a "cuda" device; `full`: all of it."""
+    if device == "cuda":
+        found = [e for work in gpu_works() for e in _gpu_contest(work)]
+    else:
+        works = RIVALRY + ([*MORE_RIVALRY, NETWORK] if full else [])
+        found = [e for work in works for e in _contest(work, CONTENDERS[work.part])]
+        if not full:  # compiling one size takes a sixth of the quick set's time
+            found = [e for e in found if e.contender != COMPILED or e.work == MAIN]
+        found += [e for work in FIXED for e in _contest(work, (OURS, GRU))]
+    if device == "cpu" or full:
+        found += _contest(CURRENT, (OURS, CLOSED, LOOP))
+    if full:
+        seen = {e.work for e in found}
+        for work in _sweep():
+            found += _contest(work, (OURS, CLOSED, LOOP)) if work not in seen else []
+    if full and device == "cpu":
+        found += [e for work in _cpu_operators() for e in _contest(work, (OURS,))]
+    if device == "cpu" or full:
+        for work in MORE_REPLICAS if full else REPLICAS:
+            found += _contest(work, (TOGETHER, ONE_BY_ONE))
+        found += _growth(not full)
     return found
 
 
-def entries(full: bool) -> list[Entry]:
-    """What `pytest --benchmark` measures, with `--benchmark-full` all of it."""
-    works = RIVALRY + (MORE_RIVALRY if full else [])
-    found = [e for work in works for e in _contest(work, CONTENDERS[work.part])]
-    if not full:  # compiling one size takes a sixth of the quick set's time
-        found = [e for e in found if e.contender != COMPILED or e.work == MAIN]
-    found += _contest(CURRENT, (OURS, CLOSED, LOOP))
-    if full:
-        found += _contest(NETWORK, (OURS, LOOP, CHECKPOINTED))
-        for work in _sweep():
-            for part in PARTS:
-                found += _contest(replace(work, part=part), (OURS, CLOSED, LOOP))
-    for work in MORE_REPLICAS if full else REPLICAS:
-        found += _contest(work, (TOGETHER, ONE_BY_ONE))
-    return found + _growth(not full)
-
-
 def rehearsed() -> list[Entry]:
-    """Every kind of entry in tiny, for tests of the way through."""
-    layer = Work("layer", 4, 2, 5, 4)
+    """Every kind of entry and every contender in tiny, for tests of the way through."""
+    layer, base = Work("layer", 4, 2, 5, 4), {"T": 4, "B": 2, "I": 5, "J": 4}
     works = [replace(layer, part=part) for part in PARTS]
     works += [replace(layer, recurrent=True)]
-    found = [e for work in works for e in _contest(work, CONTENDERS[work.part])]
-    # Compiling takes longer than all the rest.
-    found = [e for e in found if e.contender != COMPILED]
-    found += _contest(
-        Work("network", 4, 2, 5, 3, part="step", hidden=(4, 4)), (OURS, LOOP, CHECKPOINTED)
-    )
+    works += [Work("network", 4, 2, 5, 3, part="step", hidden=(4, 4))]
+    found = []
+    for work in works:
+        found += _contest(work, dict.fromkeys((*CONTENDERS[work.part], *GPU_CONTENDERS[work.part])))
+    found += [e for work in FIXED for e in _contest(work, (OURS, GRU))]
+    found += _gpu_contest(Work("synapses", 3, 2, 4, 4, True))
+    found += [
+        e for o in dict.fromkeys(operator for operator, *_ in operators())
+        for e in _gpu_contest(_operator("kernel", o, 2, 1, 4, 3))
+    ]  # fmt: skip
+    found += [
+        e for o in CPU_OPERATORS for e in _contest(_operator("operator", o, 3, 2, 5, 4), (OURS,))
+    ]
     found += _contest(Work("current", 16, 2, 5, 4, part="forward"), (OURS, CLOSED, LOOP))
     found += _contest(replace(REPLICAS[0], T=30, B=2, R=2), (TOGETHER, ONE_BY_ONE))
     found += [
@@ -265,8 +382,8 @@ def rehearsed() -> list[Entry]:
         for T in (50, 150)
     ]
     found += [
-        Entry(f"growth with {axis}, feedforward", f"{axis} {n}", replace(layer, **{axis: n}), OURS)
+        Entry(f"growth with {axis}, feedforward", f"{axis} {n}", work, OURS)
         for axis in AXES
-        for n in (4, 8, 16)
+        for n, work in zip((4, 8, 16), axis_works(axis, False, (4, 8, 16), base), strict=True)
     ]
     return found

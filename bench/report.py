@@ -1,25 +1,22 @@
-"""From stored measurements to tables, pictures and documents. One command.
+"""From measurements to stored files, tables, pictures and documents.
 
-    python bench/report.py FILE            stores a file of `pytest --benchmark --benchmark-json`
-    python bench/report.py                 writes all again from what is stored
-    python bench/report.py --compare A B   two files or two commits, entry by entry
+    python -m bench.report FILE            store a file of `pytest --benchmark --benchmark-rows`
+    python -m bench.report                 write the documents again from the stored files
+    python -m bench.report --compare A B   compare two files or two commits, entry by entry
 
-Storing runs the proofs of the kernels first; while they are red nothing is written. FILE has to be
-of the kernels and proofs that lie here. Writing again proves nothing: the documents say of which
-commit figures and proofs are, the screen whether kernels or proofs have changed since. FILE
-becomes `results/benchmark-<device>-<instructions>-<threads>-threads.json`, beside it a folder with
-a table of all rows (`table.csv`), a readable one (`table.md`) and the pictures; then docs/speed.md
-and the README's table are written between their markers. A commit is measured in a working tree of
-its own, by the benchmark of this one.
+Storing runs the tests of the kernels first, unless FILE has the result of `bench.gate`; if a test
+fails, nothing is written. FILE must be of the kernels and tests that lie here. It becomes
+`results/benchmark-<device>-<instructions>-<threads>-threads.json`, beside it a folder with a table
+of all rows and the pictures. docs/speed.md and the README's tables are written between their
+markers. A commit is measured in a worktree of its own, by the benchmark of this one.
 """
-
-# ruff: noqa: E402 - the path comes first
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -28,17 +25,23 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+import torch
 
-from bench import cpu_table, gate, machines, records, stored, tables
+from bench import gate, machines, records, stored, tables
 from bench.provenance import commit, said, sources
 from bench.records import Record
 
-BEGIN, END = "<!-- benchmark -->", "<!-- /benchmark -->"
+ROOT = Path(__file__).resolve().parent.parent
+
+SPEED = "benchmark"
+README = {
+    "cpu-speed": "Intel-R-Xeon-R-Processor-AVX512-2-threads",
+    "gpu-speed": "NVIDIA-H200-16-threads",
+}
+"""Markers in the README, and the machine whose stored file makes the table between them."""
 NOTHING_STORED = (
-    "Not measured yet: `pytest --benchmark --benchmark-json FILE` measures,"
-    " `python bench/report.py FILE` stores."
+    "Not measured yet: `pytest --benchmark --benchmark-rows=FILE.jsonl` measures,"
+    " `python -m bench.report FILE.jsonl` stores."
 )
 SECONDS = 900
 LOAD = 0.5
@@ -48,7 +51,7 @@ LOAD = 0.5
 def arguments_of(given: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
-    add("file", nargs="?", type=Path, help="of pytest --benchmark-json, to be stored")
+    add("file", nargs="?", type=Path, help="of pytest --benchmark-rows, to be stored")
     add("--compare", nargs=2, metavar=("A", "B"), help="files or commits")
     add("-k", default="", help="with --compare: which entries of a commit are measured")
     add("--root", type=Path, default=ROOT, help="where results and documents are written")
@@ -59,7 +62,11 @@ def arguments_of(given: Sequence[str] | None) -> argparse.Namespace:
 
 
 def gate_of(result: Record) -> Record:
-    """All proofs of what was measured, and of which sources they are."""
+    """All tests of what was measured, and of which sources they are."""
+    if result.get("gate"):
+        return dict(result["gate"])  # of --benchmark-proven
+    if "cuda" in result["machine"] and not torch.cuda.is_available():
+        raise stored.Refused("the tests need a GPU: measure with --benchmark-proven")
     wanted = gate.PROOFS if "cuda" in result["machine"] else gate.CPU_PROOFS
     with tempfile.TemporaryDirectory() as folder:
         found = gate.run(wanted, Path(folder), SECONDS, os.cpu_count() or 1)
@@ -67,30 +74,34 @@ def gate_of(result: Record) -> Record:
 
 
 def store(file: Path, root: Path) -> Path:
-    """Where it is stored; Refused where it may not be."""
+    """Store a result; return its file. Raises Refused if it cannot be stored."""
     result = stored.load(file)
     green = {"gate": {"state": "green"}}
-    stored.check(result | green)  # what the gate cannot mend needs no gate
+    stored.check(result | green)  # without the gate's minutes, if the result is refused anyway
     stored.check_same(result["machine"], commit(), sources())
     result["machine"].setdefault("sources", sources())
-    print("gate: the proofs of the kernels", flush=True)
+    print("gate: the tests of the kernels", flush=True)
     result["gate"] = gate_of(result)
     print(f"gate: {result['gate']['state']} {result['gate']['reason'] or ''}", flush=True)
     for failure in result["gate"]["failures"][:20]:
         print("  ", failure)
     stored.check(result)
-    to = root / "bench" / "results" / machines.file_name("benchmark", result["machine"])
+    folder = root / "bench" / "results"
+    to = folder / machines.file_name("benchmark", result["machine"])
     records.write(to, json.dumps(result, indent=1) + "\n")
+    for kind in ("cpu", "gpu"):  # earlier programs: this file has all their passes now
+        old = folder / to.name.replace("benchmark", kind, 1)
+        if old.exists() and stored.passes(stored.load(old)).keys() <= stored.passes(result).keys():
+            old.unlink()
+            shutil.rmtree(old.with_suffix(""), ignore_errors=True)
     return to
 
 
 # -- writing ---------------------------------------------------------------------------------------
 
 
-def section(file: Path, root: Path) -> str:
-    """What docs/speed.md says of a stored file."""
-    result = stored.load(file)
-    stored.check(result)
+def section(file: Path, result: Record, root: Path) -> str:
+    """What docs/speed.md says of a machine."""
     from bench.pictures import PICTURES
 
     folder = file.with_suffix("")
@@ -99,12 +110,13 @@ def section(file: Path, root: Path) -> str:
     lines += [f"Set: {result['set']}. Files: [results](../{name}),"]
     lines += [f"[all rows](../{folder.relative_to(root).as_posix()}/table.csv)."]
     for picture, (title, _) in PICTURES.items():
-        if (folder / f"{picture}.png").exists():
-            path = (folder / f"{picture}.png").relative_to(root).as_posix()
-            lines += ["", f"![{title}](../{path})"]
+        for file in folder.glob(f"{picture}.*"):
+            lines += ["", f"![{title}](../{file.relative_to(root).as_posix()})"]
     titles = (
         ("### Contenders", tables.contests(result)),
+        ("### Fixed cost of a call", tables.fixed(result)),
         ("### Other sizes and parts", tables.sweep(result)),
+        ("### Operators", tables.alone(result)),
         ("### Growth", tables.growth(result)),
         ("### Many small networks", tables.replicas(result)),
     )
@@ -114,14 +126,59 @@ def section(file: Path, root: Path) -> str:
 
 
 def _wrapped(line: str) -> str:
-    """A line of prose in 100 columns; one of a table as it is."""
-    return line if line.startswith("|") else textwrap.fill(line, 100, break_on_hyphens=False)
+    """A line of prose in 100 columns without the targets of links; one of a table as it is."""
+    if line.startswith("|"):
+        return line
+    links = re.findall(r"\[[^]]*\](\([^)]*\))", line)
+    bare = re.sub(r"(\[[^]]*\])\([^)]*\)", r"\1\\", line)
+    lines = textwrap.fill(bare, 100, break_on_hyphens=False)
+    for link in links:
+        lines = lines.replace("\\", link, 1)
+    return lines
 
 
 def sections(root: Path) -> str:
-    """What docs/speed.md has to say between its markers."""
-    files = stored.files(root / "bench" / "results")
-    return "\n\n".join(section(file, root) for file in files) or NOTHING_STORED
+    """What docs/speed.md says between its markers."""
+    found = stored.machines(root / "bench" / "results")
+    return "\n\n".join(section(*pair, root) for pair in found.items()) or NOTHING_STORED
+
+
+def readme_section(root: Path, marker: str) -> str:
+    """The README's text between two markers: the named machine, then the ranges of others."""
+    found = stored.machines(root / "bench" / "results")
+    on_a_gpu = marker.startswith("gpu")
+    here = [pair for pair in found.items() if ("cuda" in pair[1]["machine"]) == on_a_gpu]
+    named = next((pair for pair in here if pair[0].stem.endswith(README[marker])), None)
+    if named is None:
+        return NOTHING_STORED
+    result = named[1]
+    chart = named[0].with_suffix("").relative_to(root).as_posix()
+    lines = [f"![Time of a pass by contender]({chart}/speed.svg)", *tables.summary(result), ""]
+    lines += [*tables.passes(result), ""]
+    lines.append(_wrapped(tables.medians(stored.source(*named))))
+    for file, other in here:
+        if other is not result and stored.passes(other):
+            given = stored.source(file, other)
+            m = given["machine"]
+            where = f"{m['device']} ({m['instructions']})" if m.get("instructions") else m["device"]
+            link = f"[{where}, {m['threads']} threads](bench/results/{given['file']})"
+            lines.append(_wrapped(f"{link}: {tables.speed_ups(other)}."))
+    return "\n".join(lines)
+
+
+def between(text: str, marker: str) -> str:
+    """What stands between <!-- marker --> and <!-- /marker -->."""
+    found = re.search(f"<!-- {marker} -->\n(.*?)\n<!-- /{marker} -->", text, re.DOTALL)
+    if found is None:
+        raise ValueError(f"no <!-- {marker} --> ... <!-- /{marker} -->")
+    return found[1]
+
+
+def _replace(file: Path, marker: str, section: str) -> None:
+    content = file.read_text(encoding="utf-8")
+    begin, end = f"<!-- {marker} -->\n", f"\n<!-- /{marker} -->"
+    old = between(content, marker)
+    records.write(file, content.replace(f"{begin}{old}{end}", f"{begin}{section}{end}"))
 
 
 def write_all(root: Path) -> list[Path]:
@@ -129,32 +186,26 @@ def write_all(root: Path) -> list[Path]:
     from bench import pictures
 
     written = []
-    for file in stored.files(root / "bench" / "results"):
-        result = stored.load(file)
-        stored.check(result)
+    for file, result in stored.machines(root / "bench" / "results").items():
         if result["machine"].get("sources") != sources():
             of = result["machine"]["commit"][:10]
-            print(f"{file.name}: of commit {of}; kernels or proofs may have changed since")
+            print(f"{file.name}: of commit {of}; kernels or tests may have changed since")
         folder = file.with_suffix("")
         shutil.rmtree(folder, ignore_errors=True)
         written += [folder / name for name in pictures.draw(result, folder)]
         records.write(folder / "table.csv", tables.as_csv(result))
         written.append(folder / "table.csv")
-        parts = (tables.contests, tables.sweep, tables.growth, tables.replicas, tables.missing)
-        text = [tables.machine(result), *(line for part in parts for line in part(result))]
-        records.write(folder / "table.md", "\n".join(text) + "\n")
-        written.append(folder / "table.md")
-    speed = root / "docs" / "speed.md"
-    cpu_table.replace_between(speed, BEGIN, END, sections(root))
-    cpu_table.write_readme(root)
-    return [*written, speed, root / "README.md"]
+    _replace(root / "docs" / "speed.md", SPEED, sections(root))
+    for marker in README:
+        _replace(root / "README.md", marker, readme_section(root, marker))
+    return [*written, root / "docs" / "speed.md", root / "README.md"]
 
 
 # -- comparing -------------------------------------------------------------------------------------
 
 
 def measured(what: str, only: str) -> Record:
-    """Of a file, or of a commit: stored, or else measured now."""
+    """The result of a file, or of a commit: stored, or else measured now."""
     if Path(what).is_file():
         return stored.load(Path(what))
     wanted = said("git", "rev-parse", "--verify", f"{what}^{{commit}}")
@@ -166,15 +217,15 @@ def measured(what: str, only: str) -> Record:
             print(f"{what}: stored in {file.name}", flush=True)
             return result
     with tempfile.TemporaryDirectory() as folder:
-        tree, found = Path(folder, "tree"), Path(folder, "found.json")
+        tree, found = Path(folder, "tree"), Path(folder, "found.jsonl")
         if said("git", "worktree", "add", "--detach", str(tree), wanted) is None:
             raise stored.Refused(f"{what}: git cannot check it out")
         try:
             shutil.rmtree(tree / "bench", ignore_errors=True)
             shutil.copytree(ROOT / "bench", tree / "bench")
             shutil.copy(ROOT / "conftest.py", tree)
-            command = [sys.executable, "-m", "pytest", "--benchmark", "--benchmark-json"]
-            command += [str(found), *(["-k", only] if only else [])]
+            command = [sys.executable, "-m", "pytest", "--benchmark", f"--benchmark-rows={found}"]
+            command += ["-k", only] if only else []
             print(f"{what}: measured in a tree of its own", flush=True)
             done = subprocess.run(command, cwd=tree)
             if not found.exists():
@@ -204,8 +255,8 @@ def comparison(a: Record, b: Record) -> str:
         verdict = ("slower" if row["ms"] > old["ms"] else "faster") if apart else "quartiles meet"
         if apart and 1 / RUN_TO_RUN < row["ms"] / old["ms"] < RUN_TO_RUN:
             verdict = "as two runs of one code"
-        figures = [cpu_table.figures(value) for value in (old["ms"], row["ms"])]
-        ratio = cpu_table.figures(row["ms"] / old["ms"])
+        figures = [tables.figures(value) for value in (old["ms"], row["ms"])]
+        ratio = tables.figures(row["ms"] / old["ms"])
         rows.append([f"{row['group']}, {row['label']}", *figures, ratio, verdict])
     lines = [f"{name}: {_where(result)}" for name, result in (("A", a), ("B", b))]
     lines += unlike(a, b)

@@ -1,20 +1,35 @@
-"""A stored measurement as Markdown and as CSV."""
+"""Tables of a stored measurement: Markdown for the documents, and CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from bench import stored
-from bench.cpu_table import figures
 from bench.growth import WITHIN
 from bench.records import Record
-from bench.registry import CLOSED, LOOP, ONE_BY_ONE, OURS, TOGETHER
+from bench.registry import (
+    CLOSED,
+    COMPILED,
+    COMPILED_GRAPH,
+    GRAPH,
+    GRU,
+    LOOP,
+    LSTM,
+    ONE_BY_ONE,
+    OURS,
+    OURS_GRAPH,
+    PLAIN,
+    TOGETHER,
+)
 
+NOT_MEASURED = "not measured"
+NAMES = {"spikingjelly": "SpikingJelly", "snntorch": "snnTorch", "norse": "Norse"}
 COLUMNS = (
     "group", "label", "contender", "T", "B", "I", "J", "recurrent", "part", "R", "ms", "low_ms",
-    "high_ms", "rounds", "fma", "fraction", "peak_bytes", "saved_bytes", "fresh_ms", "check",
+    "high_ms", "rounds", "fma", "bytes", "fraction", "peak_bytes", "saved_bytes", "fresh_ms",
+    "first_ms", "check",
 )  # fmt: skip
 
 
@@ -36,14 +51,153 @@ def markdown(lines: Sequence[Sequence[str]]) -> list[str]:
 
 
 def filled(lines: Sequence[Sequence[str]]) -> list[list[str]]:
-    """A table without the columns that have "-" in every line but the head."""
+    """A table without the columns that have nothing measured in any line."""
     _, *rest = lines
-    kept = [k for k in range(len(lines[0])) if any(line[k] != "-" for line in rest)]
+    nothing = ("-", NOT_MEASURED)
+    kept = [k for k in range(len(lines[0])) if any(line[k] not in nothing for line in rest)]
     return [[line[k] for k in kept] for line in lines]
 
 
+def figures(value: float | None, figures: int = 3) -> str:
+    """So many figures, never in powers of ten."""
+    if value is None:
+        return "-"
+    rounded = float(f"{value:.{figures}g}")
+    digits = max(0, figures - len(str(int(abs(rounded)))))
+    return f"{rounded:.{digits}f}"
+
+
+def factors(values: Sequence[float]) -> str:
+    """The range of factors, as in 12-20x."""
+    low, high = (figures(v, 2 if v < 100 else 3) for v in (min(values), max(values)))
+    return f"{low}x" if low == high else f"{low}-{high}x"
+
+
+def _milliseconds(row: Record | None) -> str:
+    return NOT_MEASURED if row is None else f"{figures(row['ms'])} ms"
+
+
+def _against(rows: Sequence[Record], who: str) -> str:
+    """The time of a contender and how many times faster this library is."""
+    ours, other = stored.base(rows), stored.base(rows, who)
+    if ours is None or other is None:
+        return NOT_MEASURED
+    return f"{_milliseconds(other)} ({figures(other['ms'] / ours['ms'])}x)"
+
+
+def pass_name(group: str) -> str:
+    """The sizes alone: 700->128r T250 B8."""
+    return group.removeprefix("layer ").removesuffix(" both").removesuffix(" step")
+
+
+# -- the README ------------------------------------------------------------------------------------
+
+
+def passes(result: Record) -> list[str]:
+    """The README's table: forward and backward, and the training step of a network."""
+    groups = stored.passes(result)
+
+    def plain(rows: Sequence[Record]) -> str:
+        if rows[0]["work"]["kind"] == "network":
+            return "-"
+        row = stored.fastest(rows, PLAIN)
+        return (
+            NOT_MEASURED
+            if row is None
+            else f"{_against(rows, row['contender'])}, {NAMES[row['contender']]}"
+        )
+
+    def share(rows: Sequence[Record]) -> str:
+        part = stored.fraction(rows[0], result)
+        return "-" if part is None else f"{part:.1%}"
+
+    def memory(rows: Sequence[Record], who: str) -> str:
+        row = stored.base(rows, who)
+        peak = None if row is None else stored.peak(row)
+        return "-" if peak is None else f"{_mega(peak)} MB"
+
+    def other(who: str) -> Callable[[Sequence[Record]], str]:
+        return lambda rows: _against(rows, who)
+
+    columns: dict[str, Callable[[Sequence[Record]], str]] = {
+        "this library": lambda rows: _milliseconds(rows[0]),
+        "in a CUDA graph": lambda rows: _milliseconds(stored.base(rows, OURS_GRAPH)),
+        "eager loop": other(LOOP),
+        "compiled step": other(COMPILED),
+        "loop in a graph": other(GRAPH),
+        "compiled step in a graph": other(COMPILED_GRAPH),
+        "fastest plain LIF": plain,
+        LSTM: other(LSTM),
+        GRU: other(GRU),
+        "of the peak": share,
+        "peak memory": lambda rows: memory(rows, OURS),
+        "of the loop": lambda rows: memory(rows, LOOP),
+    }
+    table = [["forward and backward", *columns]]
+    for group, rows in groups.items():
+        ours_first = sorted(rows, key=lambda row: row["contender"] != OURS)
+        table.append([pass_name(group), *(cell(ours_first) for cell in columns.values())])
+    return markdown(filled(table)) if len(table) > 1 else []
+
+
+def speed_ups(result: Record) -> str:
+    """How many times faster than each kind of contender, over all passes."""
+    groups = list(stored.passes(result).values())
+    run = [NAMES[name] for name in PLAIN if any(stored.base(rows, name) for rows in groups)]
+    which = f" ({', '.join(run)})" if len(run) < len(PLAIN) else ""
+    said: list[str] = []
+    for names, what in (
+        ((LOOP,), "the eager loop"),
+        ((COMPILED,), "with a compiled step"),
+        ((GRAPH,), "the loop in a CUDA graph"),
+        ((COMPILED_GRAPH,), "with a compiled step in a CUDA graph"),
+        (PLAIN, f"plain LIF{which}"),
+    ):
+        found = [
+            other["ms"] / ours["ms"]
+            for rows in groups
+            if (ours := stored.base(rows)) and (other := stored.fastest(rows, names))
+        ]
+        if found:
+            said.append(f"{factors(found)} {'' if said else 'faster '}than {what}")
+    return ", ".join(said)
+
+
+def summary(result: Record) -> list[str]:
+    """The ranges over all passes."""
+    groups = list(stored.passes(result).values())
+    lines = [f"- {speed_ups(result)}."]
+    peaks = [
+        (stored.peak(loop), stored.peak(ours))
+        for rows in groups
+        if (ours := stored.base(rows)) and (loop := stored.base(rows, LOOP))
+    ]
+    ratios = [loop / ours for loop, ours in peaks if loop and ours]
+    lines += [f"- {factors(ratios)} less peak memory than the eager loop."] if ratios else []
+    return lines
+
+
+def medians(given: Record) -> str:
+    """The machine of the README's table in one sentence."""
+    m = given["machine"]
+    where = f"{m['device']} ({m['instructions']})" if m.get("instructions") else m["device"]
+    threads = "" if "cuda" in m else f", {m['threads']} threads"
+    kernels = f"Triton {m['triton']}" if "cuda" in m else f"Numba {m['numba']}"
+    peak = ""
+    if m.get("fma_rate"):
+        peak = f" The peak is {m['fma_rate'] / 1e12:.3g}e12 multiply-adds/s."
+    link = f"[stored file](bench/results/{given['file']})"
+    return (
+        f"Medians on {where}{threads}, float32, torch {m['torch']}, {kernels}, {m['date'][:10]}:"
+        f" {link}.{peak}"
+    )
+
+
+# -- docs/speed.md ---------------------------------------------------------------------------------
+
+
 def machine(result: Record) -> str:
-    """Where, when and of what the figures are."""
+    """Machine, date and commit of the figures."""
     m = result["machine"]
     versions = [f"torch {m['torch']}"]
     for name in ("numba", "triton", "spikingjelly", "snntorch", "norse"):
@@ -56,17 +210,27 @@ def machine(result: Record) -> str:
     if "load_average" in m:  # of a CPU
         numbers = "flushed to 0" if m.get("denormals_zero") else "not flushed by every contender"
         load = f" Load at the start {m['load_average']:.1f}; subnormal numbers {numbers}."
+    replaced = ""
+    if "replaced" in result:
+        other = result["replaced"]["machine"]
+        replaced = (
+            f" Operators, and the passes of the README's table, are from [an earlier"
+            f" program](../bench/results/{result['replaced']['file']}) of {other['date'][:10]},"
+            f" commit {other['commit'][:10]}; its peak is"
+            f" {figures(result['replaced']['fma'] / 1e9)} billion multiply-adds per second."
+        )
     return (
         f"{where}{cores}, float32, {', '.join(versions)}, Python {m['python']}, {m['date'][:10]},"
         f" commit {m['commit'][:10]}{changed}. Peak {figures(result['rates']['fma'] / 1e9)} billion"
         f" multiply-adds per second.{load} {result['gate']['passed']} tests passed before the"
         " measurement. Memory"
         f" {result.get('memory') or 'not shown: it was measured in one process for all calls'}."
+        f"{replaced}"
     )
 
 
 def contests(result: Record) -> list[str]:
-    """A table for each work and everybody who does it."""
+    """A table of all contenders for each work that has several."""
     lines: list[str] = []
     for group, rows in stored.groups(result).items():
         ours = stored.base(rows)
@@ -82,6 +246,7 @@ def contests(result: Record) -> list[str]:
                 "peak MB",
                 "kept MB",
                 "ms, fresh memory",
+                "ms, first call",
             ]
         ]
         for row in rows:
@@ -89,7 +254,7 @@ def contests(result: Record) -> list[str]:
             part = stored.fraction(row, result) if backend else None
             table.append(
                 [
-                    row["label"] + ("" if row["check"].startswith("equal") else " (plain LIF)"),
+                    row["label"] + ("" if row["check"].startswith("equal") else " (another model)"),
                     figures(row["ms"]),
                     f"{figures(row['low_ms'])}-{figures(row['high_ms'])}",
                     figures(row["ms"] / ours["ms"]),
@@ -97,6 +262,7 @@ def contests(result: Record) -> list[str]:
                     _mega(stored.peak(row)),
                     _mega(stored.kept(row)),
                     figures(row.get("fresh_ms")),
+                    figures(row.get("first_ms")),
                 ]
             )
         lines += ["", f"**{group}**", "", *markdown(filled(table))]
@@ -104,11 +270,11 @@ def contests(result: Record) -> list[str]:
 
 
 def sweep(result: Record) -> list[str]:
-    """The sizes of the full set: ours, against the closed forms and the loop."""
+    """This library against the closed forms and the loop, at all sizes."""
     table = [["", "ms", "of the peak", "peak MB", "x closed forms", "x loop", "MB of the loop"]]
     for group, rows in stored.groups(result, "layer").items():
         ours = stored.base(rows)
-        if ours is None or len(rows) >= 4:
+        if ours is None or len(rows) >= 4 or rows[0]["work"]["T"] == 1:
             continue
         part = stored.fraction(ours, result)
         others = [stored.base(rows, name) for name in (CLOSED, LOOP)]
@@ -119,8 +285,41 @@ def sweep(result: Record) -> list[str]:
     return ["", *markdown(filled(table))] if len(table) > 1 else []
 
 
+def fixed(result: Record) -> list[str]:
+    """One step of one sample, where the fixed cost of a call is nearly all of it."""
+    table = [["one step, one sample", "this library", GRU]]
+    for group, rows in stored.groups(result, "layer").items():
+        if rows[0]["work"]["T"] == 1 and stored.base(rows):
+            table.append([group, _milliseconds(stored.base(rows)), _against(rows, GRU)])
+    return ["", *markdown(table)] if len(table) > 1 else []
+
+
+def alone(result: Record) -> list[str]:
+    """Operators, kernels and recurrent synapses by themselves."""
+    table = [["", "ms", "quartiles", "of the peak", "predicted", "GB/s", "x loop", "x graph"]]
+    for group, rows in stored.alone(result).items():
+        ours = stored.base(rows)
+        if ours is None:
+            continue
+        part, predicted = stored.fraction(ours, result), (ours.get("predicted") or {})
+        moved = ours.get("bytes") if not ours["fma"] else None
+        others = [stored.base(rows, who) for who in (LOOP, GRAPH)]
+        table.append(
+            [
+                group.removesuffix(" both"),
+                figures(ours["ms"]),
+                f"{figures(ours['low_ms'])}-{figures(ours['high_ms'])}",
+                "-" if part is None else f"{part:.0%}",
+                f"{predicted['in_waves']:.0%}" if predicted.get("in_waves") else "-",
+                figures(moved / ours["ms"] / 1e6 if moved else None),
+                *(figures(other["ms"] / ours["ms"] if other else None) for other in others),
+            ]
+        )
+    return ["", *markdown(filled(table))] if len(table) > 1 else []
+
+
 def growth(result: Record) -> list[str]:
-    """Exponents; of time also what is wanted and whether it is met."""
+    """Exponents; of time also the target and whether it is reached."""
     table = [["layer", "axis", "sizes", "points", "time", "target", "reached", "memory"]]
     for one in stored.growths(result):
         cells = [

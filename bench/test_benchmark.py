@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+import torch
 
 from bench.registry import Entry, entries, rehearsed
 from bench.turns import Turns, advance, measured_time
@@ -15,18 +16,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     option = metafunc.config.getoption
     if not option("benchmark"):
         raise pytest.UsageError("bench/ is measured with --benchmark")
-    chosen = rehearsed() if option("benchmark_rehearse") else entries(option("benchmark_full"))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    full = option("benchmark_full")
+    chosen = rehearsed() if option("benchmark_rehearse") else entries(full, device)
     metafunc.parametrize("entry", chosen, ids=[e.id for e in chosen])
 
 
 @pytest.mark.benchmark(timer=measured_time)
 def test_benchmark(entry: Entry, turns: Turns, benchmark: Any) -> None:
     """Skipped, with the reason, where this machine cannot; failed where the result is wrong."""
-    found = turns.of(entry)
-    if found.missing:
-        pytest.skip(found.missing)
-    assert not found.wrong, found.wrong
+    row = turns.of(entry)
+    if "missing" in row:
+        pytest.skip(row["missing"])
+    assert "wrong" not in row, row["wrong"]
     benchmark.group = entry.group
-    benchmark.extra_info |= found.info
-    times = iter(found.seconds or [0.0])
-    benchmark.pedantic(lambda: advance(next(times)), rounds=max(1, len(found.seconds)))
+    benchmark.extra_info |= row
+    seconds = [ms / 1e3 for ms in turns.times[entry]] or [0.0]
+    times = iter(seconds)
+    benchmark.pedantic(lambda: advance(next(times)), rounds=len(seconds))

@@ -1,53 +1,30 @@
-"""How long a call takes: the median of many, warm; and how much memory.
+"""Times of calls, warm and interleaved, and the memory of a call.
 
-On a GPU (`measure`) the time between two CUDA events around each call, all calls queued in one go.
-Calls go round several sets of inputs, together larger than any L2 cache, as they would come in
-training. On a CPU (`interleaved`) wall-clock time of contenders that take turns, and the growth of
-the process (`growth_and_ms`).
+On a GPU calls rotate through several sets of inputs, together larger than any L2 cache, as they
+come in training (`sets_for`).
 """
 
 from __future__ import annotations
 
 import ctypes
 import gc
-import statistics
+import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from hetsyn_triton import freed_memory
 from hetsyn_triton.experiments.studies import memory
 
+Key = TypeVar("Key", bound=Hashable)
+Run = Callable[[], Any]
+
 BEYOND_L2 = 128 << 20
 """Bytes of inputs that no L2 cache holds: it has 50 MB in an H100, 60 MB in an H200."""
 MOST_SETS = 16
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Milliseconds of a call, and bytes it took beyond its inputs at its peak."""
-
-    ms: float
-    low_ms: float
-    """Lower quartile."""
-    high_ms: float
-    """Upper quartile."""
-    repeats: int
-    sets: int
-    peak_bytes: int | None
-    """None where it was not measured: on the CPU."""
-
-
-@dataclass(frozen=True)
-class Call:
-    """A call with its own inputs, and how many bytes these are."""
-
-    run: Callable[[], Any]
-    bytes: int = 0
 
 
 def sets_for(bytes_of_one: int) -> int:
@@ -60,44 +37,17 @@ def size_of(*tensors: Any) -> int:
     return sum(t.numel() * t.element_size() for t in tensors if isinstance(t, torch.Tensor))
 
 
-def rotating(make: Callable[[int], Call], device: torch.device) -> list[Call]:
-    """Calls with inputs of their own, from seeds 0, 1 ...; one on the CPU."""
-    first = make(0)
-    count = sets_for(first.bytes) if device.type == "cuda" and first.bytes else 1
-    return [first, *(make(seed) for seed in range(1, count))]
-
-
-def measure(
-    calls: Sequence[Call], device: torch.device, seconds: float = 1.0, most: int = 200
-) -> Timing:
-    """Times `calls` in turn for about `seconds`, at least three times, after a warm-up."""
-    run_once = _timed_cuda if device.type == "cuda" else _timed_cpu
-    with _free_of_garbage():
-        for call in calls:  # compiles, touches all memory
-            call.run()
-        once = run_once([calls[0].run])[0]
-        repeats = max(3, min(most, int(1e3 * seconds / max(once, 1e-3))))
-        order = [calls[i % len(calls)].run for i in range(repeats)]
-        if device.type == "cuda":
-            run_once(order[: max(1, repeats // 4)])  # clocks come up
-        found = run_once(order)
-    low, _, high = statistics.quantiles(found, n=4)
-    return Timing(
-        statistics.median(found), low, high, repeats, len(calls), peak_bytes(calls[0].run, device)
-    )
-
-
-def peak_bytes(run: Callable[[], Any], device: torch.device) -> int | None:
-    """What a call allocates at its peak beyond what was there before."""
+def peak_bytes(run: Run, device: torch.device) -> dict[str, int]:
+    """`peak_bytes`, what a call allocates on a GPU at its peak; nothing on a CPU."""
     if device.type != "cuda":
-        return None
+        return {}
     torch.cuda.synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
     result = run()
     torch.cuda.synchronize(device)
     del result
-    return int(torch.cuda.max_memory_allocated(device) - before)
+    return {"peak_bytes": int(torch.cuda.max_memory_allocated(device) - before)}
 
 
 def _timed_cuda(runs: Sequence[Callable[[], Any]]) -> list[float]:
@@ -124,7 +74,7 @@ def _timed_cpu(runs: Sequence[Callable[[], Any]]) -> list[float]:
 
 @contextmanager
 def _free_of_garbage() -> Iterator[None]:
-    """Python's collector does not run between two events."""
+    """Switch Python's garbage collector off, so that it does not run between two events."""
     gc.collect()
     gc.disable()
     try:
@@ -133,59 +83,78 @@ def _free_of_garbage() -> Iterator[None]:
         gc.enable()
 
 
-# -- contenders in turn, and memory on a CPU -------------------------------------------------------
-
-
-def interleaved(
-    runs: Mapping[str, Callable[[], Any]], seconds: float, least: int = 5, most: int = 100
-) -> dict[str, Timing]:
-    """Medians and quartiles of `in_turn`."""
-    timings = {}
-    for name, all_ms in in_turn(runs, seconds, least, most).items():
-        low, median, high = statistics.quantiles(all_ms, n=4, method="inclusive")
-        timings[name] = Timing(median, low, high, len(all_ms), 1, None)
-    return timings
+# -- interleaved contenders, and memory on a CPU ---------------------------------------------------
 
 
 def in_turn(
-    runs: Mapping[str, Callable[[], Any]],
+    runs: Mapping[Key, Sequence[Run]],
     seconds: float,
     least: int = 5,
     most: int = 100,
     device: torch.device | str = "cpu",
-) -> dict[str, list[float]]:
-    """Milliseconds of contenders in turn, at least `least` rounds: what the machine does meanwhile
-    meets them all. On a GPU between CUDA events, with nothing else under way.
+) -> tuple[dict[Key, list[float]], dict[Key, Exception]]:
+    """Time contenders in turn: what the machine does meanwhile affects all of them.
 
-    A short one runs up to five times in a round. Each is called twice before, so that code is
-    compiled and memory mapped.
+    Each contender has one call, or several with inputs of their own, which rotate. All are called
+    twice before, so that code is compiled and memory mapped. A short call runs several times in a
+    round. On a GPU a time is that between two CUDA events.
+
+    Args:
+        runs: The calls of each contender.
+        seconds: Time for all rounds together.
+        least: Minimum number of rounds.
+        most: Maximum number of rounds, if that is not below `least`.
+        device: Where the calls run.
+
+    Returns:
+        Milliseconds of each contender, and the errors of those that broke.
     """
-    timed = _timed_cuda if torch.device(device).type == "cuda" else _timed_cpu
-    found: dict[str, list[float]] = {name: [] for name in runs}
+    cuda = torch.device(device).type == "cuda"
+    timed, at_once = (_timed_cuda, 20) if cuda else (_timed_cpu, 5)
+    calls = {key: itertools.cycle(runs[key]) for key in runs}
+    found: dict[Key, list[float]] = {key: [] for key in runs}
+    broken: dict[Key, Exception] = {}
+
+    def take(key: Key, count: int) -> list[float]:
+        """Times of `count` calls; none from a contender that breaks."""
+        if key in broken:
+            return []
+        try:
+            return timed([next(calls[key]) for _ in range(count)])
+        except Exception as error:  # one contender's failure must not cost the others their times
+            broken[key] = error
+            return []
+
     with _free_of_garbage():
-        for run in runs.values():
-            run()
-        once = {name: timed([run])[0] for name, run in runs.items()}
-        slowest = max(once.values())
-        times = {name: max(1, min(5, int(slowest / max(ms, 1e-3)))) for name, ms in once.items()}
-        times = {name: n if len(runs) > 1 else 5 for name, n in times.items()}
-        a_round = sum(times[name] * once[name] for name in runs)
+        for key in runs:
+            take(key, len(runs[key]))
+        once = {key: ms for key in runs for ms in take(key, 1)}
+        slowest = max(once.values(), default=0.0)
+        times = {
+            key: max(1, min(at_once, int(slowest / max(ms, 1e-3)))) for key, ms in once.items()
+        }
+        times = {key: n if len(once) > 1 else at_once for key, n in times.items()}
+        a_round = sum(times[key] * once[key] for key in once)
         for _ in range(max(least, min(most, int(1e3 * seconds / max(a_round, 1e-3))))):
-            for name, run in runs.items():
-                found[name] += timed([run] * times[name])
-    return found
+            for key in once:
+                found[key] += take(key, times[key])
+    return {key: ms for key, ms in found.items() if key not in broken}, broken
 
 
 def zero_denormals() -> None:
-    """From here on numbers below the normal ones are 0 for everybody, as they always are in our
-    CPU kernels, where the processor has such a mode. Threads have it of the one that starts them,
-    so this comes before any work."""
+    """Flush subnormal numbers to 0 for all contenders, as our CPU kernels always do.
+
+    Threads inherit this from the thread that starts them: call it before any work.
+    """
     torch.set_flush_denormal(True)
 
 
 def keep_freed_memory(size: int) -> bool:
-    """From here on freed memory stays with the process, and `size` bytes are mapped beforehand: a
-    call that needs no more touches no fresh pages. True where the allocator can be told so."""
+    """Keep freed memory in the process, and map `size` bytes now: calls touch no new pages.
+
+    Returns:
+        Whether the allocator supports this.
+    """
     kept = freed_memory.keep_freed_memory()
     if kept:
         torch.full((size // 4,), 1.0)
@@ -193,14 +162,16 @@ def keep_freed_memory(size: int) -> bool:
 
 
 def give_back_freed_memory() -> bool:
-    """From here on a tensor from 64 KiB that no freed piece of the heap can hold is mapped by
-    itself and unmapped when freed; the pages of what is free now are given back. True where the
-    allocator can be told so (glibc)."""
+    """Map every tensor from 64 KiB by itself, unless a free chunk of the heap holds it.
+
+    Returns:
+        Whether the allocator supports this (glibc).
+    """
     return _trim() and freed_memory.mallopt(freed_memory.MMAP_THRESHOLD, 1 << 16)
 
 
 def _trim() -> bool:
-    """Pages of free memory go back to the system, so that who takes them again grows."""
+    """Give the pages of free memory back to the system: using them again is growth."""
     gc.collect()
     try:
         ctypes.CDLL(None).malloc_trim(0)
@@ -210,9 +181,13 @@ def _trim() -> bool:
 
 
 def growth_and_ms(run: Callable[[], Any]) -> tuple[int | None, float]:
-    """By how many bytes the process is larger at the peak of a call than before it, free memory
-    given back, None where the system does not tell; and the milliseconds of that call. Linux
-    counts to within 32 pages a core."""
+    """Peak growth of the process during a call, and the milliseconds of that call.
+
+    Free memory is given back before. Linux counts to within 32 pages a core.
+
+    Returns:
+        Bytes, None if the system does not tell; milliseconds.
+    """
     ms: list[float] = []
     _trim()
     growth = memory.growth(lambda: ms.extend(_timed_cpu([run])))

@@ -1,13 +1,24 @@
-"""The fastest of the configurations that a kernel offers, found by trying them all.
+"""The fastest of the configurations that a GPU kernel offers, found by trying them all.
 
-A configuration changes speed, never a result: see `kernels/gpu/lib/configs.py`.
+    python -m bench.tuning
+
+The winners are written to the file named by `HETSYN_TUNED`, else to `hetsyn_triton/tuned.json` in
+the user's cache folder. A configuration changes speed, never a result: see
+`kernels/gpu/lib/configs.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
+
+from bench import timing
+from bench.cases import BENCHMARK, Case
+from hetsyn_triton.kernels.gpu.lib import configs
 from hetsyn_triton.kernels.gpu.lib.configs import pinned
 
 GAIN = 0.97
@@ -51,7 +62,7 @@ def tune(
 ) -> tuple[dict[str, str], dict[str, dict[str, float]]]:
     """-> winners by size class, and the times of all candidates. Classes in `known` stay as they
     are."""
-    best, times = dict(known or {}), {}
+    best, times = dict(known or {}), dict[str, dict[str, float]]()
     for key, first in shipped(run).items():
         if key in best:
             continue
@@ -62,3 +73,41 @@ def tune(
         fastest = min(times[key], key=times[key].__getitem__)
         best[key] = fastest if times[key][fastest] <= GAIN * times[key][first] else first
     return best, times
+
+
+def tune_all(cases: Sequence[Case], device: torch.device) -> dict[str, str]:
+    """The winners of all size classes of these cases; a case that breaks is reported."""
+    best: dict[str, str] = {}
+    for case in cases:
+        try:
+            given = [case.arguments(device)]
+            sets = timing.sets_for(timing.size_of(*given[0])) if device.type == "cuda" else 1
+            given += [case.arguments(device, seed) for seed in range(1, sets)]
+            calls = [lambda arguments=one: case.run(arguments) for one in given]  # noqa: B023
+
+            def time_ms() -> float:
+                found, broken = timing.in_turn({case: calls}, 0.1, 3, device=device)  # noqa: B023
+                for error in broken.values():
+                    raise error
+                return statistics.median(found[case])  # noqa: B023
+
+            best, times = tune(calls[0], time_ms, best)
+            for key, of in times.items():
+                said = ", ".join(f"{name} {ms:.3f} ms" for name, ms in of.items())
+                print(f"{key}: {best[key]} of {said}", flush=True)
+        except Exception as error:
+            print(f"{case.name}: {type(error).__name__}: {error}", flush=True)
+    return best
+
+
+def main() -> int:
+    if not torch.cuda.is_available():
+        print("no CUDA device is visible")
+        return 2
+    best = tune_all(BENCHMARK, torch.device("cuda"))
+    print(f"written: {configs.store_tuned(best)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

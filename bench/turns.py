@@ -1,26 +1,53 @@
-"""How `pytest --benchmark` measures: the contenders of a group take turns, when the first of them
-is asked for; each test then reports its own times.
+"""How `pytest --benchmark` measures: a process of its own measures a group of entries in turn, when
+the first of them is asked for; each test then reports its own times.
 
 pytest-benchmark times a test with the clock it is given. Here that clock, `measured_time`, stands
-still but for `advance`: a round of a test advances it by a time that was measured before, in turn
-with the others', on a GPU between CUDA events. So all of pytest-benchmark's statistics, options and
-files are those of times measured that way.
+still except for `advance`: a round of a test advances it by a time that was measured before. So
+pytest-benchmark's statistics and options apply to these times.
+
+The measuring process is replaced if it ends or loses its GPU: an illegal access makes every later
+call of a process fail. `python -m bench.turns PLAN` measures, `--warm K/N` compiles.
 """
 
 from __future__ import annotations
 
 import gc
+import json
+import math
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bench import contests, rivals, timing
+from bench import contests, registry, rivals, timing
 from bench.apart import Apart
 from bench.plain_lif import Missing
-from bench.registry import CHECKPOINTED, COMPILED, LOOP, REFERENCE, Entry, Work
+from bench.records import Record, rounded
+from bench.registry import (
+    CAPTURED,
+    CHECKPOINTED,
+    COMPILED,
+    COMPILED_GRAPH,
+    GRAPH,
+    LOOP,
+    OURS,
+    OURS_GRAPH,
+    REFERENCE,
+    Entry,
+    Work,
+)
+from bench.server import OUT_OF_TIME, ROOT, Server, serve
+
+LEAST_SECONDS = 10.0
+"""No group begins with less time than this left."""
 
 _now = 0.0
 
@@ -36,21 +63,10 @@ def advance(seconds: float) -> None:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What became of an entry: its times in seconds and what is stored beside them; or why there
-    are none, either because this machine cannot, or because it computes something wrong."""
-
-    seconds: list[float] = field(default_factory=list)
-    info: dict[str, Any] = field(default_factory=dict)
-    missing: str = ""
-    wrong: str = ""
-
-
-@dataclass(frozen=True)
 class Plan:
-    """How long, and whether at all."""
+    """How entries are measured."""
 
-    device: torch.device
+    device: str
     threads: int
     seconds: float
     """For each contender of a group."""
@@ -58,147 +74,316 @@ class Plan:
     """At least."""
     timed: bool = True
     thorough: bool = False
-    """Also the memory of what has to be compiled once more for it or takes what the loop takes, and
-    what autograd keeps."""
+    """Also first calls, what autograd keeps, and the memory of what has to be compiled once more
+    for it or takes what the loop takes."""
+    rehearse: bool = False
+    room: int = 0
+    """Bytes that are mapped beforehand and stay with the process."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of the measuring process: a rehearsal on a CPU interprets Triton's kernels."""
+        rehearsed = {"BENCH_COMPILER": "eager", "TRITON_INTERPRET": "1"}
+        return rehearsed if self.rehearse and self.device == "cpu" else {}
+
+
+# -- in pytest's process ---------------------------------------------------------------------------
 
 
 class Turns:
-    """Measures groups of entries, `say`s a line for each entry."""
+    """Has groups of entries measured; `say`s a line and `keep`s the row of each entry."""
 
     def __init__(
-        self, plan: Plan, entries: Sequence[Entry], say: Callable[[str], None], fma_rate: float
+        self,
+        plan: Plan,
+        entries: Sequence[Entry],
+        say: Callable[[str], None],
+        fma_rate: float = 0.0,
+        keep: Callable[[Record], None] = lambda row: None,
+        end: float = math.inf,
+        command: Sequence[str] = (sys.executable, "-m", "bench.turns"),
     ) -> None:
-        self.plan, self.say, self.fma_rate = plan, say, fma_rate
+        self.plan, self.say, self.fma_rate, self.keep, self.end = plan, say, fma_rate, keep, end
         self.groups: dict[str, list[Entry]] = {}
         for entry in entries:
             self.groups.setdefault(entry.group, []).append(entry)
-        self.found: dict[Entry, Measured] = {}
-        self.apart = Apart(plan.threads)
+        self.found: dict[Entry, Record] = {}
+        self.times: dict[Entry, list[float]] = {}
+        given = json.dumps(asdict(plan))
+        self.server = Server([*command, given], plan.threads, **plan.environment)
 
-    def of(self, entry: Entry) -> Measured:
+    def of(self, entry: Entry) -> Record:
+        """The row of an entry: figures, or why it is `missing`, or what is `wrong`."""
         if entry not in self.found:
-            self.say(f"{entry.group}: {', '.join(e.label for e in self.groups[entry.group])}")
-            self._measure(self.groups[entry.group])
+            group = self.groups[entry.group]
+            self.say(f"{entry.group}: {', '.join(e.label for e in group)}")
+            width = max(len(e.label) for e in group)
+            for one, row in zip(group, self._measured(group), strict=True):
+                self.times[one] = row.pop("times_ms", [])
+                self.found[one] = row
+                self.keep(row)
+                self.say(f"  {one.label:<{width}}  {line(row, self.fma_rate)}")
         return self.found[entry]
 
-    def close(self) -> None:
-        self.apart.close()
+    def _measured(self, group: Sequence[Entry]) -> list[Record]:
+        left = self.end - time.monotonic()
+        if left < LEAST_SECONDS:
+            return [_row(entry) | {"missing": OUT_OF_TIME} for entry in group]
+        question = [asdict(entry) for entry in group]
+        answer = self.server.ask(question, None if math.isinf(left) else left)
+        if "reason" in answer:
+            return [_row(entry) | {"missing": answer["reason"]} for entry in group]
+        if answer["lost"]:
+            self.say("the GPU is lost to this process: a new one measures the next group")
+            self.server.close()
+        rows: list[Record] = answer["rows"]
+        return rows
 
-    def _measure(self, group: Sequence[Entry]) -> None:
-        checks, runs, made = {}, {}, {}
-        for entry in group:
-            try:
-                _fits(entry, self.plan.device)
-                checks[entry] = contests.checked(entry.work, entry.contender, self.plan.device)
-                made[entry] = contests.make(entry.work, entry.contender, self.plan.device)
-                runs[entry.label] = made[entry].run
-                runs[entry.label]()
-            except Missing as reason:
-                self.found[entry] = Measured(missing=str(reason))
-            except AssertionError as error:
-                self.found[entry] = Measured(wrong=str(error))
-            except Exception as error:  # what breaks may not cost another its time
-                self.found[entry] = Measured(wrong=f"{type(error).__name__}: {error}")
-            if entry in self.found:
-                made.pop(entry, None)
-                runs.pop(entry.label, None)
-        milliseconds = {}
-        if self.plan.timed and runs:
-            # Growth is a slope over many points.
-            share = 1 / 3 if len({e.work for e in group}) > 1 else 1
-            seconds = self.plan.seconds * len(runs) * share
-            milliseconds = timing.in_turn(runs, seconds, self.plan.rounds, device=self.plan.device)
-        memory = {entry: self._gpu_memory(made[entry]) for entry in made}
-        made.clear()
-        runs.clear()
-        gc.collect()
-        for entry, check in checks.items():
-            if entry not in self.found:
-                info = {"label": entry.label, "contender": entry.contender, "check": check}
-                info |= {"work": asdict(entry.work), "fma": entry.work.fma}
-                if self.plan.timed:
-                    info |= memory[entry] or self._memory(entry)
-                if entry.work.kind == "current":
-                    info["error"] = contests.errors_over_time(
-                        entry.work, entry.contender, self.plan.device
+    def warm(self, workers: int) -> None:
+        """Compile side by side, for at most a third of the time that is left."""
+        begin, seconds = time.monotonic(), min(600.0, (self.end - time.monotonic()) / 3)
+        entries = [asdict(entry) for group in self.groups.values() for entry in group]
+        command = [sys.executable, "-m", "bench.turns", json.dumps(asdict(self.plan)), "--warm"]
+        processes = []
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as given:
+            json.dump(entries, given)
+            given.flush()
+            for k in range(workers):
+                share, environment = f"{k}/{workers}", self.server.environment
+                with open(given.name) as stdin:
+                    processes.append(
+                        subprocess.Popen([*command, share], cwd=ROOT, env=environment, stdin=stdin)
                     )
-                times = [ms / 1e3 for ms in milliseconds.get(entry.label, [])]
-                self.found[entry] = Measured(times, info)
-        self._tell(group)
+        for process in processes:
+            try:
+                process.wait(max(0.1, begin + seconds - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        cut = sum(process.returncode != 0 for process in processes)
+        self.say(f"warmed up in {time.monotonic() - begin:.0f} s, {cut} of {workers} cut off")
 
-    def _gpu_memory(self, made: contests.Made) -> dict[str, Any]:
-        peak = timing.peak_bytes(made.run, self.plan.device) if self.plan.timed else None
-        return {} if peak is None else {"peak_bytes": peak}
-
-    def _memory(self, entry: Entry) -> dict[str, Any]:
-        """On a CPU, in another process."""
-        if entry.contender in (COMPILED, REFERENCE) and not self.plan.thorough:
-            return {"memory": "not measured but with --benchmark-full"}
-        if self.plan.device.type != "cpu":
-            return {}
-        try:
-            _fits(entry, self.plan.device, tapes=2.5)  # beside what this process keeps
-        except Missing as reason:
-            return {"memory": f"not measured: {reason}"}
-        found = self.apart.ask(entry.work, entry.contender, self.plan.thorough)
-        if "reason" in found:
-            return {"memory": f"not measured: {found['reason']}"}
-        names = {"peak": "peak_bytes", "saved": "saved_bytes", "fresh_ms": "fresh_ms"}
-        info = {names[key]: found[key] for key in names if found.get(key) is not None}
-        return info | (
-            {"memory": f"not measured: {found['no_peak']}"} if "no_peak" in found else {}
-        )
-
-    def _tell(self, group: Sequence[Entry]) -> None:
-        width = max(len(entry.label) for entry in group)
-        for entry in group:
-            self.say(f"  {entry.label:<{width}}  {line(self.found[entry], self.fma_rate)}")
+    def close(self) -> None:
+        self.server.close()
 
 
-def line(found: Measured, fma_rate: float) -> str:
-    """What is shown of a measurement while the next one runs."""
-    if found.missing:
-        return f"skipped: {found.missing}"
-    if found.wrong:
-        return f"WRONG: {found.wrong.splitlines()[0]}"
-    if not found.seconds:
-        return f"not timed; {found.info['check']}"
-    seconds = sorted(found.seconds)[len(found.seconds) // 2]
-    said = [f"{1e3 * seconds:9.3f} ms"]
-    same = found.info["check"].startswith("equal")
-    fma = found.info["fma"] if same else 0  # who computes less has no share of these
-    said.append(f"{fma / seconds / fma_rate:6.1%} of the peak" if fma and fma_rate else " " * 18)
-    peak, fresh = found.info.get("peak_bytes"), found.info.get("fresh_ms")
+def line(row: Record, fma_rate: float) -> str:
+    """What the screen shows of a row while the next group runs."""
+    if "missing" in row:
+        return f"skipped: {row['missing']}"
+    if "wrong" in row:
+        return f"WRONG: {row['wrong'].splitlines()[0]}"
+    if not row["ms"]:
+        return f"not timed; {row['check']}"
+    said = [f"{row['ms']:9.3f} ms"]
+    same = row["check"].startswith("equal")
+    fma = row["fma"] if same else 0  # other models need other multiply-adds
+    share = 1e3 * fma / row["ms"] / fma_rate if fma_rate else 0
+    said.append(f"{share:6.1%} of the peak" if share else " " * 18)
+    peak, fresh = row.get("peak_bytes"), row.get("fresh_ms")
     said.append(" " * 11 if peak is None else f"{peak / 1e6:8.1f} MB")
     said.append("" if fresh is None else f"{fresh:8.1f} ms in fresh memory")
-    said.append("" if same else "(plain LIF)")
+    said.append("" if same else "(another model)")
     return "  ".join(said).rstrip()
 
 
-def _fits(entry: Entry, device: torch.device, tapes: float = 1.5) -> None:
-    """Missing where so many of a loop's `tapes` do not fit: it would take the machine down."""
-    if entry.contender not in (LOOP, COMPILED, REFERENCE) or entry.work.part == "forward":
+# -- in the measuring process ----------------------------------------------------------------------
+
+
+def _row(entry: Entry) -> Record:
+    row: Record = {"group": entry.group, "label": entry.label, "contender": entry.contender}
+    return row | {"work": asdict(entry.work), "fma": entry.work.fma}
+
+
+def measure(group: Sequence[Entry], plan: Plan, apart: Apart) -> list[Record]:
+    """Check all contenders, time them in turn, then measure their memory. A row for each."""
+    device = torch.device(plan.device)
+    rows = {entry: _row(entry) for entry in group}
+    runs: dict[Entry, list[Callable[[], Any]]] = {}
+    for entry, row in rows.items():
+        try:
+            runs[entry] = _ready(entry, plan, device, row)
+        except Exception as error:  # one contender's failure must not cost the others their times
+            row |= _broken(error)
+    if plan.timed and runs:
+        # Growth is a slope over many points.
+        share = 1 / 3 if len({e.work for e in group}) > 1 else 1
+        seconds = plan.seconds * len(runs) * share
+        times, broken = timing.in_turn(runs, seconds, plan.rounds, device=device)
+        for entry, failure in broken.items():
+            rows[entry] |= _broken(failure)
+            del runs[entry]
+        for entry, ms in times.items():
+            low, median, high = statistics.quantiles(ms, n=4, method="inclusive")
+            rows[entry] |= {"ms": median, "low_ms": low, "high_ms": high, "rounds": len(ms)}
+            rows[entry] |= {"times_ms": ms, "sets": len(runs[entry])}
+            with suppress(RuntimeError):  # times count without it
+                rows[entry] |= timing.peak_bytes(runs[entry][0], device)
+    measured = list(runs)
+    runs.clear()
+    gc.collect()
+    for entry in measured:
+        if not plan.timed:
+            rows[entry]["ms"] = 0.0
+        elif device.type == "cpu":
+            rows[entry] |= _memory(entry, plan, apart)
+        if entry.work.kind == "current":
+            rows[entry]["error"] = contests.errors_over_time(entry.work, entry.contender, device)
+    return [rounded(row) for row in rows.values()]
+
+
+def _ready(entry: Entry, plan: Plan, device: torch.device, row: Record) -> list[Callable[[], Any]]:
+    """The calls of a contender, checked and called once. On a GPU this library has more calls with
+    other inputs, together larger than a cache; the tape of a loop is larger than that by itself."""
+    work, who = entry.work, entry.contender
+    fits(entry, plan)
+    row["check"] = contests.checked(work, who, device)
+    made = contests.make(work, who, device)
+    made.run()
+    if made.moved:
+        row["bytes"] = made.moved
+    if work.kind == "kernel" and made.moved and not plan.rehearse:
+        from bench import model
+
+        row["predicted"] = model.stored(work.name.removeprefix("kernel "))
+    if device.type != "cuda" or who not in (OURS, OURS_GRAPH) or work.kind == "replicas":
+        return [made.run]
+    given = made.given if work.operator else made.given[:1]
+    seeds = range(1, timing.sets_for(timing.size_of(*given)))
+    return [made.run, *(contests.make(work, who, device, seed).run for seed in seeds)]
+
+
+def _broken(error: Exception) -> Record:
+    """What a row says of an error: wrong, or missing for want of memory or of a library."""
+    if isinstance(error, Missing):
+        return {"missing": str(error)}
+    said = f"{type(error).__name__}: {str(error).strip() or '?'}"[:600]
+    if isinstance(error, torch.OutOfMemoryError):
+        return {"missing": said}
+    return {"wrong": str(error) if isinstance(error, AssertionError) else said}
+
+
+def _memory(entry: Entry, plan: Plan, apart: Apart) -> Record:
+    """On a CPU, in another process."""
+    if entry.work.operator:
+        return {}
+    if entry.contender in (COMPILED, REFERENCE) and not plan.thorough:
+        return {"memory": "not measured but with --benchmark-full"}
+    try:
+        fits(entry, plan, tapes=2.5)  # beside what this process keeps
+    except Missing as reason:
+        return {"memory": f"not measured: {reason}"}
+    info: Record = {}
+    whole = plan.rehearse or entry.work.name in registry.published("cpu")
+    if plan.thorough and whole and entry.contender in (OURS, LOOP):
+        first = apart.ask(entry.work, entry.contender, False, "first")
+        info |= {"first_ms": first["first_ms"]} if "first_ms" in first else {}
+    found = apart.ask(entry.work, entry.contender, plan.thorough)
+    if "reason" in found:
+        return info | {"memory": f"not measured: {found['reason']}"}
+    names = {"peak": "peak_bytes", "saved": "saved_bytes", "fresh_ms": "fresh_ms"}
+    info |= {names[key]: found[key] for key in names if found.get(key) is not None}
+    return info | ({"memory": f"not measured: {found['no_peak']}"} if "no_peak" in found else {})
+
+
+def fits(entry: Entry, plan: Plan, tapes: float = 1.5) -> None:
+    """Missing where so many of a loop's `tapes` do not fit, or where a CUDA graph cannot be."""
+    captured = entry.contender in CAPTURED
+    if captured and plan.device != "cuda" and not plan.rehearse:
+        raise Missing("a CUDA graph needs a CUDA device")
+    kept = tape(entry.work, entry.contender)
+    if not kept or entry.contender == CHECKPOINTED:
         return
-    need = tapes * tape(entry.work, entry.contender) + 1e9
-    free = _free_bytes(device)
+    # A graph keeps its tape; an eager contender takes one beside it.
+    need = (2 * tapes if captured else tapes) * kept + 1e9
+    free = _free_bytes(plan.device)
     if free is not None and need > free:
         raise Missing(f"needs about {need / 1e9:.0f} GB, {free / 1e9:.0f} GB are free")
 
 
 def tape(work: Work, contender: str) -> int:
     """Bytes that a loop keeps of the work for its backward."""
-    if contender not in (LOOP, COMPILED, REFERENCE, CHECKPOINTED) or work.part == "forward":
+    loops = (LOOP, COMPILED, REFERENCE, CHECKPOINTED, GRAPH, COMPILED_GRAPH)
+    forward = ("forward", "synaptic_current", "recurrent_scan")
+    if contender not in loops or work.part in forward:
         return 0
     steps = rivals.CHUNK if contender == CHECKPOINTED else work.T
     return rivals.tape_bytes(steps, work.B, work.synapses)
 
 
-def _free_bytes(device: torch.device) -> int | None:
-    """None where nobody says."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+def _free_bytes(device: str) -> int | None:
+    """Free memory; None if the system does not tell."""
+    if device == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()
+        return torch.cuda.mem_get_info()[0]
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
         return None
     return next((1024 * int(s.split()[1]) for s in lines if s.startswith("MemAvailable:")), None)
+
+
+def lost(device: str) -> bool:
+    """Whether an error has ended this process's use of the GPU."""
+    try:
+        if device == "cuda":
+            torch.cuda.synchronize()
+    except RuntimeError:
+        return True
+    return False
+
+
+def entry_of(given: Record) -> Entry:
+    work = given["work"]
+    return Entry(**given | {"work": Work(**work | {"hidden": tuple(work["hidden"])})})
+
+
+def answer(question: Sequence[Record], plan: Plan, apart: Apart) -> Record:
+    """The rows of a group, and whether the GPU is lost: rows without a time are then missing."""
+    group = [entry_of(given) for given in question]
+    try:
+        rows = measure(group, plan, apart)
+    except Exception as error:
+        rows = [_row(entry) | _broken(error) for entry in group]
+    gone = lost(plan.device)
+    for row in rows:
+        if gone and not row.get("ms"):
+            row["missing"] = f"the GPU was lost: {row.pop('wrong', 'by an earlier call')}"
+    return {"rows": rows, "lost": gone}
+
+
+def compile_share(entries: Sequence[Entry], plan: Plan, share: str) -> None:
+    """Run the Kth of N shares of the kernels once, and two steps of each compiled loop: that leaves
+    compiled code in the caches."""
+    mine, count = (int(part) for part in share.split("/"))
+    for entry in [e for e in entries if e.contender in (OURS, COMPILED)][mine::count]:
+        ours = entry.contender == OURS
+        work = entry.work if ours else replace(entry.work, T=2)
+        try:
+            contests.make(work, entry.contender, torch.device(plan.device)).run()
+        except Exception as error:
+            print(f"warm: {entry.id}: {type(error).__name__}: {error}", flush=True)
+
+
+def main(given: str, *share: str) -> None:
+    plan = Plan(**json.loads(given))
+    torch.set_num_threads(plan.threads)
+    timing.zero_denormals()
+    if share:
+        entries = [entry_of(one) for one in json.load(sys.stdin)]
+        return compile_share(entries, plan, share[1])
+    apart = Apart(plan.threads)
+
+    def prepare() -> None:
+        if plan.room:
+            timing.keep_freed_memory(plan.room)
+
+    try:
+        serve(lambda question: answer(question, plan, apart), prepare)
+    finally:
+        apart.close()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -6,6 +6,8 @@ functions of `kernels/gpu`; a test holds this list against those.
 
 from __future__ import annotations
 
+from typing import Any
+
 from bench.cases import BENCHMARK, BY_NAME, Case, case
 from hetsyn_triton.kernels.surrogate_kinds import KINDS
 
@@ -59,7 +61,8 @@ def _recurrent() -> list[Case]:
     found = []
     for neurons in _NEURONS:
         for K in (1, 2):
-            given = {"B": 32, "K": K, "states": K == 2, "T": 250 if neurons <= 1024 else 2}
+            T = 250 if neurons <= 1024 else 2
+            given: dict[str, Any] = {"B": 32, "K": K, "states": K == 2, "T": T}
             found.append(case("recurrent_scan", neurons, neurons, **given))
             found.append(case("recurrent_scan_backward", neurons, neurons, **given, detach=K == 2))
     return found

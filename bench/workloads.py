@@ -47,11 +47,27 @@ def weights_of(module: HetSynLIF | HetSynReadout, learn: bool = True) -> Weights
     def leaf(t: Tensor) -> Tensor:
         return t.detach().clone().requires_grad_(learn)
 
-    recurrent = None
-    if getattr(module, "recurrent", False):
+    recurrent, spiking = None, isinstance(module, HetSynLIF)
+    if isinstance(module, HetSynLIF) and module.recurrent:
+        assert module.recurrent_weight is not None
+        assert module.recurrent_decay is not None
         recurrent = (leaf(module.recurrent_weight), leaf(module.recurrent_decay()))
-    spiking = isinstance(module, HetSynLIF)
     return Weights(leaf(module.weight), leaf(module.decay()), recurrent, spiking)
+
+
+def layer_leaves(module: HetSynLIF | HetSynReadout) -> list[Tensor]:
+    """Parameters of a layer in the order of `Weights.tensors`: w, r, recurrent w and r."""
+    found: list[Tensor] = [module.weight, module.decay.raw]
+    if isinstance(module, HetSynLIF) and module.recurrent:
+        assert module.recurrent_weight is not None
+        assert module.recurrent_decay is not None
+        found += [module.recurrent_weight, module.recurrent_decay.raw]
+    return found
+
+
+def modules_of(made: SpikingNetwork) -> list[HetSynLIF | HetSynReadout]:
+    """Layers and readout of a network made by `network`."""
+    return [m for m in made.modules() if isinstance(m, (HetSynLIF, HetSynReadout))]
 
 
 # -- a training step: cross-entropy of the mean output, AdamW, clamp -------------------------------
@@ -73,11 +89,7 @@ def network(
 
 def leaves_of(made: SpikingNetwork) -> list[Tensor]:
     """Parameters in the order of `loop_network`: of each layer w, r, recurrent w and r."""
-    found: list[Tensor] = []
-    for layer in made.layers:
-        found += [layer.weight, layer.decay.raw]
-        found += [layer.recurrent_weight, layer.recurrent_decay.raw]
-    return [*found, made.readout.weight, made.readout.decay.raw]
+    return [leaf for module in modules_of(made) for leaf in layer_leaves(module)]
 
 
 def our_network(made: SpikingNetwork, x: Tensor, classes: int) -> tuple[Run, list[Tensor]]:
@@ -95,7 +107,7 @@ def loop_network(
     loop: Callable[..., Tensor] = rivals.network_loop,
 ) -> tuple[Run, list[Tensor]]:
     """The same step with the loop, and its parameters: of each layer w, r, recurrent w and r."""
-    weights = [weights_of(module) for module in [*made.layers, made.readout]]
+    weights = [weights_of(module) for module in modules_of(made)]
     pairs = [pair for w in weights for pair in ((w.w, w.r), w.recurrent) if pair]
     decays = [r for _, r in pairs]
     groups = [

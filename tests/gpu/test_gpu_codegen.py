@@ -38,10 +38,9 @@ def size_of(r: Record) -> tuple[str, int, int, int]:
 
 
 def compiled(file: Path, *arguments: str) -> Record:
-    """What `bench/codegen.py` stores for these arguments."""
-    script = str(codegen.ROOT / "bench/codegen.py")
-    command = [sys.executable, script, *arguments, "--json", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    """What `python -m bench.codegen` stores for these arguments."""
+    command = [sys.executable, "-m", "bench.codegen", *arguments, "--json", str(file)]
+    done = subprocess.run(command, cwd=codegen.ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     stored: Record = json.loads(file.read_text(encoding="utf-8"))
     return stored

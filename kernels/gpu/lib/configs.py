@@ -2,8 +2,8 @@
 
 A configuration changes speed, never a result: what orders a sum is fixed by the problem. A kernel
 offers a few candidates per size class, the shipped one first. `tuned` choices are read from a file
-(`HETSYN_TUNED`, else `hetsyn_triton/tuned.json` in the user's cache folder) that `bench/gpu.py
---tune` writes. `pinned` holds choices fixed for a block of code, whatever the file says.
+(`HETSYN_TUNED`, else `hetsyn_triton/tuned.json` in the user's cache folder) that `python -m
+bench.tuning` writes. `pinned` holds choices fixed for a block of code, whatever the file says.
 """
 
 from __future__ import annotations

@@ -1,0 +1,374 @@
+"""Contenders of the benchmark compute what the layers compute, and the others what they say."""
+
+import gc
+import inspect
+import re
+import weakref
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from bench import contests, plain_lif, registry, replicas, rivals, turns, workloads
+from bench.apart import Apart
+from bench.registry import Entry, Work
+from hetsyn_triton import HetSynLIF, HetSynReadout
+from hetsyn_triton.surrogates import FastSigmoid, Triangular
+from tests.support import unchecked
+
+CPU = torch.device("cpu")
+TINY = Work("layer", 4, 2, 5, 4)
+# torch.compile looks at the gradient of every tensor that it is given.
+pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+
+
+def test_plain_layers_are_made_alike() -> None:
+    """Of whichever library, a layer takes the same arguments, with the same defaults."""
+    _, *wanted = inspect.signature(plain_lif.MakeLayer.__call__).parameters.values()
+    for make in plain_lif.LAYERS.values():
+        assert list(inspect.signature(make).parameters.values()) == wanted
+
+
+def test_entries_have_names_of_their_own() -> None:
+    for device in ("cpu", "cuda"):
+        sets = [registry.entries(full, device) for full in (False, True)]
+        for chosen in (*sets, registry.rehearsed()):
+            ids = [entry.id for entry in chosen]
+            assert len(set(ids)) == len(ids)
+            assert all(re.fullmatch(r"[\w-]+", name) for name in ids)
+        quick, full = map(set, sets)
+        assert quick - full <= {e for e in quick if e.work.kind == "replicas"}
+        assert registry.published(device) <= {e.group for e in full}
+        parts = {e.work.part for e in full if e.work.kind == "layer"}
+        assert parts == set(registry.PARTS)
+
+
+def test_a_rehearsal_has_every_kind_and_contender() -> None:
+    rehearsed = registry.rehearsed()
+    for device in ("cpu", "cuda"):
+        for entry in registry.entries(True, device):
+            kind = entry.work.kind, entry.work.operator, entry.contender
+            assert kind in {(e.work.kind, e.work.operator, e.contender) for e in rehearsed}
+
+
+def test_the_readout_of_the_loop() -> None:
+    """The last layer of `network_loop` does not spike: its current is the output."""
+    generator = torch.Generator().manual_seed(0)
+    readout = HetSynReadout(6, 5, dtype=torch.float64, generator=generator)
+    x = (torch.rand(12, 3, 6, generator=generator) < 0.4).double()
+    last = rivals.Weights(readout.weight, readout.decay(), spiking=False)
+    torch.testing.assert_close(rivals.network_loop(x, [last]), readout(x)[0])
+
+
+@pytest.mark.parametrize("part", registry.PARTS)
+@pytest.mark.parametrize("recurrent", [False, True], ids=["feedforward", "recurrent"])
+def test_everybody_computes_the_same(
+    recurrent: bool, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In float32, exactly where sums are exact. A captured call is the call itself on a CPU."""
+    monkeypatch.setenv("BENCH_COMPILER", "eager")
+    work = replace(TINY, I=40, J=12, recurrent=recurrent, part=part)
+    some = registry.GPU_CONTENDERS[part] + registry.CONTENDERS[part]
+    for who in dict.fromkeys(who for who in some if who not in registry.OTHERS):
+        assert contests.checked(work, who, CPU) == "equal"
+    spikes = contests.problem(replace(work, T=6, part="forward"), CPU, exact=True)
+    assert 0 < rivals.layer_loop(spikes.x, spikes.weights).mean() < 1
+
+
+def test_who_computes_something_else_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(given: contests.Problem) -> contests.Made:
+        weights = replace(given.weights, r=given.weights.r * 0.9)
+        return contests._eager(replace(given, weights=weights))
+
+    work = replace(TINY, I=40, J=12)
+    monkeypatch.setitem(contests._LAYER, registry.LOOP, wrong)
+    with pytest.raises(AssertionError):
+        contests.checked(work, registry.LOOP, CPU)
+    names = (registry.LOOP, registry.OURS, registry.GRAPH, "nobody")
+    group = [Entry("g", who, work, who) for who in names]
+    plan = turns.Plan("cpu", 1, 0.0, 3, timed=False)
+    loop, ours, graph, nobody = turns.measure(group, plan, Apart(1))
+    assert loop["wrong"]
+    assert turns.line(loop, 0.0).startswith("WRONG: ")
+    assert turns.line(ours, 0.0) == "not timed; equal"
+    assert graph["missing"] == "a CUDA graph needs a CUDA device"
+    assert "nobody" in nobody["wrong"]
+
+
+@pytest.mark.parametrize("who", [registry.OURS, registry.OURS_GRAPH, registry.COMPILED])
+def test_recurrent_synapses_compute_the_same(who: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCH_COMPILER", "eager")
+    work = Work("synapses", 6, 8, 40, 40, True)
+    assert contests.checked(work, who, CPU) == "equal"
+    assert contests._synapses(work, who, CPU, exact=True).run()[1].abs().max() > 0
+
+
+@pytest.mark.parametrize("who", [registry.LSTM, registry.GRU])
+def test_gated_layers_have_the_sizes_of_the_work(who: str) -> None:
+    """Forward spikes [T, B, J] become outputs of that shape; gradients of input and parameters."""
+    assert contests.make(replace(TINY, part="forward"), who, CPU).run().shape == (4, 2, 4)
+    x, w_in, w_back, *biases = contests.make(TINY, who, CPU).run()
+    gates = 4 if who == registry.LSTM else 3
+    assert x.shape == (4, 2, 5)
+    assert (w_in.shape, w_back.shape) == ((gates * 4, 5), (gates * 4, 4))
+    assert len(biases) == 2
+
+
+@pytest.mark.parametrize("operator", registry.CPU_OPERATORS)
+def test_operators_are_fed_all_they_take(operator: str) -> None:
+    """With other sizes everywhere, so that no two can be mixed up."""
+    work = registry._operator("operator", operator, 5, 2, 3, 4)
+    made = contests.make(work, registry.OURS, CPU)
+    made.run()
+    per_step = 2 * 4 * (4 if "recurrent" in operator else 3)
+    assert work.fma == 5 * per_step * registry.OPERATOR_FMA.get(operator, 0)
+    assert made.moved > 0
+
+
+@pytest.mark.parametrize("operator", registry.KERNEL_RIVALS)
+def test_the_loop_does_the_work_of_a_kernel(operator: str) -> None:
+    """Results of the same shapes as those of the operator."""
+    work = registry._operator("kernel", operator, 5, 2, 3, 4)
+    ours = contests.make(replace(work, kind="operator"), registry.OURS, CPU).run()
+    loop = contests._results(contests.make(work, registry.LOOP, CPU))
+    ours = ours if isinstance(ours, tuple) else (ours,)
+    assert [t.shape for t in loop] == [t.shape[1:] for t in ours[: len(loop)]]
+
+
+def _other_decays(monkeypatch: pytest.MonkeyPatch) -> None:
+    way = rivals.network_loop
+
+    def wrong(x: Tensor, weights: Any, compile: Any) -> Tensor:
+        return way(x, [replace(w, r=w.r * 0.9) for w in weights], compile)
+
+    monkeypatch.setattr(rivals, "network_loop", wrong)
+
+
+def _no_clamp(monkeypatch: pytest.MonkeyPatch) -> None:
+    step: Any = workloads._step
+    monkeypatch.setattr(workloads, "_step", lambda *given: step(*given[:-1], lambda: None))
+
+
+@pytest.mark.parametrize("spoil", [None, _other_decays, _no_clamp], ids=["right", "r", "clamp"])
+def test_a_network_is_checked_by_its_training_step(
+    monkeypatch: pytest.MonkeyPatch, spoil: Callable[[pytest.MonkeyPatch], None] | None
+) -> None:
+    work = Work("network", 4, 2, 40, 3, part="step", hidden=(12, 8))
+    monkeypatch.setenv("BENCH_COMPILER", "eager")
+    for who in dict.fromkeys(registry.GPU_CONTENDERS["step"] + registry.CONTENDERS["step"]):
+        assert contests.checked(work, who, CPU) == "equal"
+    if spoil is not None:
+        spoil(monkeypatch)
+        with pytest.raises(AssertionError):
+            contests.checked(work, registry.LOOP, CPU)
+
+
+def test_closed_forms_are_closed_forms() -> None:
+    """No kernel is called, in either direction."""
+    called: list[str] = []
+    from hetsyn_triton.ops import dispatch
+
+    launcher = dispatch.Kernels.launcher
+    made = contests.make(TINY, registry.CLOSED, CPU)
+
+    def counted(kernels: dispatch.Kernels, name: str) -> Any:
+        called.append(name)
+        return launcher(kernels, name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dispatch.Kernels, "launcher", counted)
+        made.run()
+        assert called == []
+        contests.make(TINY, registry.OURS, CPU).run()
+        assert called
+
+
+def test_the_checkpointed_network_takes_the_same_training_step() -> None:
+    sizes = (40, 12, 8, 3)
+    x = workloads.spikes(40, 4, sizes[0], dtype=torch.float64)
+    networks = [workloads.network(sizes, torch.float64) for _ in range(2)]
+    ways = (rivals.network_loop, rivals.checkpointed_network_loop)
+    made = [
+        workloads.loop_network(net, x, sizes[-1], loop=way)
+        for net, way in zip(networks, ways, strict=True)
+    ]
+    for step, _ in made:
+        step()
+    for a, b in zip(made[0][1], made[1][1], strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_small_networks_train_the_same_together() -> None:
+    replicas.check(replace(registry.REPLICAS[0], R=2, T=40, B=3), CPU)
+
+
+def test_the_loop_takes_the_same_training_step() -> None:
+    """Network, loss, optimizer and clamp: the same parameters after two steps in float64."""
+    sizes = (40, 12, 8, 3)  # as many inputs as it takes to make every layer spike
+    x = workloads.spikes(40, 4, sizes[0], dtype=torch.float64)
+    step, ours = workloads.our_network(workloads.network(sizes, torch.float64), x, sizes[-1])
+    loop, theirs = workloads.loop_network(workloads.network(sizes, torch.float64), x, sizes[-1])
+    begin = [p.detach().clone() for p in theirs]
+    for _ in range(2):
+        step()
+        loop()
+    assert all(not torch.equal(a, b) for a, b in zip(begin, theirs, strict=True))
+    by_shape: dict[Any, list[Tensor]] = {}
+    for p in ours:
+        by_shape.setdefault(p.shape, []).append(p.detach())
+    for p in theirs:
+        same = [torch.allclose(p, q, rtol=1e-9, atol=1e-12) for q in by_shape[p.shape]]
+        assert sum(same) == 1
+    assert len(ours) == len(theirs)
+
+
+def test_the_recurrent_loop_computes_what_the_operator_computes() -> None:
+    generator = torch.Generator().manual_seed(1)
+    c = torch.randn(9, 2, 5, generator=generator, dtype=torch.float64)
+    w = torch.randn(5, 5, generator=generator, dtype=torch.float64)
+    r = torch.rand(5, 5, generator=generator, dtype=torch.float64)
+    one, zeros = c.new_ones(1, 5), c.new_zeros(1, 2, 5)
+    neuron = (one, rivals.KAPPA * one[None], one[None], zeros[None], zeros)
+    spikes, *_ = unchecked.recurrent_scan(c[None], w[None], r[None], None, *neuron, Triangular())
+    assert torch.equal(rivals.recurrent_loop(c, rivals.Weights(w, r)), spikes[0])
+
+
+@pytest.mark.gpu
+def test_a_captured_call_keeps_what_it_reads() -> None:
+    """A graph has addresses, not tensors: inputs let go of are an illegal access."""
+    x = torch.ones(1000, device="cuda")
+    kept = weakref.ref(x)
+    replay = rivals.in_a_graph(partial(torch.add, x, 1))
+    del x
+    gc.collect()
+    assert kept() is not None
+    assert bool((replay() == 2).all())
+
+
+def test_a_captured_call_keeps_what_it_reads_without_a_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The same with capture and replay stood in for."""
+
+    class Graph:
+        def replay(self) -> None:
+            pass
+
+    cuda = torch.cuda
+    monkeypatch.setattr(cuda, "is_available", lambda: True)
+    monkeypatch.setattr(cuda, "Stream", lambda: SimpleNamespace(wait_stream=lambda other: None))
+    monkeypatch.setattr(cuda, "current_stream", cuda.Stream)
+    monkeypatch.setattr(cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(cuda, "graph", lambda graph: nullcontext())
+    x = torch.ones(3)
+    kept = weakref.ref(x)
+    replay = rivals.in_a_graph(partial(torch.add, x, 1))
+    del x
+    gc.collect()
+    assert kept() is not None
+    assert replay().tolist() == [2, 2, 2]
+
+
+# -- plain LIF layers ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("recurrent", [False, True], ids=["feedforward", "recurrent"])
+def test_the_plain_lif_is_the_layer_with_one_time_constant(recurrent: bool) -> None:
+    """SpikingJelly's neuron is ours with equal decays and a reset that decays at once with the
+    potential (strength rho theta)."""
+    reason = plain_lif.missing("spikingjelly")
+    if reason:
+        pytest.skip(f"SpikingJelly: {reason}")
+    torch.manual_seed(0)
+    forward, weights = plain_lif.spikingjelly_layer(6, 5, recurrent, torch.float64)
+    with torch.no_grad():
+        for w in weights:
+            w *= 3.0
+        if recurrent:
+            weights[1][:, :5] = torch.eye(5)
+    z = (torch.rand(30, 2, 6) < 0.4).double().requires_grad_()
+    found = forward(z)
+    rho = torch.full((1, 1, 5), plain_lif.RHO, dtype=torch.float64)
+    one, zeros = torch.ones(1, 5, dtype=torch.float64), torch.zeros(1, 2, 5, dtype=torch.float64)
+    neuron = (one, rho, rho, zeros[None], zeros)
+    synapses = weights[0][None], torch.full((1, 5, 6), plain_lif.RHO, dtype=torch.float64), None
+    if recurrent:
+        current, _ = unchecked.synaptic_current(z[None], *synapses)
+        square = torch.full((1, 5, 5), plain_lif.RHO, dtype=torch.float64)
+        fed_back = weights[1][:, 5:][None], square, None
+        spikes, *_ = unchecked.recurrent_scan(current, *fed_back, *neuron, Triangular())
+    else:
+        spikes, *_ = unchecked.feedforward_scan(z[None], *synapses, *neuron, Triangular())
+    assert found.any()
+    assert torch.equal(found, spikes[0])
+    g = torch.randn(found.shape, dtype=torch.float64)
+    leaves = [z, weights[0]]
+    theirs = torch.autograd.grad(found, leaves, g, retain_graph=True)
+    expected = torch.autograd.grad(spikes[0], leaves, g)
+    for got, want in zip(theirs, expected, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-9)
+
+
+def _compared(library: str, recurrent: bool) -> tuple[torch.Tensor, Any, Any]:
+    """Their spikes of an input, their weights, and the input."""
+    reason = plain_lif.missing(library)
+    if reason:
+        pytest.skip(f"{library}: {reason}")
+    torch.manual_seed(0)
+    forward, weights = plain_lif.LAYERS[library](6, 5, recurrent)
+    with torch.no_grad():
+        weights[0] *= 3.0
+    z = (torch.rand(30, 2, 6) < 0.4).float().requires_grad_()
+    return forward(z), weights, z
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("recurrent", [False, True], ids=["feedforward", "recurrent"])
+def test_snntorch_is_the_layer_with_one_time_constant(recurrent: bool) -> None:
+    """And with its surrogate, and no gradient through the reset."""
+    found, weights, z = _compared("snntorch", recurrent)
+    layer = HetSynLIF(
+        6, 5, recurrent=recurrent, tau_reset=20.0, detach_reset=True,
+        surrogate=FastSigmoid(plain_lif.SLOPE),
+    )  # fmt: skip
+    with torch.no_grad():
+        layer.weight.copy_(weights[0])
+        layer.decay.raw.fill_(plain_lif.RHO)
+        if recurrent:
+            assert layer.recurrent_weight is not None
+            assert layer.recurrent_decay is not None
+            layer.recurrent_weight.copy_(weights[1])
+            layer.recurrent_decay.raw.fill_(plain_lif.RHO)
+    spikes, _ = layer(z)
+    assert found.any()
+    assert torch.equal(found, spikes)
+    g = torch.randn(found.shape)
+    theirs = torch.autograd.grad(found, [z, weights[0]], g)
+    expected = torch.autograd.grad(spikes, [z, layer.weight], g)
+    for got, want in zip(theirs, expected, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("recurrent", [False, True], ids=["feedforward", "recurrent"])
+def test_norse_is_the_neuron_that_its_docstring_says(recurrent: bool) -> None:
+    """The potential times 1 - rho: step by step from the equations, spikes and gradient."""
+    found, weights, z = _compared("norse", recurrent)
+    u, s, spikes = torch.zeros(2, 5), torch.zeros(2, 5), []
+    for z_t in z:
+        current = z_t @ weights[0].T + (s @ weights[1].T if recurrent else 0.0)
+        h = plain_lif.RHO * u + current
+        s = (h > 1).float()
+        u = h - s
+        spikes.append(s)
+    assert found.any()
+    assert torch.equal(found, torch.stack(spikes))
+    (gradient,) = torch.autograd.grad(found.sum(), [weights[0]])
+    assert gradient.abs().sum() > 0

@@ -1,0 +1,464 @@
+"""How the benchmark measures: in turn, in processes of their own, within a budget, after a gate."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench import gate, records, registry, report, stored, timing, turns
+from bench.apart import Apart, plausible
+from bench.plain_lif import Missing
+from bench.registry import CLOSED, LOOP, OURS, Entry, Work
+from bench.server import Server
+from bench.turns import Plan, Turns, advance, measured_time, tape
+from hetsyn_triton.experiments.studies import memory
+
+ROOT = Path(__file__).resolve().parents[1]
+PLAN = Plan("cpu", 1, 0.0, 3, rehearse=True)
+TINY = Work("layer", 4, 2, 5, 4)
+PAGES = 64 * 4096
+"""The error of Linux's counters on two cores."""
+WITHOUT = ("-p", "no:benchmark", "docs")
+"""Without the plugin; a folder without tests, so that only the options count."""
+needs_plugin = pytest.mark.skipif(
+    importlib.util.find_spec("pytest_benchmark") is None,
+    reason="pytest-benchmark is not installed: extra 'bench'",
+)
+needs_proc = pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc"
+)
+
+
+def run(code: str, *arguments: str) -> str:
+    """What a new process prints."""
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# -- pytest --benchmark ----------------------------------------------------------------------------
+
+
+def run_pytest(*options: str) -> tuple[int, str]:
+    """Exit status and output."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("more", [(), ("--benchmark-json", "none.json")], ids=["alone", "json"])
+def test_without_the_plugin_the_extra_is_named(more: tuple[str, ...]) -> None:
+    status, said = run_pytest(*WITHOUT, "--benchmark", *more)
+    assert status == pytest.ExitCode.USAGE_ERROR
+    assert "'.[bench]'" in said
+    assert "unrecognized" not in said
+
+
+def test_nothing_is_measured_without_the_option() -> None:
+    status, said = run_pytest("-p", "no:benchmark", "bench/test_benchmark.py")
+    assert status == pytest.ExitCode.INTERRUPTED
+    assert "bench/ is measured with --benchmark" in said
+    status, said = run_pytest(*WITHOUT, "--benchmark-full")
+    assert status == pytest.ExitCode.USAGE_ERROR
+    assert "--benchmark-full: goes with --benchmark" in said
+
+
+REHEARSAL = ("--benchmark", "--benchmark-rehearse", "--benchmark-max-time=0.01",
+             "--benchmark-min-rounds=3")  # fmt: skip
+
+
+@needs_plugin
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_way_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rehearsal of every entry: lines on the screen, rows, what is stored of them, tables,
+    pictures and documents. A rehearsal itself is not stored."""
+    file = tmp_path / "rows.jsonl"
+    status, said = run_pytest(*REHEARSAL, f"--benchmark-rows={file}")
+    assert status == 0, said
+    assert "warmed up in " in said
+    lines = records.lines(file)
+    assert {"device", "cores", "torch", "freed_memory_kept", "date"} <= lines[0]["machine"].keys()
+    assert lines[-1]["rates"]["fma"] >= lines[0]["rates"]["fma"] > 1e8
+    found = stored.load(file)
+    assert found["wrong"] == {}
+    assert set(found["missing"].values()) <= {
+        f"not installed: No module named '{name}'" for name in registry.PLAIN
+    }
+    assert len(found["rows"]) + len(found["missing"]) == len(registry.rehearsed())
+    for row in found["rows"]:
+        assert row["rounds"] >= 3
+        assert row["low_ms"] <= row["ms"] <= row["high_ms"]
+        assert row.get("peak_bytes", 1) > 0
+        operator = bool(row["work"]["operator"])
+        assert ("fresh_ms" in row) != operator
+        assert not (operator and row["contender"] == OURS) or row["bytes"] > 0
+    firsts = {row["contender"] for row in found["rows"] if "first_ms" in row}
+    assert firsts == {OURS, LOOP}
+
+    with pytest.raises(stored.Refused, match="rehearsal"):
+        report.store(file, tmp_path)
+    lines[0] |= {"set": "quick", "machine": lines[0]["machine"] | {"changed": False}}
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "docs").mkdir()
+    for name, markers in (("docs/speed.md", [report.SPEED]), ("README.md", report.README)):
+        text = "".join(f"<!-- {marker} -->\nold\n<!-- /{marker} -->\n" for marker in markers)
+        (tmp_path / name).write_text(text)
+    results = tmp_path / "bench" / "results"
+    for state, status in (("red", 1), ("green", 0)):
+        gate_found = {"state": state, "reason": "", "passed": 9, "failures": ["a_test"]}
+        with monkeypatch.context() as patch:
+            patch.setattr(gate, "run", lambda *_, found=gate_found: found)
+            assert report.main([str(file), "--root", str(tmp_path)]) == status
+        assert len(stored.files(results)) == (state == "green")
+    (kept,) = stored.files(results)
+    assert "node" not in kept.read_text(), "a host's name"
+    drawn = {path.stem for path in kept.with_suffix("").glob("*.png")}
+    assert {"growth", "error", "replicas"} <= drawn
+    text = (tmp_path / "docs" / "speed.md").read_text()
+    assert report.between(text, report.SPEED) == report.sections(tmp_path)
+    for said in ("layer 5->4r T4 B2 both", "nn.LSTM", "### Fixed cost of a call", "first call"):
+        assert said in text
+    rows = (kept.with_suffix("") / "table.csv").read_text().splitlines()
+    assert len(rows) == 1 + len(found["rows"])
+
+
+@needs_plugin
+@pytest.mark.slow
+def test_a_budget_and_a_gate_of_an_earlier_call(tmp_path: Path) -> None:
+    """What does not fit into the budget is skipped, and its rows are written."""
+    file, proven = tmp_path / "rows.jsonl", tmp_path / "gate.json"
+    options = (
+        *REHEARSAL,
+        f"--benchmark-rows={file}",
+        "--benchmark-budget",
+        "5",
+        "-k",
+        "current-5-4-T16",
+    )
+    status, said = run_pytest(*options)
+    assert status == 0, said
+    found = stored.load(file)
+    assert found["rows"] == []
+    assert found["missing"] == dict.fromkeys(
+        [f"current 5->4 T16 B2 forward, {who}" for who in (OURS, CLOSED, LOOP)], "out of time"
+    )
+    machine = found["machine"]
+    for state, status in (("green", 0), ("red", 4)):
+        found_gate = {"state": state, "passed": 3, "failed": 0}
+        proven.write_text(json.dumps({"machine": machine, "gate": found_gate}))
+        ended, said = run_pytest(*options, f"--benchmark-proven={proven}")
+        assert ended == status, said
+        if state == "green":
+            assert stored.load(file)["gate"]["sources"] == machine["sources"]
+    assert "expected a green gate, got red" in said
+
+
+def entries(*contenders: str, group: str = "g") -> list[Entry]:
+    return [Entry(group, who, TINY, who) for who in contenders]
+
+
+@pytest.mark.slow
+def test_a_lost_gpu_costs_one_group(tmp_path: Path) -> None:
+    """The process of the first group loses it; a new one measures the second."""
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom bench import turns\n"
+        f"seen = Path({str(tmp_path / 'seen')!r})\n"
+        "gone = not seen.exists()\n"
+        "seen.touch()\n"
+        "def measure(group, plan, apart):\n"
+        "    if gone: raise RuntimeError('CUDA error: illegal access')\n"
+        "    return [turns._row(e) | {'ms': 1.0, 'check': 'equal'} for e in group]\n"
+        "turns.lost, turns.measure = lambda device: gone, measure\n"
+        "turns.main(sys.argv[1])\n"
+    )
+    said: list[str] = []
+    rows: list[records.Record] = []
+    group = [*entries(OURS, LOOP, group="first"), *entries(OURS, group="second")]
+    taken = Turns(PLAN, group, said.append, 0.0, rows.append, command=[sys.executable, "-c", code])
+    found = [taken.of(entry) for entry in group]
+    taken.close()
+    reason = "the GPU was lost: RuntimeError: CUDA error: illegal access"
+    assert [row.get("missing") for row in found] == [reason, reason, None]
+    assert found == rows
+    assert any("a new one measures the next group" in line for line in said)
+
+
+def test_a_process_that_ends_or_takes_too_long_costs_one_answer() -> None:
+    code = (
+        "import sys, time\nfor line in sys.stdin:\n"
+        "    if line == '0\\n': sys.exit(3)\n"
+        "    time.sleep(int(line) - 1)\n    print('{\"answer\": 1}', flush=True)\n"
+    )
+    server = Server([sys.executable, "-c", code], 1)
+    asked = [(1, None), (0, None), (1, 60.0), (100, 0.2), (1, None)]
+    found = [server.ask(question, seconds) for question, seconds in asked]
+    assert server.close() == 0
+    right = {"answer": 1}
+    ended = {"reason": "its process ended with 3"}
+    assert found == [right, ended, right, {"reason": "out of time"}, right]
+
+
+def test_a_group_is_measured_after_its_check() -> None:
+    """Times, and memory from another process; a contender that breaks while it is timed costs no
+    other its time."""
+    calls = iter(range(3))
+
+    def breaks() -> None:
+        if next(calls) == 2:
+            raise RuntimeError("an illegal access")
+
+    seen: list[str] = []
+    runs = {"breaks": [breaks], "works": [lambda: seen.append("a"), lambda: seen.append("b")]}
+    found, broken = timing.in_turn(runs, 0.0, least=3)
+    assert list(found) == ["works"]
+    assert len(found["works"]) >= 3
+    assert str(broken["breaks"]) == "an illegal access"
+    assert seen[:4] == ["a", "b"] * 2
+    taken = Apart(1)
+    ours, loop = turns.measure(entries(OURS, LOOP), PLAN, taken)
+    taken.close()
+    for row in (ours, loop):
+        assert row["check"] == "equal"
+        assert row["low_ms"] <= row["ms"] <= row["high_ms"]
+        assert len(row["times_ms"]) == row["rounds"] >= 3
+        assert row["fresh_ms"] > 0
+    assert "ms in fresh memory" in turns.line(ours, 1e9)
+
+
+@pytest.mark.slow
+def test_every_candidate_of_a_kernel_is_tried(tmp_path: Path) -> None:
+    code = (
+        "import torch\nfrom bench import cases, tuning\n"
+        "chosen = [cases.case('spike_scan', 3, 3, T=2, B=1), cases.case('none', 1, 1)]\n"
+        "print(tuning.tune_all(chosen, torch.device('cpu')))\n"
+    )
+    os_environment = os.environ | {"TRITON_INTERPRET": "1"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, env=os_environment, capture_output=True, text=True)
+    first, broken, best = done.stdout.splitlines()
+    assert first.startswith("spike_scan/few: "), done.stderr
+    assert " ms, " in first
+    assert broken.startswith("none 1->1 T250 B256: KeyError")
+    assert "'spike_scan/few'" in best
+
+
+# -- processes, memory, gate -----------------------------------------------------------------------
+
+
+def test_contenders_take_turns() -> None:
+    seen: list[str] = []
+
+    def slow() -> None:
+        time.sleep(0.02)
+        seen.append("slow")
+
+    runs = {"slow": [slow], "fast": [lambda: seen.append("fast")]}
+    found, broken = timing.in_turn(runs, 0.0, least=3)
+    assert broken == {}
+    assert seen[4:] == ["slow", *["fast"] * 5] * 3
+    assert len(found["slow"]) == 3
+    assert min(found["slow"]) >= 20 > sorted(found["fast"])[7]
+
+
+def test_kept_memory_counts_each_storage_once() -> None:
+    """The product keeps w twice, the sine keeps the product."""
+    w = torch.ones(10, requires_grad=True)
+    assert memory.kept_for_backward(lambda: (w * w).sin().sum()) == 80
+    assert memory.kept_for_backward(lambda: (w * w).sin().sum(), [w]) == 40
+
+
+@pytest.mark.slow
+def test_denormal_numbers_are_zero_on_every_thread() -> None:
+    """What is stored is looked at, not assumed."""
+    if not torch.set_flush_denormal(False):
+        pytest.skip("this processor has no such mode")
+    code = (
+        "import torch\nfrom bench import machines, timing\n{}torch.set_num_threads(2)\n"
+        "print(machines.cpu('')['denormals_zero'])"
+    )
+    for first, wanted in (("timing.zero_denormals()\n", "True\n"), ("", "False\n")):
+        assert run(code.format(first)) == wanted
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["memory", "first"])
+def test_denormal_numbers_are_zero_where_memory_is_measured(kind: str) -> None:
+    if not torch.set_flush_denormal(False):
+        pytest.skip("this processor has no such mode")
+    code = (
+        "import dataclasses, sys\nfrom bench import apart, machines\n"
+        "zero = lambda *_: {'zero': machines.cpu('')['denormals_zero']}\n"
+        "apart.answer = apart.first_call = zero\n"
+        "work = dataclasses.asdict(apart.Work('layer', 2, 1, 3, 3, False, 'both'))\n"
+        "apart.prepare()\n"
+        "print(apart.answer_in_a_child((work, apart.OURS, False), sys.argv[1], 1))"
+    )
+    assert run(code, kind) == "{'zero': True}\n"
+
+
+@needs_proc
+def test_growth_is_seen_at_its_peak() -> None:
+    """In a process of its own: what others freed there would not be grown again. Large, for the
+    first call also brings in pages of code and starts threads, some 3 MB."""
+    code = (
+        "import torch\nfrom bench import timing\ntiming.give_back_freed_memory()\n"
+        "print(timing.growth_and_ms(lambda: torch.ones(32 << 20).sum().item())[0])"
+    )
+    assert int(run(code)) == pytest.approx(128 << 20, rel=0.1)
+
+
+def test_it_needs_no_gpu_compiler() -> None:
+    """Nothing of the CPU's benchmark imports Triton."""
+    code = "import sys, bench.conftest, bench.peak; print('triton' in sys.modules)"
+    assert run(code) == "False\n"
+
+
+@pytest.mark.slow
+def test_growth_that_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The call is made all the same, once, and timed."""
+
+    def refused(*_: Any, **__: Any) -> int:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "write_text", refused)
+    made: list[int] = []
+
+    def call() -> None:
+        time.sleep(0.01)
+        made.append(1)
+
+    found, ms = timing.growth_and_ms(call)
+    assert (found, made) == (None, [1])
+    assert 10 <= ms < 1000
+    assert plausible(found, 5) == {"peak": None, "no_peak": "the system does not tell"}
+    assert plausible(4096, 4000) == {"peak": 4096}
+    reason = plausible(0, 1_024_000)["no_peak"]
+    assert reason == "a growth of 0 bytes is less than the 1024000 that are returned"
+
+
+@pytest.mark.slow
+def test_a_gate_cut_off_says_what_had_ended(tmp_path: Path) -> None:
+    """A machine lent for minutes is given back before a long gate ends."""
+    file = tmp_path / "test_slow.py"
+    file.write_text(
+        "import time\nimport pytest\n"
+        "def test_right():\n    pass\n"
+        "def test_wrong():\n    assert 1 == 2\n"
+        "def test_skipped():\n    pytest.skip('PASSED test_slow.py::none')\n"
+        "@pytest.mark.parametrize('n', range(3))\n"
+        "def test_endless(n):\n    time.sleep(100)\n"
+    )
+    found = gate.run([str(file)], tmp_path / "out", 12, workers=2)
+    counts = {name: found[name] for name in ("state", "passed", "failed", "skipped")}
+    assert counts == {"state": "red", "passed": 1, "failed": 1, "skipped": 1}
+    assert [name.split("::")[-1].split()[0] for name in found["failures"]] == ["test_wrong"]
+    assert found["reason"] == "did not end within 12 s"
+    log = tmp_path / "one-process.log"
+    log.write_text("a.py::b PASSED [ 1%]\na.py::c[1] FAILED [ 2%]\na.py::d\nSKIPPED: 3\n")
+    found = gate._counts_so_far(log)
+    assert found == {"passed": 1, "failed": 1, "skipped": 0, "failures": ["a.py::c[1]"]}
+
+
+def test_a_tape_that_does_not_fit_is_left_out_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At all, or beside what the measuring process keeps."""
+    work = registry.Work("layer", 4, 1, 700, 128)
+    one, asked = tape(work, LOOP), Apart(1)
+    monkeypatch.setattr(asked, "ask", lambda *_: {"peak": 5, "fresh_ms": 1.0})
+    for free, missing, reason in (
+        (1e9 + 3 * one, False, None),
+        (1e9 + 2 * one, False, "not measured: needs about 1 GB, 1 GB are free"),
+        (1e9 + one, True, None),
+    ):
+        monkeypatch.setattr(turns, "_free_bytes", lambda _, free=free: free)
+        (row,) = turns.measure([Entry("g", LOOP, work, LOOP)], Plan("cpu", 1, 0.0, 1), asked)
+        assert ("missing" in row) == missing
+        assert missing or row.get("memory") == reason
+    graph = Entry("g", registry.GRAPH, work, registry.GRAPH)
+    monkeypatch.setattr(turns, "_free_bytes", lambda _: 1e9 + 2 * one)
+    with pytest.raises(Missing, match="needs about"):
+        turns.fits(graph, PLAN)  # its own tape, and that of an eager contender
+    monkeypatch.setattr(turns, "_free_bytes", lambda _: 1e9 + 3 * one)
+    turns.fits(graph, PLAN)
+
+
+def test_sets_of_inputs_are_larger_than_a_cache() -> None:
+    assert timing.sets_for(1 << 20) == timing.MOST_SETS
+    assert timing.sets_for(50 << 20) == 3
+    assert timing.sets_for(1 << 30) == 1
+
+
+def test_the_gate_as_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its result counts if it is green, of the same device and sources."""
+    file = tmp_path / "gate.json"
+    for state, status in (("red", 1), ("green", 0)):
+        found = {"state": state, "reason": None, "passed": 3, "failed": 0, "failures": ["a_test"]}
+        monkeypatch.setattr(gate, "run", lambda *_, found=found: found)
+        assert gate.main([str(file)]) == status
+    machine = json.loads(file.read_text())["machine"]
+    counts = gate.proven(file, machine)
+    assert (counts["state"], counts["sources"]) == ("green", machine["sources"])
+    for name, other in (("device", "B"), ("sources", "2")):
+        with pytest.raises(gate.Unproven, match=f"expected {name} {other}, got "):
+            gate.proven(file, machine | {name: other})
+    file.write_text(file.read_text().replace('"green"', '"red"'))
+    with pytest.raises(gate.Unproven, match="expected a green gate, got red"):
+        gate.proven(file, machine)
+
+
+def test_the_clock_stands_still_but_for_what_was_measured() -> None:
+    begin = measured_time()
+    assert measured_time() == begin
+    advance(0.25)
+    assert measured_time() == begin + 0.25
+
+
+@pytest.fixture(scope="module")
+def apart() -> Iterator[Apart]:
+    asked = Apart(1)
+    yield asked
+    asked.close()
+
+
+@pytest.mark.slow
+@needs_proc
+def test_growth_does_not_depend_on_what_was_asked_before(apart: Apart) -> None:
+    work = registry.CURRENT
+    first, *_, third = (apart.ask(work, who, False)["peak"] for who in (LOOP, CLOSED, LOOP))
+    assert third == pytest.approx(first, abs=PAGES)
+    steps_and_their_stack = 2 * 4 * work.T * work.B * work.J
+    assert min(first, third) > steps_and_their_stack - PAGES
+
+
+@needs_proc
+@pytest.mark.parametrize("part", registry.PARTS)
+def test_growth_is_at_least_what_is_returned(apart: Apart, part: str) -> None:
+    """Spikes [T, B, J], or the gradients of input and weights; little more than both."""
+    work = Work("layer", 250, 8, 300, 64, part=part)
+    found = apart.ask(work, OURS, False)
+    outputs = 4 * work.T * work.B * work.J
+    returned = outputs if part == "forward" else 4 * work.T * work.B * work.I
+    assert returned <= found["peak"] < 6 * (outputs + 4 * work.T * work.B * work.I)
+
+
+@pytest.mark.slow
+def test_who_breaks_costs_no_other_answer(apart: Apart) -> None:
+    assert "nobody" in apart.ask(TINY, "nobody", False)["reason"]
+    assert apart.ask(TINY, OURS, True)["saved"] > 0
+    assert apart.ask(TINY, OURS, False, "first").keys() == {"first_ms"}

@@ -1,0 +1,327 @@
+"""Stored measurements, their tables, and what the documents say."""
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import growth, provenance, registry, report, stored, tables
+from bench.registry import LOOP, OURS, Work
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+# -- what the documents say ------------------------------------------------------------------------
+
+
+def test_the_documents_say_what_is_stored() -> None:
+    """`python -m bench.report` brings them there."""
+    speed = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
+    assert report.between(speed, report.SPEED) == report.sections(ROOT)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for marker in report.README:
+        assert report.between(readme, marker) == report.readme_section(ROOT, marker)
+    for file in stored.machines():
+        assert (file.with_suffix("") / "table.csv").exists()
+
+
+def test_a_pass_has_one_figure_in_all_documents() -> None:
+    """Rows of a pass come from one file, that of the README's table, whatever else is stored."""
+    found = {file.stem.partition("-")[2]: (file, r) for file, r in stored.machines().items()}
+    for name in report.README.values():
+        file, result = found[name]
+        kept = json.loads((file.parent / stored.source(file, result)["file"]).read_text())
+        old = {row["ms"] for row in kept.get("layers", kept.get("rows"))}
+        for rows in stored.passes(result).values():
+            ours = stored.base(rows)
+            assert ours is not None
+            assert ours["ms"] in old
+
+
+def test_files_of_earlier_programs() -> None:
+    """All their times are read, with memory, operators and what was not measured."""
+    cpu, gpu = (stored.load(next(iter(stored.files(kind=kind)))) for kind in ("cpu", "gpu"))
+    raw = json.loads(next(iter(stored.files(kind="cpu"))).read_text())
+    rivals = sum(len(row["rivals"]) for row in raw["layers"])
+    count = len(raw["layers"]) + len(raw["operators"]) + rivals
+    assert len(cpu["rows"]) + len(cpu["missing"]) == count
+    assert {row["work"]["operator"] for row in cpu["rows"]} <= {"", *registry.CPU_OPERATORS}
+    ours = {row["group"]: row for row in cpu["rows"] if row["contender"] == OURS}
+    main = ours[registry.MAIN.name]
+    assert main["ms"] == raw["layers"][0]["ms"]
+    assert main["peak_bytes"] == raw["memory"][0]["ours"]["peak"]
+    assert main["fma"] == raw["layers"][0]["fma"]
+    assert registry.NETWORK.name in ours
+    assert set(stored.passes(gpu)) == registry.published("cuda")
+    kernel = next(row for row in gpu["rows"] if row["work"]["kind"] == "kernel")
+    assert kernel["bytes"] > 0
+    assert 0 < kernel["predicted"]["in_waves"] < 1
+
+
+def _passes(**machine: Any) -> dict[str, Any]:
+    """A result with two passes of the README's table and recurrent synapses."""
+    rows = []
+    for work, times in (
+        (registry.MAIN, {OURS: 25.04, LOOP: 400.0, "compiled": 350.0, "norse": 100.0,
+                         "spikingjelly": 400.0, "nn.GRU": 50.0}),
+        (registry.MORE_RIVALRY[0], {OURS: 1.0, LOOP: 29.0}),
+        (Work("synapses", 250, 8, 5, 5, True), {OURS: 1.0, LOOP: 3.0}),
+    ):  # fmt: skip
+        for who, ms in times.items():
+            row: dict[str, Any] = {
+                "group": work.name,
+                "label": who,
+                "contender": who,
+                "work": vars(work),
+            }
+            row |= {"ms": ms, "low_ms": ms, "high_ms": ms, "check": "equal", "fma": 10**8}
+            peak = {OURS: 12e6, LOOP: 696e6}.get(who)
+            rows.append(row | ({"peak_bytes": peak} if peak else {}))
+    machine = {"device": "A", "threads": 2, "torch": "2", "numba": "1", "date": "2026-01-01T0",
+               "commit": "c", "changed": False, "python": "3"} | machine  # fmt: skip
+    found = {"machine": machine, "set": "full", "missing": {}, "wrong": {}, "rows": rows}
+    gate = {"state": "green", "passed": 1}
+    return found | {"memory": "m", "gate": gate, "rates": {"fma": 1e10}}
+
+
+def test_the_readme_table() -> None:
+    """Times, ratios and memory; no column of what nobody measured."""
+    result = _passes()
+    assert tables.summary(result) == [
+        "- 16-29x faster than the eager loop, 14x than with a compiled step, 4.0x than plain LIF"
+        " (SpikingJelly, Norse).",
+        "- 58x less peak memory than the eager loop.",
+    ]
+    assert tables.passes(result) == [
+        "| forward and backward | this library | eager loop | compiled step | fastest plain LIF"
+        " | nn.GRU | of the peak | peak memory | of the loop |",
+        "|---|---|---|---|---|---|---|---|---|",
+        "| 700->128 T250 B8 | 25.0 ms | 400 ms (16.0x) | 350 ms (14.0x) | 100 ms (3.99x), Norse"
+        " | 50.0 ms (2.00x) | 39.9% | 12.0 MB | 696 MB |",
+        "| 128->64 T250 B32 | 1.00 ms | 29.0 ms (29.0x) | not measured | not measured"
+        " | not measured | 1000.0% | 12.0 MB | 696 MB |",
+    ]
+
+
+def test_the_readme_is_made_from_the_named_machine(tmp_path: Path) -> None:
+    """Not from the newest; others are told in a sentence, a GPU's in a section of its own."""
+    results = tmp_path / "bench" / "results"
+    results.mkdir(parents=True)
+    assert report.readme_section(tmp_path, "cpu-speed") == report.NOTHING_STORED
+    named = f"benchmark-{report.README['cpu-speed']}.json"
+    for file, machine in (
+        (named, {}),
+        ("benchmark-B.json", {"device": "B", "date": "2027-01-01"}),
+        ("benchmark-C.json", {"device": "C", "cuda": "13", "triton": "3"}),
+    ):
+        (results / file).write_text(json.dumps(_passes(**machine)))
+    said = report.readme_section(tmp_path, "cpu-speed")
+    medians, other = said.split("\n\n")[-1].split("\n", 1)
+    assert medians == (
+        "Medians on A, 2 threads, float32, torch 2, Numba 1, 2026-01-01: [stored"
+        f" file](bench/results/{named})."
+    )
+    assert other == (
+        "[B, 2 threads](bench/results/benchmark-B.json): 16-29x faster than the eager loop, 14x"
+        " than with a compiled step, 4.0x than plain\nLIF (SpikingJelly, Norse)."
+    )
+    assert report.readme_section(tmp_path, "gpu-speed") == report.NOTHING_STORED
+
+
+# -- fits ------------------------------------------------------------------------------------------
+
+
+def test_exponents() -> None:
+    sizes = (1, 2, 4, 8)
+    for power in (0.0, 1.0, 2.0):
+        assert growth.exponent(sizes, [3.0 * s**power for s in sizes]) == pytest.approx(power)
+
+
+def test_standard_error_and_aim() -> None:
+    """Of y = x^1 with the middle of three points e times too high: residuals 1/3, -2/3, 1/3."""
+    sizes, e = (1.0, math.e, math.e**2), math.e
+    assert growth.standard_error(sizes, [1, e * e, e * e]) == pytest.approx((2 / 3 / 2) ** 0.5)
+    assert growth.standard_error(sizes, [2 * s for s in sizes]) == pytest.approx(0, abs=1e-12)
+    assert growth.standard_error(sizes[:2], sizes[:2]) is None
+    assert growth.standard_error(sizes, [1, None, 2]) is None
+    assert [growth.met(x, 1) for x in (0.89, 0.91, 1.09, 1.11, None)] == [
+        False, True, True, False, None,
+    ]  # fmt: skip
+
+
+def _result(**changes: Any) -> dict[str, Any]:
+    row = {"group": "g", "label": "loop", "contender": "loop", "ms": 2.0, "low_ms": 1.9}
+    row |= {"high_ms": 2.1, "check": "equal", "fma": 10**6, "work": {"kind": "layer"}}
+    machine = {"device": "A", "threads": 2, "date": "d", "commit": "c", "changed": False}
+    machine["sources"] = "a"
+    found = {"set": "quick", "missing": {}, "wrong": {}, "rows": [row], "machine": machine}
+    return found | {"gate": {"state": "green"}, "rates": {"fma": 1e9}} | changes
+
+
+def test_the_machine_in_words() -> None:
+    """A GPU's record has no load of the cores, and no mode of theirs."""
+    gate = {"state": "green", "passed": 7}
+    result = _result(memory="of the allocator", gate=gate)
+    result["machine"] |= {"torch": "2", "python": "3", "triton": "3.6"}
+    said = tables.machine(result)
+    assert "multiply-adds per second. 7 tests passed before the measurement." in said
+    result["machine"] |= {"load_average": 0.25, "denormals_zero": True}
+    said = tables.machine(result)
+    assert "second. Load at the start 0.2; subnormal numbers flushed to 0. 7 tests" in said
+
+
+def test_what_may_not_be_stored() -> None:
+    stored.check(_result())
+    for changes, reason in (
+        ({"set": "rehearse"}, "rehearsal"),
+        ({"wrong": {"g, loop": "other spikes"}}, "other spikes"),
+        ({"rows": []}, "nothing timed"),
+        ({"gate": {"state": "red"}}, "gate is red"),
+        ({"gate": None}, "not run"),
+        ({"gate": {"state": "partial"}}, "gate is partial"),
+        ({"gate": {"state": "green", "sources": "b"}}, "tested other sources"),
+    ):
+        with pytest.raises(stored.Refused, match=reason):
+            stored.check(_result(**changes))
+
+
+@pytest.mark.parametrize(
+    ("machine", "reason"),
+    [
+        ({"sources": "a", "commit": "d"}, None),
+        ({"sources": "b", "commit": "c"}, "differ"),
+        ({"commit": "c"}, None),
+        ({"commit": "d"}, "differ"),
+        ({"sources": "a", "commit": "c", "changed": True}, "in no commit"),
+    ],
+)
+def test_what_is_stored_was_measured_of_what_is_proven(
+    machine: dict[str, Any], reason: str | None
+) -> None:
+    """At commit c, with sources a."""
+    machine = {"changed": False} | machine
+    if reason is None:
+        stored.check_same(machine, "c", "a")
+    else:
+        with pytest.raises(stored.Refused, match=reason):
+            stored.check_same(machine, "c", "a")
+
+
+def test_storing_asks_whether_it_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "found.json"
+    file.write_text(json.dumps(_result(memory="a process for each call")))
+    monkeypatch.setattr(report, "gate_of", lambda _: pytest.fail("the gate was run"))
+    with pytest.raises(stored.Refused, match="differ"):
+        report.store(file, tmp_path)
+
+
+def test_the_digest_changes_with_kernels_proofs_and_timing(tmp_path: Path) -> None:
+    names = ["hetsyn_triton/kernels/cpu/a.py", "tests/cpu/test_a.py", "tests/bounds.py"]
+    names.append("bench/rivals.py")
+    for name in names:
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("1")
+    seen = {provenance.sources(tmp_path)}
+    for name in names:
+        (tmp_path / name).write_text("2")
+        seen.add(provenance.sources(tmp_path))
+    for name in ("tests/test_other.py", "bench/pictures.py"):
+        (tmp_path / name).write_text("")
+        seen.add(provenance.sources(tmp_path))
+    assert len(seen) == 5
+    for name in provenance.MEASURING:
+        assert (ROOT / "bench" / f"{name}.py").exists()
+
+
+def test_two_files_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = _result(), _result()
+    b["rows"] = [b["rows"][0] | {"ms": 4.0, "low_ms": 3.9, "high_ms": 4.1}]
+    names = []
+    for name, result in (("a", a), ("b", b)):
+        names.append(str(tmp_path / f"{name}.json"))
+        Path(names[-1]).write_text(json.dumps(result))
+    assert report.main(["--compare", *names]) == 0
+    assert re.search(r"g, loop +2\.00 +4\.00 +2\.00 +slower", capsys.readouterr().out)
+    b["rows"][0] |= {"ms": 2.2, "low_ms": 2.19, "high_ms": 2.21}
+    Path(names[1]).write_text(json.dumps(b))
+    assert report.main(["--compare", *names]) == 0
+    assert re.search(r"2\.20 +1\.10 +as two runs of one code", capsys.readouterr().out)
+    assert report.main(["--compare", names[0], names[0]]) == 0
+    said = capsys.readouterr().out
+    assert "quartiles meet" in said
+    assert "WARNING" not in said
+    assert report.main(["--compare", names[0], "no-such-commit"]) == 1
+    assert "neither a file nor a commit" in capsys.readouterr().out
+
+
+def test_peaks_of_one_process_for_all_are_not_shown(tmp_path: Path) -> None:
+    """As files have them from before `memory` said how it was taken."""
+    found = _result()
+    found["rows"][0]["peak_bytes"] = 5
+    file = tmp_path / "found.json"
+    file.write_text(json.dumps(found))
+    assert "peak_bytes" not in stored.load(file)["rows"][0]
+    file.write_text(json.dumps(found | {"memory": "a process for each call"}))
+    assert stored.load(file)["rows"][0]["peak_bytes"] == 5
+
+
+@pytest.mark.parametrize(
+    ("other", "warning"),
+    [
+        ({"device": "B"}, "device differs: A and B"),
+        ({"threads": 4}, "threads differs: 2 and 4"),
+        ({"cores": 4}, "cores differs: 2 and 4"),
+        ({"torch": "3"}, "torch differs: 2 and 3"),
+        ({"numba": "2"}, "numba differs: 1 and 2"),
+        ({"load_average": 2.0}, "load at the start differs: 0.2 and 2.0"),
+        (None, "set differs: quick and full"),
+    ],
+)
+def test_what_is_not_alike_is_warned_of(other: dict[str, Any] | None, warning: str) -> None:
+    a = _result()
+    a["machine"] |= {"cores": 2, "torch": "2", "numba": "1", "load_average": 0.2}
+    b = a | ({"set": "full"} if other is None else {"machine": a["machine"] | other})
+    assert report.unlike(a, a) == []
+    assert f"WARNING: {warning}" in report.comparison(a, b)
+
+
+def test_columns_of_nothing_are_left_out() -> None:
+    table = [["", "a", "b"], ["x", "-", "1"], ["y", "-", "-"]]
+    assert tables.filled(table) == [["", "b"], ["x", "1"], ["y", "-"]]
+
+
+def test_growth_of_what_is_stored() -> None:
+    rows = []
+    for J in (256, 512, 1024):
+        ms = (J / 256) ** 2
+        work = {"kind": "layer", "J": J, "T": 1}
+        rows.append({"group": "growth with J, recurrent", "work": work, "ms": ms, "peak_bytes": J})
+    for N in (64, 128):
+        for T in (100, 300):
+            work = {"kind": "layer", "J": N, "T": T}
+            peak = 1e6 + 12 * N * T
+            rows.append({"group": registry.PER_STEP, "work": work, "peak_bytes": peak, "ms": 1.0})
+    (one,) = stored.growths({"rows": rows})
+    assert one["wanted"] == 2
+    assert one["time"] == pytest.approx(2)
+    assert one["met"]
+    assert "| 2 ± 0.1 | yes |" in "\n".join(tables.growth({"rows": rows}))
+    assert one["memory"] == pytest.approx(1)
+    steps = stored.per_step({"rows": rows})
+    assert steps is not None
+    assert steps["bytes"] == [12 * 64, 12 * 128]
+    assert steps["exponent"] == pytest.approx(1)
+
+
+def test_memory_that_a_figure_would_not_show() -> None:
+    """A backward alone has its tape before; autograd does not see what checkpoints hold."""
+    row = {"work": {"part": "both"}, "contender": registry.LOOP, "peak_bytes": 3, "saved_bytes": 2}
+    assert (stored.peak(row), stored.kept(row)) == (3, 2)
+    assert stored.peak(row | {"work": {"part": "backward"}}) is None
+    assert stored.kept(row | {"contender": registry.CHECKPOINTED}) is None
