@@ -425,7 +425,7 @@ def _trained(values: dict[str, Any], machines: Machines) -> str:
     """Return where and when a run was trained: its last session, then earlier ones."""
     where, sessions = machines.where(values["environment"]), values.get("sessions")
     if sessions is None:
-        return f"{where} (recorded when the run was collected, not when it was trained)"
+        return f"{where} (machine and date of the collection, not of the training)"
     earlier = list(dict.fromkeys(map(machines.where, sessions[:-1])))
     if sessions and sessions[0]["step"] > 0:
         earlier.insert(0, f"{NOT_RECORDED} up to step {sessions[0]['step']}")

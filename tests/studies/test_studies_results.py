@@ -293,7 +293,7 @@ def test_a_copy_of_before_says_when_its_machine_was_noted(tmp_path: Path) -> Non
     """Runs collected before they named their machine themselves."""
     source, values = a_stored_run("delayed-match")
     (raw(tmp_path) / source.name).write_text(json.dumps({**values, "sessions": []}))
-    noted = "(recorded when the run was collected, not when it was trained)."
+    noted = "(machine and date of the collection, not of the training)."
     begin = "`hetsyn train delayed-match"
     assert noted not in paragraph(page(tmp_path), begin)
     values.pop("sessions", None)
