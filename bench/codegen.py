@@ -37,8 +37,6 @@ from bench.provenance import said
 from bench.variants import SETS
 from hetsyn_triton.kernels.gpu.lib.launch import Launch
 
-ROOT = Path(__file__).resolve().parent.parent
-
 Record = dict[str, Any]
 
 

@@ -59,8 +59,8 @@ def turns(request: pytest.FixtureRequest) -> Iterator[Turns]:
     machine = machines.of(device)
     machine["freed_memory_kept"] = device == "cpu" and timed and timing.keep_freed_memory(0)
     chosen = config.stash[ENTRIES]
-    # Room for the largest tape, and for the one before that is still being given back.
-    room = max((2 * tape(e.work, e.contender) for e in chosen), default=0) if timed else 0
+    # For the largest tape, and the one before that is still being freed.
+    reserved = max((2 * tape(e.work, e.contender) for e in chosen), default=0) if timed else 0
     plan = Plan(
         device,
         torch.get_num_threads(),
@@ -69,7 +69,7 @@ def turns(request: pytest.FixtureRequest) -> Iterator[Turns]:
         timed,
         option("benchmark_full") or rehearse,
         rehearse,
-        min(room, 10 << 30) if device == "cpu" else 0,
+        min(reserved, 10 << 30) if device == "cpu" else 0,
     )
     about: records.Record = {
         "machine": machine,

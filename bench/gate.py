@@ -19,25 +19,28 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+from bench import ROOT
 
-PROOFS = ("tests/gpu", "--ignore=tests/gpu/test_gpu_codegen.py")
+PROOFS = ("--slow", "tests/gpu", "--ignore=tests/gpu/test_gpu_codegen.py")
 """All tests of GPU kernels except those of the compiler's output, which need no GPU."""
-CPU_PROOFS = tuple(
-    f"tests/cpu/test_cpu_{name}.py"
-    for name in (
-        "synaptic_current",
-        "feedforward",
-        "spike_scan",
-        "neurons",
-        "recurrent",
-        "leaky",
-        "sweeps",
-        "vectors",
-        "surrogate",
-        "between",
-        "threads",
-    )
+CPU_PROOFS = (
+    "--slow",
+    *(
+        f"tests/cpu/test_cpu_{name}.py"
+        for name in (
+            "synaptic_current",
+            "feedforward",
+            "spike_scan",
+            "neurons",
+            "recurrent",
+            "leaky",
+            "sweeps",
+            "vectors",
+            "surrogate",
+            "between",
+            "threads",
+        )
+    ),
 )
 """Tests of CPU kernels: every operator against the closed forms and bounds, what is computed around
 them, several threads. Child processes and random cases are not part of the gate."""

@@ -89,8 +89,8 @@ def speed(result: Record) -> Figure | None:
     axes = figure.add_subplot()
     for place, (label, found) in enumerate(bars.items()):
         y = [k + place * height for k, group in enumerate(groups) if group in found]
-        colour = LOOK[BARS[label][0]][0]
-        drawn = axes.barh(y, list(found.values()), height, color=colour, align="edge", label=label)
+        color = LOOK[BARS[label][0]][0]
+        drawn = axes.barh(y, list(found.values()), height, color=color, align="edge", label=label)
         said = [f"{tables.figures(ms)} ms" for ms in found.values()]
         axes.bar_label(drawn, said, fontsize=7, color=TEXT, padding=2)
     names = [tables.pass_name(group) for group in groups]
@@ -119,12 +119,12 @@ def growth(result: Record) -> Figure | None:
     grid = figure.subplots(lines, len(names), squeeze=False)
     for one in found:
         column = grid[:, names.index(one["axis"])]
-        colour = ORANGE if one["form"] == "recurrent" else BLUE
+        color = ORANGE if one["form"] == "recurrent" else BLUE
         verdict = {True: ", as wanted", False: f", wanted {one['wanted']}", None: ""}[one["met"]]
-        _fit(column[0], one, "ms", one["time"], colour, one["time_error"], verdict)
+        _fit(column[0], one, "ms", one["time"], color, one["time_error"], verdict)
         if all(one["peaks"]):
             mega = one | {"mega": [peak / 1e6 for peak in one["peaks"]]}
-            _fit(column[1], mega, "mega", one["memory"], colour, one["memory_error"])
+            _fit(column[1], mega, "mega", one["memory"], color, one["memory_error"])
     for line, label in zip(grid, ("time, ms", "memory at the peak, MB"), strict=False):
         line[0].set_ylabel(label, fontsize=9)
         for axes, name in zip(line, names, strict=True):
@@ -148,7 +148,7 @@ def _fit(
     one: Record,
     name: str,
     slope: float | None,
-    colour: str,
+    color: str,
     error: float | None,
     verdict: str = "",
 ) -> None:
@@ -156,10 +156,10 @@ def _fit(
     if slope is None:
         return
     label = f"{one['form']}\nslope {slope:.2f}{'' if error is None else f' ± {error:.2f}'}{verdict}"
-    axes.plot(sizes, values, "o", color=colour, ms=4)
+    axes.plot(sizes, values, "o", color=color, ms=4)
     middle = _mean_log(sizes), _mean_log(values)
     line = [middle[1] * (n / middle[0]) ** slope for n in sizes]
-    axes.plot(sizes, line, color=colour, lw=1, label=label)
+    axes.plot(sizes, line, color=color, lw=1, label=label)
 
 
 def _mean_log(values: Sequence[float]) -> float:
@@ -176,10 +176,10 @@ def errors(result: Record) -> Figure | None:
     figure = Figure(figsize=(5.6, 3.6), layout="constrained")
     axes = figure.add_subplot()
     for row in rows:
-        colour, marker = LOOK[row["contender"]]
+        color, marker = LOOK[row["contender"]]
         steps, values = row["error"]["steps"], row["error"]["errors"]
         shown = [(n, e) for n, e in zip(steps, values, strict=True) if e > 0]
-        axes.plot(*zip(*shown, strict=True), marker=marker, color=colour, ms=4, lw=1.2,
+        axes.plot(*zip(*shown, strict=True), marker=marker, color=color, ms=4, lw=1.2,
                   label=row["label"])  # fmt: skip
     axes.axhline(2.0**-24, color=GREY, lw=0.8, ls=":")
     axes.annotate(
@@ -211,8 +211,8 @@ def replicas(result: Record) -> Figure | None:
     styles = ("-", "--", ":")
     dashes: Any = {R: styles[k % 3] for k, R in enumerate(sorted({R for _, R in found}))}
     for (who, R), points in sorted(found.items()):
-        colour = {TOGETHER: BLUE, ONE_BY_ONE: ORANGE}[who]
-        axes.plot(*zip(*sorted(points), strict=True), "o", ls=dashes[R], color=colour, ms=4, lw=1.2,
+        color = {TOGETHER: BLUE, ONE_BY_ONE: ORANGE}[who]
+        axes.plot(*zip(*sorted(points), strict=True), "o", ls=dashes[R], color=color, ms=4, lw=1.2,
                   label=f"{R} networks {who}")  # fmt: skip
     sizes = sorted({n for points in found.values() for n, _ in points})
     axes.set_xscale("log")

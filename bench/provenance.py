@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
+from bench import ROOT
 from bench.records import Record
 
-ROOT = Path(__file__).resolve().parent.parent
 SOURCES = (
     "hetsyn_triton/kernels",
     "hetsyn_triton/ops",
@@ -20,6 +20,7 @@ SOURCES = (
     "hetsyn_triton/modules",
     "tests/cpu",
     "tests/gpu",
+    "tests/support",
 )
 """What is tested and timed, and its tests."""
 MEASURING = (

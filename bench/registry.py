@@ -44,7 +44,7 @@ CPU_OPERATORS = (
 
 @dataclass(frozen=True)
 class Work:
-    """One piece of work, whoever does it.
+    """One piece of work, for any contender.
 
     kind: "layer"; "current", a synaptic current, whose error over time is measured; "synapses",
     recurrent synapses over a given current; "network", a training step with optimizer and clamp;

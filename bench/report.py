@@ -27,11 +27,9 @@ from pathlib import Path
 
 import torch
 
-from bench import gate, machines, records, stored, tables
+from bench import ROOT, gate, machines, records, stored, tables
 from bench.provenance import commit, said, sources
 from bench.records import Record
-
-ROOT = Path(__file__).resolve().parent.parent
 
 SPEED = "benchmark"
 README = {

@@ -89,7 +89,7 @@ def machines(folder: Path = RESULTS) -> dict[Path, Record]:
 
 
 def check(result: Record) -> None:
-    """Raise Refused unless right results were measured and the gate is green."""
+    """Raise Refused unless right results were measured and the tests passed."""
     if result["set"] == "rehearse":
         raise Refused("a rehearsal: none of its figures counts")
     if result["wrong"]:

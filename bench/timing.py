@@ -93,7 +93,7 @@ def in_turn(
     most: int = 100,
     device: torch.device | str = "cpu",
 ) -> tuple[dict[Key, list[float]], dict[Key, Exception]]:
-    """Time contenders in turn: what the machine does meanwhile affects all of them.
+    """Time contenders interleaved: what the machine does meanwhile affects all of them.
 
     Each contender has one call, or several with inputs of their own, which rotate. All are called
     twice before, so that code is compiled and memory mapped. A short call runs several times in a

@@ -1,5 +1,5 @@
-"""How `pytest --benchmark` measures: a process of its own measures a group of entries in turn, when
-the first of them is asked for; each test then reports its own times.
+"""How `pytest --benchmark` measures: a process of its own measures a group of entries, interleaved,
+when the first of them is asked for. Each test then reports its own times.
 
 pytest-benchmark times a test with the clock it is given. Here that clock, `measured_time`, stands
 still except for `advance`: a round of a test advances it by a time that was measured before. So
@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 
-from bench import contests, registry, rivals, timing
+from bench import ROOT, contests, registry, rivals, timing
 from bench.apart import Apart
 from bench.plain_lif import Missing
 from bench.records import Record, rounded
@@ -44,7 +44,7 @@ from bench.registry import (
     Entry,
     Work,
 )
-from bench.server import OUT_OF_TIME, ROOT, Server, serve
+from bench.server import OUT_OF_TIME, Server, serve
 
 LEAST_SECONDS = 10.0
 """No group begins with less time than this left."""
@@ -77,8 +77,8 @@ class Plan:
     """Also first calls, what autograd keeps, and the memory of what has to be compiled once more
     for it or takes what the loop takes."""
     rehearse: bool = False
-    room: int = 0
-    """Bytes that are mapped beforehand and stay with the process."""
+    reserved_bytes: int = 0
+    """Memory that is mapped beforehand and stays with the process."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -196,7 +196,7 @@ def _row(entry: Entry) -> Record:
 
 
 def measure(group: Sequence[Entry], plan: Plan, apart: Apart) -> list[Record]:
-    """Check all contenders, time them in turn, then measure their memory. A row for each."""
+    """Check all contenders, time them interleaved, then measure their memory. A row for each."""
     device = torch.device(plan.device)
     rows = {entry: _row(entry) for entry in group}
     runs: dict[Entry, list[Callable[[], Any]]] = {}
@@ -376,8 +376,8 @@ def main(given: str, *share: str) -> None:
     apart = Apart(plan.threads)
 
     def prepare() -> None:
-        if plan.room:
-            timing.keep_freed_memory(plan.room)
+        if plan.reserved_bytes:
+            timing.keep_freed_memory(plan.reserved_bytes)
 
     try:
         serve(lambda question: answer(question, plan, apart), prepare)

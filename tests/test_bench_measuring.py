@@ -1,4 +1,4 @@
-"""How the benchmark measures: in turn, in processes of their own, within a budget, after a gate."""
+"""How the benchmark measures: interleaved, in own processes, within a budget, after the tests."""
 
 import importlib.util
 import json

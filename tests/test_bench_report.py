@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bench import growth, provenance, registry, report, stored, tables
+from bench import gate, growth, provenance, registry, report, stored, tables
 from bench.registry import LOOP, OURS, Work
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -220,8 +220,13 @@ def test_storing_asks_whether_it_is_the_same(
         report.store(file, tmp_path)
 
 
+def test_slow_tests_of_kernels_run_before_a_result_is_stored() -> None:
+    for proofs in (gate.PROOFS, gate.CPU_PROOFS):
+        assert "--slow" in proofs
+
+
 def test_the_digest_changes_with_kernels_proofs_and_timing(tmp_path: Path) -> None:
-    names = ["hetsyn_triton/kernels/cpu/a.py", "tests/cpu/test_a.py", "tests/bounds.py"]
+    names = ["hetsyn_triton/kernels/cpu/a.py", "tests/cpu/test_a.py", "tests/support/a.py"]
     names.append("bench/rivals.py")
     for name in names:
         file = tmp_path / name

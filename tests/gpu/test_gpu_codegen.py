@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from bench import aot, codegen, model
+from bench import ROOT, aot, model
 from bench.cases import BENCHMARK, Case, case
 from bench.variants import EVERY, ONE
 from hetsyn_triton.kernels.gpu.lib.configs import pinned
@@ -40,7 +40,7 @@ def size_of(r: Record) -> tuple[str, int, int, int]:
 def compiled(file: Path, *arguments: str) -> Record:
     """What `python -m bench.codegen` stores for these arguments."""
     command = [sys.executable, "-m", "bench.codegen", *arguments, "--json", str(file)]
-    done = subprocess.run(command, cwd=codegen.ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     stored: Record = json.loads(file.read_text(encoding="utf-8"))
     return stored
@@ -66,9 +66,9 @@ SPILLS = {
 
 
 def test_the_figures_held_are_of_the_triton_of_ci() -> None:
-    constraints = (codegen.ROOT / "constraints.txt").read_text(encoding="utf-8")
+    constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8")
     assert f"\ntriton=={HELD}." in constraints
-    stored = json.loads((codegen.ROOT / "bench/results/codegen.json").read_text(encoding="utf-8"))
+    stored = json.loads((ROOT / "bench/results/codegen.json").read_text(encoding="utf-8"))
     assert triton_of(stored) == HELD
 
 
