@@ -21,19 +21,25 @@ from typing import Any
 
 from bench import ROOT
 
-PROOFS = ("--slow", "tests/gpu", "--ignore=tests/gpu/test_gpu_codegen.py")
+PROOFS = (
+    "--slow",
+    "tests/operators",
+    "tests/gpu",
+    "--ignore=tests/gpu/test_gpu_codegen.py",
+    "-k=not (Numba or eager)",
+)
 """All tests of GPU kernels except those of the compiler's output, which need no GPU."""
 CPU_PROOFS = (
     "--slow",
+    "-k=not (Triton or eager)",
+    "tests/operators",
     *(
         f"tests/cpu/test_cpu_{name}.py"
         for name in (
+            "operators",
             "synaptic_current",
-            "feedforward",
-            "spike_scan",
             "neurons",
             "recurrent",
-            "leaky",
             "sweeps",
             "vectors",
             "surrogate",
@@ -42,7 +48,7 @@ CPU_PROOFS = (
         )
     ),
 )
-"""Tests of CPU kernels: every operator against the closed forms and bounds, what is computed around
+"""Tests of CPU kernels: every operator within rounding of the loop in float64, what is computed around
 them, several threads. Child processes and random cases are not part of the gate."""
 
 

@@ -20,6 +20,7 @@ SOURCES = (
     "hetsyn_triton/modules",
     "tests/cpu",
     "tests/gpu",
+    "tests/operators",
     "tests/support",
 )
 """What is tested and timed, and its tests."""

@@ -17,8 +17,8 @@ from hetsyn_triton.ops import (
 )
 from hetsyn_triton.ops.dispatch import has_kernel, resolve
 from hetsyn_triton.reference import closed_form
-from tests.support.problems import OPERATORS, Size, gradients, problem
-from tests.support.unchecked import MODULES, assert_same, call, is_raw
+from tests.support.operators import DIFFERENTIABLE, Size
+from tests.support.problems import MODULES, assert_same, call, gradients, is_raw, problem
 
 SIZE = Size(R=2, T=5)
 KERNELS = {"cpu": ("CPU", "Numba kernel"), "cuda": ("CUDA", "Triton kernel")}
@@ -160,7 +160,7 @@ def test_a_registered_triton_kernel_is_seen(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("backend", ["Triton", "numba", "", "cuda", None])
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", DIFFERENTIABLE)
 def test_unknown_backend(operator: str, backend: Any) -> None:
     with pytest.raises(ValueError, match="backend: expected one of") as error:
         call(operator, backend)(**problem(operator, SIZE))
@@ -168,7 +168,7 @@ def test_unknown_backend(operator: str, backend: Any) -> None:
     assert all(name in str(error.value) for name in BACKENDS)
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", DIFFERENTIABLE)
 def test_triton_raises_on_the_cpu(operator: str) -> None:
     """The error names backend, operator and device, says why, and what would work."""
     with pytest.raises(BackendUnavailableError) as error:
@@ -180,7 +180,7 @@ def test_triton_raises_on_the_cpu(operator: str) -> None:
     assert "'reference'" in message
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", DIFFERENTIABLE)
 def test_cpu_raises_off_the_cpu(operator: str) -> None:
     tensors = {n: t.to("meta") for n, t in problem(operator, SIZE).items()}
     with pytest.raises(BackendUnavailableError) as error:
@@ -191,7 +191,7 @@ def test_cpu_raises_off_the_cpu(operator: str) -> None:
     assert "'auto'" in message
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", DIFFERENTIABLE)
 def test_auto_runs_off_the_cpu(operator: str) -> None:
     """As the error says: on the meta device the shapes come out."""
     tensors = problem(operator, SIZE)
@@ -201,14 +201,14 @@ def test_auto_runs_off_the_cpu(operator: str) -> None:
 
 
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", DIFFERENTIABLE)
 def test_backends_give_the_same_numbers(operator: str, backend: str) -> None:
     tensors = problem(operator, SIZE)
     expected = gradients(call(operator), tensors)
     assert_same(gradients(call(operator, backend), tensors), expected)
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", DIFFERENTIABLE)
 def test_the_reference_does_not_call_the_operators(
     operator: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

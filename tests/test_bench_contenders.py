@@ -20,7 +20,7 @@ from bench.apart import Apart
 from bench.registry import Entry, Work
 from hetsyn_triton import HetSynLIF, HetSynReadout
 from hetsyn_triton.surrogates import FastSigmoid, Triangular
-from tests.support import unchecked
+from tests.support.problems import apply
 
 CPU = torch.device("cpu")
 TINY = Work("layer", 4, 2, 5, 4)
@@ -235,7 +235,9 @@ def test_the_recurrent_loop_computes_what_the_operator_computes() -> None:
     r = torch.rand(5, 5, generator=generator, dtype=torch.float64)
     one, zeros = c.new_ones(1, 5), c.new_zeros(1, 2, 5)
     neuron = (one, rivals.KAPPA * one[None], one[None], zeros[None], zeros)
-    spikes, *_ = unchecked.recurrent_scan(c[None], w[None], r[None], None, *neuron, Triangular())
+    spikes, *_ = apply(
+        "recurrent_scan", c[None], w[None], r[None], None, *neuron, surrogate=Triangular()
+    )
     assert torch.equal(rivals.recurrent_loop(c, rivals.Weights(w, r)), spikes[0])
 
 
@@ -300,12 +302,12 @@ def test_the_plain_lif_is_the_layer_with_one_time_constant(recurrent: bool) -> N
     neuron = (one, rho, rho, zeros[None], zeros)
     synapses = weights[0][None], torch.full((1, 5, 6), plain_lif.RHO, dtype=torch.float64), None
     if recurrent:
-        current, _ = unchecked.synaptic_current(z[None], *synapses)
+        current, _ = apply("synaptic_current", z[None], *synapses)
         square = torch.full((1, 5, 5), plain_lif.RHO, dtype=torch.float64)
         fed_back = weights[1][:, 5:][None], square, None
-        spikes, *_ = unchecked.recurrent_scan(current, *fed_back, *neuron, Triangular())
+        spikes, *_ = apply("recurrent_scan", current, *fed_back, *neuron, surrogate=Triangular())
     else:
-        spikes, *_ = unchecked.feedforward_scan(z[None], *synapses, *neuron, Triangular())
+        spikes, *_ = apply("feedforward_scan", z[None], *synapses, *neuron, surrogate=Triangular())
     assert found.any()
     assert torch.equal(found, spikes[0])
     g = torch.randn(found.shape, dtype=torch.float64)

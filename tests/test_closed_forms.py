@@ -8,8 +8,8 @@ import torch
 from hetsyn_triton.reference import loop
 from hetsyn_triton.reference.lib.steps import surrogate_spike
 from hetsyn_triton.surrogates import ATan
-from tests.support import unchecked
-from tests.support.problems import OPERATORS, SIZES, SPIKING, Size, gradients, problem
+from tests.support.operators import DIFFERENTIABLE, SPIKING, Size
+from tests.support.problems import SIZES, apply, gradients, problem
 
 
 def by_loop(operator: str, **options: Any) -> Any:
@@ -22,11 +22,7 @@ def by_loop(operator: str, **options: Any) -> Any:
 
 
 def by_operator(operator: str, **options: Any) -> Any:
-    function = getattr(unchecked, operator)
-    if operator not in SPIKING:
-        return _tuple(lambda **t: function(**{"trace": None, **t} if "z" in t else t))
-    extra = {"trace": None} if operator in ("feedforward_scan", "recurrent_scan") else {}
-    return lambda **tensors: function(**(extra | tensors), surrogate=ATan(), **options)
+    return lambda **tensors: apply(operator, **tensors, **options)
 
 
 def _tuple(function: Any) -> Any:
@@ -52,7 +48,7 @@ def assert_equal(operator: str, tensors: dict[str, torch.Tensor], **options: Any
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", DIFFERENTIABLE)
 @pytest.mark.parametrize("states", [True, False], ids=["states", "zero"])
 @pytest.mark.parametrize("analog", [False, True], ids=["spikes", "analog"])
 def test_outputs_and_every_gradient(operator: str, size: Size, states: bool, analog: bool) -> None:

@@ -15,10 +15,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hetsyn_triton import ops
 from hetsyn_triton.reference import closed_form
 from hetsyn_triton.surrogates import SURROGATES, MultiGaussian
-from tests.support.problems import OPERATORS, SIZES, SPIKING, Size, Tensors, gradients, problem
-from tests.support.surrogate_proofs import BUILT_IN
+from tests.support.operators import DIFFERENTIABLE, OPERATORS, SPIKING, Size
+from tests.support.problems import (
+    RAW,
+    SIZES,
+    Tensors,
+    assert_same,
+    call,
+    gradients,
+    problem,
+    raw_arguments,
+    surrogate_arguments,
+)
+from tests.support.surrogate_cases import BUILT_IN
 from tests.support.tensors import strided, total
-from tests.support.unchecked import RAW, assert_same, call, raw_arguments, surrogate_arguments
 
 SIZE = Size(R=2, T=6, B=3, I=4, J=5, K=2)
 
@@ -39,6 +49,17 @@ def test_every_raw_operator_is_listed() -> None:
         if name.startswith("hetsyn_triton::")
     }
     assert defined == set(ops.OPERATORS) == set(RAW)
+
+
+@pytest.mark.parametrize("name", ops.OPERATORS)
+def test_the_table_is_the_schema(name: str) -> None:
+    """Names, order and optional arguments in tests/support/operators.py are those of PyTorch's."""
+    schema, table = RAW[name]._schema, OPERATORS[name]
+    tensors = {a.name: a.type for a in schema.arguments if "Tensor" in str(a.type)}
+    assert list(tensors) == list(table.arguments)
+    assert {n for n, kind in tensors.items() if "Optional" in str(kind)} == set(table.optional)
+    assert len(schema.returns) == len(table.results)
+    assert table.detachable is any(a.name == "detach_reset" for a in schema.arguments)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -108,7 +129,7 @@ def test_surrogates_of_no_potentials(size: Size) -> None:
 # -- replicas, strides, sizes ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", DIFFERENTIABLE)
 def test_replicas_are_independent(operator: str) -> None:
     """R = 3 in one call equals three calls with R = 1."""
     tensors = problem(operator, Size(R=3, T=6))
@@ -125,7 +146,7 @@ def test_replicas_are_independent(operator: str) -> None:
 
 
 @pytest.mark.parametrize("strides", ["reversed", "gaps"])
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", DIFFERENTIABLE)
 def test_non_contiguous_inputs_and_gradients(operator: str, strides: str) -> None:
     tensors = problem(operator, SIZE)
     expected = gradients(call(operator), tensors)
@@ -138,7 +159,7 @@ def test_non_contiguous_inputs_and_gradients(operator: str, strides: str) -> Non
     assert_same(gradients(on_strided, tensors), expected)
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", DIFFERENTIABLE)
 def test_expanded_gradients(operator: str) -> None:
     """The gradient of a plain sum has strides of zero."""
     leaves = {n: t.requires_grad_() for n, t in problem(operator, SIZE).items()}
@@ -152,7 +173,7 @@ def test_expanded_gradients(operator: str) -> None:
 
 
 @pytest.mark.parametrize("empty", ["T", "B"])
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", DIFFERENTIABLE)
 @pytest.mark.parametrize("states", [True, False], ids=["states", "zero"])
 @pytest.mark.parametrize("backend", ["auto", "reference"])
 def test_no_steps_and_no_samples(operator: str, empty: str, states: bool, backend: str) -> None:
@@ -182,7 +203,7 @@ def test_no_steps_and_no_samples(operator: str, empty: str, states: bool, backen
 
 
 @pytest.mark.parametrize("steps", [0, 1, 6])
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", DIFFERENTIABLE)
 def test_inputs_and_states_are_never_written_to_nor_returned(operator: str, steps: int) -> None:
     """After forward and backward every argument is as it was, and no output shares its memory."""
     tensors = problem(operator, Size(R=2, T=steps))
@@ -200,7 +221,7 @@ def test_inputs_and_states_are_never_written_to_nor_returned(operator: str, step
     assert len(set(made)) == len(made)
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", DIFFERENTIABLE)
 def test_chunks_in_time_are_one_call(operator: str) -> None:
     """Bit for bit, spikes included, when the final states of a chunk start the next: float64."""
     tensors = problem(operator, Size(R=2, T=13, B=3, I=5, J=4))
@@ -226,7 +247,7 @@ def test_chunks_in_time_are_one_call(operator: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", DIFFERENTIABLE)
 def test_repeated_calls_are_bit_equal(operator: str, dtype: torch.dtype) -> None:
     tensors = problem(operator, Size(R=2, T=20, B=7, I=9, J=6), dtype=dtype)
     outputs, grads = gradients(call(operator), tensors)
@@ -253,7 +274,7 @@ def float32_errors(operator: str, backend: str, seed: int) -> dict[str, float]:
     return {n: (o.double() - w).square().mean().sqrt().item() for n, o, w in pairs}
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", DIFFERENTIABLE)
 def test_float32_error_is_that_of_the_plain_loop(operator: str) -> None:
     """At most twice the error of the reference loop, geometric mean over five problems."""
     seeds = range(5)
@@ -352,7 +373,7 @@ def test_no_gradient_is_computed_that_nobody_wants(
         torch.testing.assert_close(tensors[name].grad, full[name], rtol=1e-13, atol=1e-13)
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", DIFFERENTIABLE)
 def test_each_output_alone(operator: str) -> None:
     """A loss of one output (the other gradients absent) equals one with zeros for the others."""
     tensors = problem(operator, SIZE)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hetsyn_triton.reference import closed_form, loop
 from hetsyn_triton.surrogates import ATan
-from tests.support import unchecked
+from tests.support.problems import apply
 
 T, B, I, J = 40, 3, 6, 5  # noqa: E741
 TOLERANCE = 1e-12
@@ -70,19 +70,19 @@ def simulate(
     rho = tensor(decay)
     if form == "per synapse":
         rows = rho.unsqueeze(-1)
-        current, _ = unchecked.synaptic_current(z, W, rows.expand(1, J, I), None, backend)
+        current, _ = apply("synaptic_current", z, W, rows.expand(1, J, I), None, backend=backend)
         synapses = (U, rows.expand(1, J, J), None)
         if shape == "recurrent":
-            spikes, v, *_ = unchecked.recurrent_scan(current, *synapses, *neuron, **tail)
+            spikes, v, *_ = apply("recurrent_scan", current, *synapses, *neuron, **tail)
         else:
-            spikes, v, *_ = unchecked.spike_scan(current, *neuron, **tail)
+            spikes, v, *_ = apply("spike_scan", current, *neuron, **tail)
     else:
         drive = z @ W.mT
         if shape == "recurrent":
-            spikes, v, *_ = unchecked.leaky_recurrent_scan(drive, U, rho, zero, *neuron, **tail)
+            spikes, v, *_ = apply("leaky_recurrent_scan", drive, U, rho, zero, *neuron, **tail)
         else:
-            current = unchecked.leaky_current(drive, rho, zero, backend)
-            spikes, v, *_ = unchecked.spike_scan(current, *neuron, **tail)
+            (current,) = apply("leaky_current", drive, rho, zero, backend=backend)
+            spikes, v, *_ = apply("spike_scan", current, *neuron, **tail)
     return spikes[0].numpy(), v[0].numpy()
 
 
@@ -181,13 +181,13 @@ def test_the_papers_current_form(shape: str, backend: str) -> None:
     W, U, theta = tensor(layer.W), tensor(layer.U), tensor(layer.theta)
     neuron = (theta, tensor(kappa[None]), theta[None], tensor(J0[None]), tensor(s0))
     tail: dict[str, Any] = {"surrogate": ATan(), "backend": backend}
-    c, _ = unchecked.synaptic_current(tensor(layer.z), W, tensor(r), tensor(x0), backend)
+    c, _ = apply("synaptic_current", tensor(layer.z), W, tensor(r), tensor(x0), backend=backend)
     if shape == "recurrent":
-        spikes, v, *_ = unchecked.recurrent_scan(
-            c, U, tensor(r_rec), tensor(x0_rec), *neuron, **tail
+        spikes, v, *_ = apply(
+            "recurrent_scan", c, U, tensor(r_rec), tensor(x0_rec), *neuron, **tail
         )
     else:
-        spikes, v, *_ = unchecked.spike_scan(c, *neuron, **tail)
+        spikes, v, *_ = apply("spike_scan", c, *neuron, **tail)
     forced, current, recurrent, reset, s = spikes[0].numpy(), layer.W * x0, layer.U * x0_rec, J0, s0
     potentials = []
     for t in range(T):
@@ -294,16 +294,36 @@ def test_gradients_of_a_self_synapse_are_those_of_the_adaptation() -> None:
     decay = torch.cat([kappa, rho_a.unsqueeze(1)], 1).requires_grad_()
     none = torch.zeros(2, J, J).double()
     feedback = torch.zeros(2, 2, B, J).double()
-    spikes, v, *_ = unchecked.recurrent_scan(
-        current, none, none, no_trace, theta, decay, strength, feedback, zero, ATan()
+    spikes, v, *_ = apply(
+        "recurrent_scan",
+        current,
+        none,
+        none,
+        no_trace,
+        theta,
+        decay,
+        strength,
+        feedback,
+        zero,
+        surrogate=ATan(),
     )
     assert_margin(spikes, v, theta)
     ((spikes * g).sum() + (v * g.flip(1)).sum()).backward()
 
     weight = torch.diag_embed(-a).requires_grad_()
     r = torch.diag_embed(rho_a).requires_grad_()
-    moved, v, *_ = unchecked.recurrent_scan(
-        current, weight, r, no_trace, theta, kappa, theta[:, None], feedback[:, :1], zero, ATan()
+    moved, v, *_ = apply(
+        "recurrent_scan",
+        current,
+        weight,
+        r,
+        no_trace,
+        theta,
+        kappa,
+        theta[:, None],
+        feedback[:, :1],
+        zero,
+        surrogate=ATan(),
     )
     assert torch.equal(spikes, moved)
     ((moved * g).sum() + (v * g.flip(1)).sum()).backward()
@@ -339,28 +359,33 @@ def test_leaky_and_per_synapse_operators_agree(shape: str, backend: str) -> None
     rows = d["decay"].unsqueeze(-1)
     recurrent = shape == "recurrent"
 
-    def per_synapse() -> tuple[Tensor, Tensor]:
-        c, _ = unchecked.synaptic_current(
-            d["z"], d["weight"], rows.expand(2, J, I), d["trace"], backend
+    def per_synapse() -> tuple[Tensor, ...]:
+        c, _ = apply(
+            "synaptic_current",
+            d["z"],
+            d["weight"],
+            rows.expand(2, J, I),
+            d["trace"],
+            backend=backend,
         )
         if not recurrent:
-            return unchecked.spike_scan(c, *neuron, **tail)[:2]
+            return apply("spike_scan", c, *neuron, **tail)[:2]
         synapses = (d["recurrent"], rows.expand(2, J, J), d["recurrent_trace"])
-        return unchecked.recurrent_scan(c, *synapses, *neuron, **tail)[:2]
+        return apply("recurrent_scan", c, *synapses, *neuron, **tail)[:2]
 
-    def leaky() -> tuple[Tensor, Tensor]:
+    def leaky() -> tuple[Tensor, ...]:
         drive = d["z"] @ d["weight"].mT.unsqueeze(1)
         start = (d["weight"].unsqueeze(1) * d["trace"]).sum(-1)
         if not recurrent:
-            c = unchecked.leaky_current(drive, d["decay"], start, backend)
-            return unchecked.spike_scan(c, *neuron, **tail)[:2]
+            (c,) = apply("leaky_current", drive, d["decay"], start, backend=backend)
+            return apply("spike_scan", c, *neuron, **tail)[:2]
         start = start + (d["recurrent"].unsqueeze(1) * d["recurrent_trace"]).sum(-1)
         synapses = (d["recurrent"], d["decay"], start)
-        return unchecked.leaky_recurrent_scan(drive, *synapses, *neuron, **tail)[:2]
+        return apply("leaky_recurrent_scan", drive, *synapses, *neuron, **tail)[:2]
 
     found = []
-    for run in (per_synapse, leaky):
-        spikes, v = run()
+    for form in (per_synapse, leaky):
+        spikes, v = form()
         assert_margin(spikes, v, d["threshold"])
         loss = (spikes * g).sum() + (v * g.flip(1)).sum()
         grads = torch.autograd.grad(loss, list(d.values()), allow_unused=True)
@@ -400,20 +425,22 @@ def test_gradients_of_a_tied_reset_are_those_of_the_membrane(
     tail: dict[str, Any] = {"surrogate": ATan(), "backend": backend}
     if form == "per synapse":
         rows = beta[None, :, None]
-        c, _ = unchecked.synaptic_current(z[None], W[None], rows.expand(1, J, I), None, backend)
+        c, _ = apply(
+            "synaptic_current", z[None], W[None], rows.expand(1, J, I), None, backend=backend
+        )
         if shape == "recurrent":
             synapses = (U[None], rows.expand(1, J, J), None)
-            spikes, v, *_ = unchecked.recurrent_scan(c, *synapses, *neuron, **tail)
+            spikes, v, *_ = apply("recurrent_scan", c, *synapses, *neuron, **tail)
         else:
-            spikes, v, *_ = unchecked.spike_scan(c, *neuron, **tail)
+            spikes, v, *_ = apply("spike_scan", c, *neuron, **tail)
     else:
         drive = z[None] @ W.T
         if shape == "recurrent":
             membrane = (U[None], beta[None], zero)
-            spikes, v, *_ = unchecked.leaky_recurrent_scan(drive, *membrane, *neuron, **tail)
+            spikes, v, *_ = apply("leaky_recurrent_scan", drive, *membrane, *neuron, **tail)
         else:
-            c = unchecked.leaky_current(drive, beta[None], zero, backend)
-            spikes, v, *_ = unchecked.spike_scan(c, *neuron, **tail)
+            (c,) = apply("leaky_current", drive, beta[None], zero, backend=backend)
+            spikes, v, *_ = apply("spike_scan", c, *neuron, **tail)
     found = torch.autograd.grad(((spikes + v)[0] * g).sum(), leaves)
 
     u, s, loss, forced = zero[0], zero[0], zero.sum(), spikes[0].detach()

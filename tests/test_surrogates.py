@@ -22,9 +22,8 @@ from hetsyn_triton.surrogates import (
     Triangular,
     surrogate_by_name,
 )
-from tests.support import unchecked
-from tests.support.problems import SPIKING, Size, problem
-from tests.support.unchecked import call
+from tests.support.operators import SPIKING, Size
+from tests.support.problems import apply, call, problem
 
 ALL = [Triangular, MultiGaussian, ATan, FastSigmoid, Sigmoid]
 SIZE = Size(R=2, T=5)
@@ -202,8 +201,8 @@ def test_names() -> None:
 
 def run(operator: str, surrogate: Surrogate, backend: str = "auto") -> tuple[Tensor, ...]:
     """Gradients of the summed spikes with respect to every argument."""
-    leaves = {n: t.requires_grad_() for n, t in problem(operator, SIZE).items()}
-    spikes, *_ = getattr(unchecked, operator)(**leaves, surrogate=surrogate, backend=backend)
+    leaves: dict[str, Any] = {n: t.requires_grad_() for n, t in problem(operator, SIZE).items()}
+    spikes, *_ = apply(operator, **leaves, surrogate=surrogate, backend=backend)
     return torch.autograd.grad(spikes.sum(), list(leaves.values()))
 
 
@@ -211,11 +210,11 @@ def run(operator: str, surrogate: Surrogate, backend: str = "auto") -> tuple[Ten
 @pytest.mark.parametrize("operator", SPIKING)
 def test_every_surrogate_is_really_used(operator: str, backend: str) -> None:
     """No two surrogates give the same gradients, and none changes the spikes."""
-    tensors = problem(operator, SIZE)
+    tensors: dict[str, Any] = {**problem(operator, SIZE)}
     expected = call(operator)(**tensors)[0]
     first = []
     for surrogate in (cls() for cls in ALL):
-        spikes, *_ = getattr(unchecked, operator)(**tensors, surrogate=surrogate, backend=backend)
+        spikes, *_ = apply(operator, **tensors, surrogate=surrogate, backend=backend)
         assert torch.equal(spikes, expected)
         first.append(run(operator, surrogate, backend)[0])
     for i, gradient in enumerate(first):
@@ -246,7 +245,7 @@ def test_it_is_given_u_and_the_threshold(backend: str) -> None:
         return torch.ones_like(u)
 
     leaves: dict[str, Any] = {n: t.requires_grad_() for n, t in tensors.items()}
-    spikes, potential, _ = unchecked.spike_scan(**leaves, surrogate=watching, backend=backend)
+    spikes, potential, _ = apply("spike_scan", **leaves, surrogate=watching, backend=backend)
     spikes.sum().backward()
     if backend == "reference":  # called from the last step to the first
         u, v = (torch.stack(part[::-1], 1) for part in zip(*seen, strict=True))

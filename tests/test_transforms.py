@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.support.problems import OPERATORS, SPIKING, Size, gradients, problem
+from tests.support.operators import DIFFERENTIABLE, SPIKING, Size
+from tests.support.problems import assert_same, call, gradients, problem
 from tests.support.tensors import total
-from tests.support.unchecked import assert_same, call
 
 SIZE = Size(R=2, T=5, B=3, I=4, J=3, K=2)
 
@@ -59,7 +59,7 @@ def assert_close(found: Any, expected: Any) -> None:
 
 
 @pytest.mark.usefixtures("fresh_dynamo")
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", DIFFERENTIABLE)
 def test_compiled_without_graph_breaks(operator: str) -> None:
     """Outputs and all gradients of torch.compile(fullgraph=True) equal the eager ones."""
     tensors = problem(operator, SIZE)
@@ -77,7 +77,7 @@ def test_compiled_without_a_trace(operator: str) -> None:
 
 @pytest.mark.usefixtures("fresh_dynamo")
 @pytest.mark.parametrize("learning", [False, True], ids=["constants", "no_grad"])
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", DIFFERENTIABLE)
 def test_compiled_inference(operator: str, learning: bool) -> None:
     """Without gradients the compiler takes another way into an autograd.Function."""
     tensors = {n: t.requires_grad_(learning) for n, t in problem(operator, SIZE).items()}
@@ -102,7 +102,7 @@ def test_one_compilation_serves_every_length_and_batch() -> None:
     assert len(graphs) <= 2
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", DIFFERENTIABLE)
 def test_exported(operator: str) -> None:
     """The exported program holds the raw operator and gives the same numbers."""
 
@@ -120,7 +120,7 @@ def test_exported(operator: str) -> None:
 # -- torch.func ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", DIFFERENTIABLE)
 def test_functional_gradient(operator: str) -> None:
     tensors = problem(operator, SIZE)
     found = functional_grad(operator, list(tensors))(*tensors.values())
@@ -145,7 +145,7 @@ PARAMETERS = {
 }
 MAPPED = [
     pytest.param(operator, kind, id=f"{operator}-{kind}")
-    for operator in OPERATORS
+    for operator in DIFFERENTIABLE
     for kind in ("everything", "parameters", "the rest")
 ]
 
@@ -183,7 +183,7 @@ def test_vmap_of_the_gradient_is_a_loop(operator: str, kind: str) -> None:
     assert_close(found, [torch.stack(g) for g in zip(*each, strict=True)])
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", DIFFERENTIABLE)
 def test_gradient_through_vmap(operator: str) -> None:
     """The other order: the loss is summed over a vmap, whose last dimension is the mapped one."""
     mapped = names_of(operator, "everything")
@@ -201,7 +201,7 @@ def test_gradient_through_vmap(operator: str) -> None:
 
 
 @pytest.mark.parametrize("size", [Size(T=0), Size(B=0)], ids=["T = 0", "B = 0"])
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", DIFFERENTIABLE)
 def test_vmap_over_empty_problems(operator: str, size: Size) -> None:
     tensors = problem(operator, size)
     names = list(tensors)
@@ -248,7 +248,7 @@ def test_vmap_over_nothing_raises() -> None:
 
 
 @pytest.mark.parametrize("linear", [True, False], ids=["linear loss", "square loss"])
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", DIFFERENTIABLE)
 def test_the_gradient_of_a_gradient_raises(operator: str, linear: bool) -> None:
     """For a linear loss too, where the incoming gradient is a constant and zero looks plausible."""
     leaves = {n: t.requires_grad_() for n, t in problem(operator, SIZE).items()}
@@ -259,7 +259,7 @@ def test_the_gradient_of_a_gradient_raises(operator: str, linear: bool) -> None:
         total(g.square().sum() for g in once).backward()
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", DIFFERENTIABLE)
 def test_nested_functional_gradients_raise(operator: str) -> None:
     tensors = problem(operator, SIZE)
     once = functional_grad(operator, list(tensors))
@@ -268,7 +268,7 @@ def test_nested_functional_gradients_raise(operator: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", DIFFERENTIABLE)
 def test_forward_mode_raises(operator: str) -> None:
     tensors = problem(operator, SIZE)
     names = list(tensors)

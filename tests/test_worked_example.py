@@ -50,7 +50,7 @@ import torch
 from torch import Tensor
 
 from hetsyn_triton.surrogates import Triangular
-from tests.support import unchecked
+from tests.support.problems import apply
 
 Z = [[1, 0], [1, 1], [0, 1], [1, 0], [0, 1]]
 X: list[list[float]] = [[1, 0], [1.5, 1], [0.75, 1.25], [1.375, 0.3125], [0.6875, 1.078125]]
@@ -91,10 +91,18 @@ def test_every_number(backend: str, dtype: torch.dtype) -> None:
     threshold, strength = leaf([1], 1, 1), leaf([1], 1, 1, 1)
     kappa, reset, spike = leaf([0.5], 1, 1, 1), leaf([0], 1, 1, 1, 1), leaf([0], 1, 1, 1)
 
-    current, _ = unchecked.synaptic_current(z, weight, decay, trace, backend)
+    current, _ = apply("synaptic_current", z, weight, decay, trace, backend=backend)
     current.retain_grad()
-    spikes, potential, final_reset = unchecked.spike_scan(
-        current, threshold, kappa, strength, reset, spike, Triangular(), backend=backend
+    spikes, potential, final_reset = apply(
+        "spike_scan",
+        current,
+        threshold,
+        kappa,
+        strength,
+        reset,
+        spike,
+        surrogate=Triangular(),
+        backend=backend,
     )
     potential.retain_grad()
     assert_exact(current, C)
@@ -124,7 +132,7 @@ def test_every_trace(steps: int, backend: str) -> None:
     z = torch.tensor(Z, dtype=torch.float64).reshape(1, 5, 1, 2)[:, :steps]
     decay = torch.tensor([[[0.5, 0.25]]], dtype=torch.float64)
     weight = torch.tensor([[[1, 0.5]]], dtype=torch.float64)
-    current, trace = unchecked.synaptic_current(z, weight, decay, None, backend)
+    current, trace = apply("synaptic_current", z, weight, decay, None, backend=backend)
     assert_exact(trace, X[steps - 1])
     assert_exact((weight * trace[:, 0]).sum(), C[steps - 1])
     assert_exact(current[0, -1], [C[steps - 1]])
@@ -142,8 +150,17 @@ def test_detached_reset(backend: str) -> None:
     threshold, strength = one.clone().requires_grad_(), one[None].clone().requires_grad_()
     kappa, spike = (one[None] / 2).requires_grad_(), zero[None].clone().requires_grad_()
     reset = zero[None, None].clone().requires_grad_()
-    spikes, *_ = unchecked.spike_scan(
-        current, threshold, kappa, strength, reset, spike, Triangular(), True, backend
+    spikes, *_ = apply(
+        "spike_scan",
+        current,
+        threshold,
+        kappa,
+        strength,
+        reset,
+        spike,
+        surrogate=Triangular(),
+        detach_reset=True,
+        backend=backend,
     )
     assert_exact(spikes.detach(), S)
     spikes[:, 3].sum().backward()

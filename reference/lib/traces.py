@@ -46,4 +46,4 @@ class Traces:
         """sum_i w_ji x_ji, weight_rows [R*J, 1, I] -> [R, B, J]."""
         # Row times matrix: more than twice as fast as matrix times column.
         summed = torch.bmm(weight_rows, self.x.mT)
-        return summed.view(self._replicas, self._outputs, -1).transpose(1, 2)
+        return summed.view(self._replicas, self._outputs, summed.shape[2]).transpose(1, 2)

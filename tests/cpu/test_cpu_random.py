@@ -13,9 +13,11 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from hetsyn_triton.kernels.cpu.lib import threads
 from hetsyn_triton.ops.dispatch import _NEEDED, has_kernel
-from tests.support import gate_checks as gate, unchecked
-from tests.support.problems import Size
+from tests.support import gate_checks as gate
+from tests.support.operators import Size
+from tests.support.problems import RAW
 from tests.support.tensors import LAYOUTS, poisoned_memory, strided
+from tests.support.truth import Named
 
 FEATURES = st.one_of(
     st.integers(1, 40), st.sampled_from([1, 8, 16, 31, 32, 33, 48, 63, 64, 65, 127, 128, 129, 150])
@@ -82,7 +84,7 @@ def laid(problem: gate.Problem, layout: str | None) -> gate.Problem:
     if layout is None:
         return problem
 
-    def moved(named: gate.Named) -> gate.Named:
+    def moved(named: Named) -> Named:
         return {n: None if t is None else strided(t, layout) for n, t in named.items()}
 
     return replace(problem, arguments=moved(problem.arguments), g=moved(problem.g))
@@ -130,5 +132,5 @@ def test_operator_thousands_of_times(operator: str) -> None:
 def test_all_operators_are_called() -> None:
     """The six that are differentiated call all but `surrogate`: here ds/dV is given."""
     needed = {name for names in _NEEDED.values() for name in names}
-    assert needed == set(unchecked.RAW) - {"surrogate"}
+    assert needed == set(RAW) - {"surrogate"}
     assert set(_NEEDED) == set(gate.OUTPUTS)

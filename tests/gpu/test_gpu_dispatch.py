@@ -13,8 +13,8 @@ from torch import Tensor
 from hetsyn_triton import HetSynLIF, HetSynReadout, SpikingNetwork
 from hetsyn_triton.kernels.gpu.lib import launch
 from hetsyn_triton.ops.dispatch import _NEEDED, BackendUnavailableError, resolve
-from tests.support import unchecked
-from tests.support.problems import Size, problem
+from tests.support.operators import Size
+from tests.support.problems import apply, problem
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_vmap_folds_replicas_into_one_launch(device: torch.device, launched: lis
     tensors = problem("synaptic_current", Size(R=2, T=3, B=2), dtype=torch.float32, states=False)
     z, weight, decay = (tensors[n].to(device) for n in ("z", "weight", "decay"))
     sets = torch.stack([weight, 2 * weight, -weight])
-    together, _ = torch.func.vmap(lambda w: unchecked.synaptic_current(z, w, decay, None))(sets)
+    together, _ = torch.func.vmap(lambda w: apply("synaptic_current", z, w, decay, None))(sets)
     assert launched == ["synaptic_current_kernel"]
     for got, factor in zip(together, (1, 2, -1), strict=True):
         assert torch.equal(got, factor * together[0])
@@ -96,7 +96,7 @@ def test_float64_takes_the_closed_form(device: torch.device, launched: list[str]
     """`auto` runs it, `triton` says why it cannot."""
     tensors: dict[str, Any] = problem("synaptic_current", Size(T=3))
     tensors = {n: t.to(device) for n, t in tensors.items()}
-    current, _ = unchecked.synaptic_current(**tensors)
+    current, _ = apply("synaptic_current", **tensors)
     assert current.dtype == torch.float64
     assert launched == []
     with pytest.raises(

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from hetsyn_triton import HetSynReadout, SpikingNetwork
 from tests.support import gate_checks as gate
-from tests.support.problems import Size
+from tests.support.operators import Size
 
 FOLDER = Path(__file__).resolve().parent
 

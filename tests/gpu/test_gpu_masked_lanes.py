@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from hetsyn_triton.ops.dispatch import TRITON
-from tests.support.problems import Size
-from tests.support.unchecked import raw_arguments
+from tests.support.operators import Size
+from tests.support.problems import raw_arguments
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("TRITON_INTERPRET") != "1", reason="needs Triton's interpreter"

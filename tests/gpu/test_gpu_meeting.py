@@ -20,19 +20,13 @@ from hetsyn_triton.kernels.gpu.lib.recurrent_reverse import backward_in_register
 from hetsyn_triton.kernels.gpu.lib.recurrent_tile import Tile, path
 from hetsyn_triton.kernels.gpu.recurrent_scan import (
     forward_in_registers,
-    recurrent_scan,
-    recurrent_scan_backward,
 )
-from tests.support.problems import Size
-from tests.support.recurrent_cases import (
-    GIVEN,
-    SWEEP,
-    Arguments,
-    assert_backward,
-    assert_forward,
-    backward_arguments,
-    forward_arguments,
-)
+from tests.support.implementations import TRITON
+from tests.support.operators import Size
+from tests.support.truth import check
+
+GRADIENTS = ("g_spikes", "g_potential", "g_feedback", "g_trace")
+SWEEP = (*GRADIENTS, "derivative", "weight", "decay", "feedback_decay", "feedback_strength")
 
 MOST = 4
 """Programs that run at the same time."""
@@ -130,25 +124,26 @@ def test_programs_that_meet_are_one_program(
     programs: Programs, size: Size, tile: Tile, groups: int
 ) -> None:
     """Bit for bit what one program computes, forward."""
-    arguments = forward_arguments(size, torch.device("cpu"))
+    arguments = TRITON.given("recurrent_scan", size)
     with recording() as calls:
         found = forward_in_registers(tile, groups * tile.programs, **arguments)
     (call,) = calls
     assert call.options == {"launch_cooperative_grid": True}
     assert call.grid == (groups * tile.programs,)
     programs.run_together(call)
-    assert_forward(arguments, found)
+    check("recurrent_scan", arguments, found)
     assert_bits_equal(found, forward_in_registers(alone(tile), 1, **arguments))
 
 
 @interpreted
-@pytest.mark.parametrize("given", [GIVEN[:1], GIVEN], ids=["spikes", "all gradients"])
+@pytest.mark.parametrize("given", [GRADIENTS[:1], GRADIENTS], ids=["spikes", "all gradients"])
 @pytest.mark.parametrize(("size", "tile", "groups"), MEETINGS[:2])
 def test_programs_that_meet_are_one_program_in_reverse(
     programs: Programs, size: Size, tile: Tile, groups: int, given: tuple[str, ...]
 ) -> None:
-    made = backward_arguments(size, torch.device("cpu"), given=given)
-    arguments = {n: made[n] for n in SWEEP}
+    made = TRITON.given("recurrent_scan_backward", size)
+    made |= dict.fromkeys(set(GRADIENTS) - set(given))
+    arguments: Any = {n: made[n] for n in SWEEP}
     run: Callable[..., tuple[Tensor, ...]] = partial(
         backward_in_registers, **arguments, detach_reset=False
     )
@@ -165,8 +160,8 @@ def test_data_that_looks_unpublished_hangs_nobody(programs: Programs) -> None:
     size, tile = Size(R=1, T=3, B=1, J=5, K=1), Tile(2, 4, 2, 4, 1)
     sentinel = await_all(torch.empty(1))
 
-    made = backward_arguments(size, torch.device("cpu"))
-    arguments = {n: made[n] for n in SWEEP}
+    made = TRITON.given("recurrent_scan_backward", size)
+    arguments: Any = {n: made[n] for n in SWEEP}
     arguments["g_potential"][0, 1, 0, 2] = sentinel[0]
     arguments["derivative"][0, 2, 0, 4] = sentinel[0]
     with recording() as calls:
@@ -176,7 +171,7 @@ def test_data_that_looks_unpublished_hangs_nobody(programs: Programs) -> None:
     assert g_v[0, 2, 0, 4].isnan()
     assert not bool((g_v.view(torch.int32) == SENTINEL.value).any())
 
-    forward = forward_arguments(size, torch.device("cpu"))
+    forward = TRITON.given("recurrent_scan", size)
     forward["spike"][0, 0, 3] = sentinel[0]
     forward["current"][0, 1, 0, 1] = sentinel[0]
     with recording() as calls:
@@ -205,12 +200,8 @@ def test_path_depends_on_neurons_and_room_only() -> None:
 def test_meeting_on_the_device(neurons: int) -> None:
     """More samples than groups, the shipped tiles, against the truth; twice, bit for bit."""
     size = Size(R=2, T=6, B=41, J=neurons, K=1)
-    device = torch.device("cuda")
-    arguments: Arguments = forward_arguments(size, device)
-    found = recurrent_scan(**arguments)
-    assert_forward(arguments, found)
-    assert_bits_equal(found, recurrent_scan(**arguments))
-    arguments = backward_arguments(size, device)
-    gradients = recurrent_scan_backward(**arguments)
-    assert_backward(arguments, gradients, False)
-    assert_bits_equal(gradients, recurrent_scan_backward(**arguments))
+    for operator in ("recurrent_scan", "recurrent_scan_backward"):
+        given = TRITON.given(operator, size)
+        found = TRITON(operator, given)
+        check(operator, given, found)
+        assert_bits_equal(found, TRITON(operator, given))

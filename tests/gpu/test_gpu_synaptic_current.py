@@ -1,12 +1,6 @@
-"""The synaptic current, both directions, and the fused feedforward layer against float64.
+"""How the Triton kernels of synapses choose their launches: path, tiles, chunks of time."""
 
-Bounds are those of `bounds`: a trace after T steps has at most 2 T + 2 roundings, a sum over S at
-most S + log terms more. The magnitude is the operator on absolute values.
-"""
-
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -15,138 +9,20 @@ from torch import Tensor
 from hetsyn_triton.kernels import parallel_in_time
 from hetsyn_triton.kernels.gpu import feedforward_scan as layer, synaptic_current as kernel
 from hetsyn_triton.kernels.gpu.lib import configs, launch, time_chunks
-from hetsyn_triton.kernels.gpu.spike_scan import spike_scan
-from hetsyn_triton.reference.closed_form import (
-    synaptic_current,
-    synaptic_current_backward,
-)
-from tests.support.bounds import assert_spikes_follow, assert_within, sparse
-from tests.support.problems import Size, Tensors, problem
+from tests.support.bounds import sparse
+from tests.support.implementations import TRITON, TRITON_SPLIT
+from tests.support.operators import Size
+from tests.support.tensors import same
+from tests.support.truth import check
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 
-SIZES = [
-    Size(R=1, T=1, B=1, I=1, J=1, K=1),
-    Size(R=3, T=5, B=2, I=3, J=2, K=2),
-    Size(R=1, T=4, B=2, I=4, J=33, K=1),
-    Size(R=1, T=7, B=3, I=17, J=5, K=3),
-    Size(R=2, T=3, B=1, I=61, J=67, K=1),
-    Size(R=1, T=6, B=2, I=71, J=20, K=2),
-    Size(R=1, T=3, B=1, I=131, J=131, K=1),
-    Size(R=1, T=9, B=1, I=203, J=7, K=1),
-]
 
-
-def float_problem(operator: str, size: Size, seed: int = 0, **options: Any) -> Tensors:
-    """A problem whose values are floats already: the float64 reference sees the same numbers."""
-    made = problem(operator, size, seed, dtype=torch.float32, **options)
-    return made
-
-
-def exact(tensors: Tensors, absolute: bool = False) -> Tensors:
-    return {n: (t.double().abs() if absolute else t.double()).cpu() for n, t in tensors.items()}
-
-
-def on(device: torch.device, tensors: Tensors) -> Tensors:
-    return {n: t.to(device) for n, t in tensors.items()}
-
-
-def roundings(size: Size) -> int:
-    return 2 * size.T + size.I + size.J + 8
-
-
-@pytest.mark.parametrize("states", [True, False], ids=["trace", "no trace"])
-@pytest.mark.parametrize("size", SIZES, ids=str)
-def test_forward(size: Size, states: bool, device: torch.device) -> None:
-    tensors = float_problem("synaptic_current", size, states=states, analog=size.R == 3)
-    before = {n: t.clone() for n, t in tensors.items()}
-    found = kernel.synaptic_current(**on(device, tensors))
-    expected = synaptic_current(**exact(tensors))
-    magnitudes = synaptic_current(**exact(tensors, absolute=True))
-    for got, want, magnitude, what in zip(
-        found, expected, magnitudes, ("current", "trace"), strict=True
-    ):
-        assert got.dtype == torch.float32
-        assert got.is_contiguous()
-        assert_within(got.cpu(), want, magnitude, roundings(size), what)
-    assert all(torch.equal(tensors[n], before[n]) for n in tensors)
-
-
-def changed(tensors: Sequence[Tensor | None], change: Callable[[Tensor], Tensor]) -> list[Any]:
-    """The tensors after `change`; None where one is absent."""
-    return [None if t is None else change(t) for t in tensors]
-
-
-@pytest.mark.parametrize("carried", [True, False], ids=["g_trace", "no g_trace"])
-@pytest.mark.parametrize("size", SIZES, ids=str)
-def test_backward(size: Size, carried: bool, device: torch.device) -> None:
-    tensors = float_problem("synaptic_current", size)
-    weight, decay, g_trace = tensors["weight"], tensors["decay"], tensors["trace"]
-    g = torch.randn(size.R, size.T, size.B, size.J, generator=torch.Generator().manual_seed(3))
-    arguments = [g, g_trace if carried else None, weight, decay]
-    found = kernel.synaptic_current_backward(*changed(arguments, lambda t: t.to(device)))
-    doubles = changed(arguments, Tensor.double)
-    expected = synaptic_current_backward(*doubles)
-    magnitudes = synaptic_current_backward(*changed(doubles, Tensor.abs))
-    for got, want, magnitude, what in zip(
-        found, expected, magnitudes, ("dz", "d_trace"), strict=True
-    ):
-        assert got.is_contiguous()
-        assert_within(got.cpu(), want, magnitude, roundings(size), what)
-
-
-def layer_arguments(size: Size, states: bool, seed: int = 0) -> Tensors:
-    """Arguments of `feedforward_scan`, with enough current for spikes."""
-    synapses = float_problem("synaptic_current", size, seed, states=states)
-    neurons = float_problem("spike_scan", size, seed + 1, states=states)
-    neurons.pop("current")
-    synapses.setdefault("trace", None)  # type: ignore[arg-type]
-    synapses["weight"] *= 2 / size.I**0.5
-    return {n: synapses[n] for n in ("z", "weight", "decay", "trace")} | neurons
-
-
-def check_layer(found: tuple[Tensor, ...], arguments: Tensors, size: Size) -> None:
-    """Teacher-forced: the exact V given the kernel's own spikes."""
-    spikes, potential, feedback, trace = (o.cpu() for o in found)
-    given = {n: None if t is None else t.double() for n, t in arguments.items()}
-    absolute = {n: None if t is None else t.abs() for n, t in given.items()}
-    names = ("z", "weight", "decay", "trace")
-    current, exact_trace = synaptic_current(*(given[n] for n in names))
-    large, large_trace = synaptic_current(*(absolute[n] for n in names))
-
-    def forced(parts: Any, drive: Tensor, sign: int) -> tuple[Tensor, Tensor]:
-        previous = torch.cat([parts["spike"].unsqueeze(1), spikes.double()], 1)
-        state, potentials = parts["feedback"], []
-        for t in range(size.T):
-            s = previous[:, t].unsqueeze(1)
-            state = parts["feedback_decay"].unsqueeze(2) * state
-            state = state + parts["feedback_strength"].unsqueeze(2) * s
-            potentials.append(drive[:, t] - sign * state.sum(1))
-        return torch.stack(potentials, 1), state
-
-    v, f = forced(given, current, 1)
-    v_large, f_large = forced(absolute, large, -1)
-    n = roundings(size) + size.K + 2
-    assert_within(potential, v, v_large, n, "potential")
-    assert_within(feedback, f, f_large, n, "feedback")
-    assert_within(trace, exact_trace, large_trace, n, "trace")
-    assert_spikes_follow(spikes, v, v_large, arguments["threshold"], n)
-
-
-@pytest.mark.parametrize(("chunk", "states"), [(4, True), (128, False)], ids=["chunks", "zero"])
-@pytest.mark.parametrize("size", SIZES, ids=str)
-def test_fused_layer(size: Size, chunk: int, states: bool, device: torch.device) -> None:
-    arguments = layer_arguments(size, states)
-    moved = {n: None if t is None else t.to(device) for n, t in arguments.items()}
-    found = layer.fused(**moved, chunk=chunk)
-    check_layer(found, arguments, size)
-    # The split form adds in the same order: not one bit differs.
-    current, trace = kernel.synaptic_current(*(moved[n] for n in ("z", "weight", "decay", "trace")))
-    assert torch.equal(trace, found[3])
-    names = ("threshold", "feedback_decay", "feedback_strength", "feedback", "spike")
-    split = spike_scan(current, *(moved[n] for n in names))
-    for got, want in zip(found, split, strict=False):
-        assert torch.equal(got, want)
+@pytest.mark.parametrize("size", [Size(T=7, B=3, I=17, J=5, K=3), Size(R=2, T=5, B=1, I=71, J=20)])
+def test_chunks_of_the_fused_layer(size: Size) -> None:
+    """States parked between chunks of 4 steps change no bit."""
+    given = TRITON.given("feedforward_scan", size)
+    assert same(layer.fused(**given, chunk=4), TRITON_SPLIT("feedforward_scan", given))
 
 
 def test_layer_takes_the_path_of_its_size(
@@ -154,7 +30,7 @@ def test_layer_takes_the_path_of_its_size(
 ) -> None:
     """`path` decides, and the choice is what runs; both give the same bits."""
     size = Size(R=1, T=3, B=2, I=9, J=4, K=1)
-    moved = on(device, layer_arguments(size, True))
+    moved = TRITON.given("feedforward_scan", size)
     outputs = {}
     for name in ("fused", "split"):
         monkeypatch.setattr(layer, "path", lambda *a, name=name, **k: layer.Path(name, 1.0, 1.0))
@@ -182,81 +58,6 @@ def test_path_by_size() -> None:
     assert layer.path(1, 784, 256, 1, 64).name == "split"
 
 
-def test_no_steps_and_no_samples(device: torch.device) -> None:
-    for size in (Size(R=2, T=0, B=2), Size(R=2, T=3, B=0), Size(R=0, T=3, B=2)):
-        tensors = float_problem("synaptic_current", size)
-        current, trace = kernel.synaptic_current(**on(device, tensors))
-        assert current.shape == (size.R, size.T, size.B, size.J)
-        if size.T == 0:
-            assert torch.equal(trace.cpu(), tensors["trace"])
-            arguments = layer_arguments(size, True)
-            spikes, _, feedback, last = layer.feedforward_scan(**on(device, arguments))
-            assert spikes.shape == current.shape
-            assert torch.equal(feedback.cpu(), arguments["feedback"])
-            assert torch.equal(last.cpu(), arguments["trace"])
-        dz, d_trace = kernel.synaptic_current_backward(
-            current, trace, *(tensors[n].to(device) for n in ("weight", "decay"))
-        )
-        assert dz.shape == tensors["z"].shape
-        if size.T == 0:
-            assert torch.equal(d_trace, trace)
-            _, zero = kernel.synaptic_current_backward(
-                current, None, *(tensors[n].to(device) for n in ("weight", "decay"))
-            )
-            assert not zero.any()
-
-
-@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float16, torch.bfloat16])
-def test_input_types(dtype: torch.dtype, device: torch.device) -> None:
-    size = Size(R=1, T=5, B=2, I=18, J=6, K=1)
-    tensors = on(device, float_problem("synaptic_current", size))
-    found = kernel.synaptic_current(**(tensors | {"z": tensors["z"].to(dtype)}))
-    for got, want in zip(found, kernel.synaptic_current(**tensors), strict=True):
-        assert torch.equal(got, want)
-
-
-@pytest.mark.parametrize("kind", ["batch first", "gaps", "offset", "expanded"])
-def test_strides(kind: str, device: torch.device) -> None:
-    size = Size(R=2, T=5, B=3, I=20, J=7, K=1)
-    tensors = on(device, float_problem("synaptic_current", size))
-    z = tensors["z"]
-    if kind == "batch first":
-        moved = z.transpose(1, 2).contiguous().transpose(1, 2)
-    elif kind == "gaps":
-        moved = torch.full((*z.shape[:3], 41), torch.nan, device=device)[..., 1::2]
-        moved.copy_(z)
-    elif kind == "offset":
-        moved = torch.full((z.numel() + 1,), torch.nan, device=device)[1:].view(z.shape)
-        moved.copy_(z)
-    else:
-        z = z[:, :1].expand(-1, 5, -1, -1).contiguous()
-        moved = z[:, :1].expand(-1, 5, -1, -1)
-    other = {n: t.mT.contiguous().mT for n, t in tensors.items() if n != "z"}
-    for got, want in zip(
-        kernel.synaptic_current(z=moved, **other),
-        kernel.synaptic_current(**(tensors | {"z": z})),
-        strict=True,
-    ):
-        assert torch.equal(got, want)
-
-
-def test_a_sample_does_not_depend_on_its_batch_nor_on_chunks(device: torch.device) -> None:
-    size = Size(R=2, T=7, B=3, I=75, J=37, K=1)
-    tensors = on(device, float_problem("synaptic_current", size))
-    current, last = kernel.synaptic_current(**tensors)
-    again = kernel.synaptic_current(**tensors)
-    assert torch.equal(again[0], current)
-    assert torch.equal(again[1], last)
-    z, weight, decay, trace = (tensors[n] for n in ("z", "weight", "decay", "trace"))
-    alone = kernel.synaptic_current(z[:1, :, 2:], weight[:1], decay[:1], trace[:1, 2:])
-    assert torch.equal(alone[0], current[:1, :, 2:])
-    assert torch.equal(alone[1], last[:1, 2:])
-    first, between = kernel.synaptic_current(z[:, :5], weight, decay, trace)
-    second, end = kernel.synaptic_current(z[:, 5:], weight, decay, between)
-    assert torch.equal(torch.cat([first, second], 1), current)
-    assert torch.equal(end, last)
-
-
 @pytest.mark.parametrize("transposed", [False, True], ids=["forward", "backward"])
 @pytest.mark.parametrize("summed", [61, 100, 203])
 def test_no_configuration_changes_a_bit(
@@ -265,7 +66,7 @@ def test_no_configuration_changes_a_bit(
     size = Size(R=1, T=3, B=1, I=summed, J=100, K=1)
     if transposed:
         size = Size(R=1, T=3, B=1, I=100, J=summed, K=1)
-    tensors = on(device, float_problem("synaptic_current", size))
+    tensors = TRITON.given("synaptic_current", size)
     g = torch.randn(1, 3, 1, size.J, device=device)
 
     def run() -> tuple[Tensor, ...]:
@@ -289,7 +90,7 @@ def test_no_configuration_changes_a_bit(
 def test_offsets_beyond_32_bits(device: torch.device, tmp_path: Path) -> None:
     """Strides over time, samples and replicas that no 32-bit number holds, in and out."""
     size = Size(R=2, T=2, B=2, I=20, J=6, K=1)
-    tensors = on(device, float_problem("synaptic_current", size))
+    tensors = TRITON.given("synaptic_current", size)
     far = 2**31 + 4
     memory = sparse(far + 1000, device, tmp_path)
     weight, decay = (tensors[n].mT.contiguous() for n in ("weight", "decay"))
@@ -308,46 +109,28 @@ def test_offsets_beyond_32_bits(device: torch.device, tmp_path: Path) -> None:
             assert torch.equal(last, expected[1])
 
 
-@pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
+@pytest.mark.parametrize("operator", ["synaptic_current", "synaptic_current_backward"])
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_chunks_of_time_side_by_side(
-    replicas: int, backward: bool, device: torch.device, monkeypatch: pytest.MonkeyPatch
+    replicas: int, operator: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Asked for, a long sequence of few samples runs in chunks; the numbers stay within bounds."""
+    """If allowed, a long sequence of few samples runs in chunks; the numbers stay within bounds."""
     monkeypatch.setattr(time_chunks, "LEAST_STEPS", 3)
-    size = Size(R=replicas, T=14, B=1, I=5, J=4, K=1)
-    tensors = float_problem("synaptic_current", size)
-    tensors["decay"].clamp_(max=0.99)
-    given: Sequence[Tensor | None]
-    kernel_of: Callable[..., tuple[Tensor, Tensor]]
-    truth: Callable[..., tuple[Tensor, Tensor]]
-    if backward:
-        g = torch.randn(size.R, size.T, 1, 4, generator=torch.Generator().manual_seed(3))
-        given = [g, None, tensors["weight"], tensors["decay"]]
-        kernel_of, truth = kernel.synaptic_current_backward, synaptic_current_backward
-    else:
-        given = [*tensors.values()]
-        kernel_of, truth = kernel.synaptic_current, synaptic_current
-    moved = changed(given, lambda t: t.to(device))
-    plain = kernel_of(*moved)
+    given = TRITON.given(operator, Size(R=replicas, T=14, B=1, I=5, J=4, K=1)) | {"g_trace": None}
+    given["decay"].clamp_(max=0.99)
+    meta = {n: None if t is None else t.to("meta") for n, t in given.items()}
+    plain = TRITON(operator, given)
     with parallel_in_time.parallel_in_time():
         with launch.recording() as calls:
-            kernel_of(*changed(given, lambda t: t.to("meta")))
+            TRITON(operator, meta)
         assert len([c for c in calls if c.name == "synaptic_current_kernel"]) == 3
-        found = kernel_of(*moved)
+        found = TRITON(operator, given)
         torch.use_deterministic_algorithms(True)
         try:
-            forbidden = kernel_of(*moved)
+            assert same(TRITON(operator, given), plain)
         finally:
             torch.use_deterministic_algorithms(False)
-    doubles = changed(given, Tensor.double)
-    expected = truth(*doubles)
-    magnitudes = truth(*changed(doubles, Tensor.abs))
-    for got, want, magnitude, same, off in zip(
-        found, expected, magnitudes, plain, forbidden, strict=True
-    ):
-        assert_within(got.cpu(), want, magnitude, 2 * roundings(size))
-        assert torch.equal(same, off)
+    check(operator, given, found)
 
 
 def test_chunks_only_where_they_pay() -> None:
@@ -358,7 +141,7 @@ def test_chunks_only_where_they_pay() -> None:
 
 def test_default_dtype_does_not_matter(device: torch.device) -> None:
     size = Size(R=1, T=3, B=2, I=5, J=4, K=1)
-    moved: dict[str, Any] = on(device, layer_arguments(size, True))
+    moved = TRITON.given("feedforward_scan", size)
     expected = layer.fused(**moved)
     torch.set_default_dtype(torch.float64)
     try:

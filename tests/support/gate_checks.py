@@ -1,12 +1,12 @@
 """Random problems for the public operators and layers, and what their results must satisfy.
 
-The same checks run on the CPU and on a GPU, on whatever serves the operators there. Truth: the
-closed forms in float64, spikes and ds/dV given. Every term of V has at most `roundings` roundings
-on its way, every term of a gradient at most `gradient_roundings` (see `bounds`).
+The same checks run on the CPU and on a GPU, on whatever serves the operators there. Truth: the loop
+under autograd in float64, spikes and ds/dV given (see `truth`). Every term of V has at most
+`roundings` roundings on its way, every term of a gradient at most `gradient_roundings`.
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -14,27 +14,14 @@ import torch
 from torch import Tensor
 
 from hetsyn_triton import HetSynLIF, Normal, SpikingNetwork
-from hetsyn_triton.reference import closed_form
-from hetsyn_triton.reference.lib.steps import previous_steps
-from tests.support import unchecked
+from hetsyn_triton.reference import loop
 from tests.support.bounds import assert_spikes_follow, assert_within
-from tests.support.problems import Size, problem
+from tests.support.operators import DIFFERENTIABLE, OPERATORS, Size
+from tests.support.problems import apply, as_tuple, problem
 from tests.support.tensors import total
+from tests.support.truth import Named, double, given_spikes, narrow
 
-Named = dict[str, Any]
-"""Tensors by name; None where an optional one is absent."""
-
-OUTPUTS = {
-    "synaptic_current": ("current", "trace"),
-    "leaky_current": ("currents",),
-    "spike_scan": ("spikes", "potential", "feedback"),
-    "feedforward_scan": ("spikes", "potential", "feedback", "trace"),
-    "recurrent_scan": ("spikes", "potential", "feedback", "trace"),
-    "leaky_recurrent_scan": ("spikes", "potential", "feedback", "currents"),
-}
-NEURON = ("feedback_decay", "feedback_strength", "feedback", "spike")
-NEGATIVE = ("feedback", "feedback_strength", "g_feedback")
-"""Subtracted in V: made negative where all terms shall add up."""
+OUTPUTS = {name: tuple(OPERATORS[name].results) for name in DIFFERENTIABLE}
 
 
 @dataclass(frozen=True)
@@ -129,25 +116,13 @@ class Problem:
 
     def sample(self, b: int) -> "Problem":
         """Sample b alone."""
-        axes: dict[str, int | None] = {"trace": 1, "spike": 1}
-        axes |= dict.fromkeys(("weight", "decay", "threshold"))
-        axes |= dict.fromkeys(("feedback_decay", "feedback_strength"))
-        if self.operator.startswith("leaky"):
-            axes["current"] = 1
-
-        def cut(named: Named) -> Named:
-            return {
-                n: t if t is None or axes.get(n, 2) is None else t.narrow(axes.get(n, 2), b, 1)
-                for n, t in named.items()
-            }
-
-        g = {"g_trace": 1}
-        gradients = {n: t if t is None else t.narrow(g.get(n, 2), b, 1) for n, t in self.g.items()}
+        table = OPERATORS[self.operator]
+        gradients = {f"g_{name}": letters for name, letters in table.results.items()}
         return replace(
             self,
             size=replace(self.size, B=1),
-            arguments=cut(self.arguments),
-            g=gradients,
+            arguments=narrow(table.arguments, self.arguments, "B", b, 1),
+            g=narrow(gradients, self.g, "B", b, 1),
             derivative=self.derivative[:, :, b : b + 1],
         )
 
@@ -165,28 +140,24 @@ def make(
     """
     draw = random.Random(seed if kind is None else kind)
     states = draw.random() < 0.6
-    made: Named = dict(problem(operator, size, seed, states=states, dtype=dtype))
-    if operator in ("synaptic_current", "feedforward_scan", "recurrent_scan"):
-        made.setdefault("trace", None)
-    if operator == "feedforward_scan":
-        made["weight"] = made["weight"] * (2 / size.I**0.5)
+    table = OPERATORS[operator]
+    drawn = problem(operator, size, seed, states=states, dtype=dtype)
     if operator.endswith("recurrent_scan"):
         # Contracting: terms that grew from step to step would make every bound empty.
-        made["weight"] = made["weight"] * (0.5 / size.J**0.5)
+        drawn["weight"] = drawn["weight"] * (0.5 / size.J**0.5)
+    made = {name: drawn.get(name) for name in table.arguments}
     generator = torch.Generator().manual_seed(seed + 1)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator, dtype=dtype)
 
-    R, T, B, J = size.R, size.T, size.B, size.J
-    shapes = {
-        "feedback": (R, size.K, B, J),
-        "trace": (R, B, J, J if operator == "recurrent_scan" else size.I),
-    }
     names = OUTPUTS[operator]
     absent = {n for n in names[1:] if draw.random() < 0.3}
-    g = {f"g_{n}": None if n in absent else normal(*shapes.get(n, (R, T, B, J))) for n in names}
-    derivative = normal(R, T, B, J).abs().clamp(max=1) * 0.5
+    g = {
+        f"g_{n}": None if n in absent else normal(*size.shape(letters))
+        for n, letters in table.results.items()
+    }
+    derivative = normal(*size.shape("RTBJ")).abs().clamp(max=1) * 0.5
     return Problem(operator, size, made, g, derivative, draw.random() < 0.2)
 
 
@@ -204,130 +175,48 @@ class Result:
 
 def run(given: Problem) -> Result:
     """The public operator, forward and backward."""
-    leaves = {
+    leaves: Named = {
         n: None if t is None else t.detach().requires_grad_() for n, t in given.arguments.items()
     }
     options: dict[str, Any] = {}
     if OUTPUTS[given.operator][0] == "spikes":
         options = {"surrogate": Given(given.derivative), "detach_reset": given.detach_reset}
-    outputs = getattr(unchecked, given.operator)(**leaves, **options)
-    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-    pairs = [(o, g) for o, g in zip(outputs, given.g.values(), strict=True) if g is not None]
+    outputs = apply(given.operator, **leaves, **options)
     wanted = {n: t for n, t in leaves.items() if t is not None}
-    found = torch.autograd.grad(
-        [o for o, _ in pairs], list(wanted.values()), [g for _, g in pairs], allow_unused=True
-    )
-    gradients = {
-        n: torch.zeros_like(t) if d is None else d
-        for (n, t), d in zip(wanted.items(), found, strict=True)
-    }
-    named = zip(OUTPUTS[given.operator], (o.detach() for o in outputs), strict=True)
-    return Result(dict(named), gradients)
-
-
-def _exact(named: Named, absolute: bool) -> Named:
-    def one(name: str, t: Tensor | None) -> Tensor | None:
-        if t is None or not absolute:
-            return None if t is None else t.double()
-        return -t.double().abs() if name in NEGATIVE else t.double().abs()
-
-    return {n: one(n, t) for n, t in named.items()}
+    return _result(OUTPUTS[given.operator], outputs, given.g, wanted)
 
 
 def _truth(given: Problem, spikes: Tensor | None, absolute: bool) -> Result:
     """Float64 results for these spikes; `absolute`: of absolute values, every term added."""
-    operator, a, g = given.operator, _exact(given.arguments, absolute), _exact(given.g, absolute)
-    outputs = _forward(operator, a, spikes)
-    result = Result(dict(zip(OUTPUTS[operator], outputs, strict=True)))
-    derivative = given.derivative.double().abs() if absolute else given.derivative.double()
-    if operator == "synaptic_current":
-        found = _synapses(a["z"], g["g_current"], g["g_trace"], a)
-    elif operator == "leaky_current":
-        names = ("drive", "decay", "current")
-        found = dict(
-            zip(
-                names,
-                closed_form.leaky_current_backward(
-                    g["g_currents"], outputs[0], a["decay"], a["current"]
-                ),
-                strict=True,
-            )
-        )
-    else:
-        assert spikes is not None
-        found = _scan_gradients(given, a, g, derivative, spikes.double(), result.outputs)
-    result.gradients = found
-    return result
-
-
-def _forward(operator: str, a: Named, spikes: Tensor | None) -> tuple[Tensor, ...]:
+    leaves = {n: t.requires_grad_() for n, t in double(given.arguments, absolute).items()}
     options: dict[str, Any] = {}
     if spikes is not None:
-        steps = iter(spikes.double().unbind(1))
-        options = {"spike_function": lambda *_: next(steps)}
-    function = getattr(closed_form, operator)
-    if operator == "feedforward_scan":
-        names = ("z", "weight", "decay", "trace")
-        current, trace = closed_form.synaptic_current(*(a[n] for n in names))
-        neuron = {n: t for n, t in a.items() if n not in names}
-        return *closed_form.spike_scan(current, **neuron, **options), trace
-    outputs = function(**a, **options)
-    return outputs if isinstance(outputs, tuple) else (outputs,)
+        derivative = given.derivative.double()
+        slopes = derivative.abs() if absolute else derivative
+        options["spike_function"] = given_spikes(spikes.double(), slopes)
+        options["detach_reset"] = given.detach_reset
+    arguments = {n: leaves.get(n) for n in given.arguments}
+    outputs = as_tuple(getattr(loop, given.operator)(**arguments, **options))
+    return _result(OUTPUTS[given.operator], outputs, double(given.g, absolute), leaves)
 
 
-def _synapses(z: Tensor, g: Tensor | None, g_trace: Tensor | None, a: Named) -> dict[str, Tensor]:
-    if g is None:
-        g = z.new_zeros(*z.shape[:3], a["weight"].shape[1])
-    dz, d_trace = closed_form.synaptic_current_backward(g, g_trace, a["weight"], a["decay"])
-    dw, dr = closed_form.synaptic_parameter_gradient(
-        z, g, g_trace, a["weight"], a["decay"], a["trace"]
+def _result(
+    names: tuple[str, ...], outputs: tuple[Tensor, ...], g: Named, leaves: dict[str, Tensor]
+) -> Result:
+    """Outputs by name, and the gradients of the leaves for the gradients g of some outputs."""
+    pairs = [(o, g.get(f"g_{n}")) for n, o in zip(names, outputs, strict=True)]
+    arriving = [(o, d) for o, d in pairs if d is not None and o.requires_grad]
+    found = torch.autograd.grad(
+        [o for o, _ in arriving],
+        list(leaves.values()),
+        [d for _, d in arriving],
+        allow_unused=True,
     )
-    found = {"z": dz, "weight": dw, "decay": dr}
-    return found if a["trace"] is None else found | {"trace": d_trace}
-
-
-def _scan_gradients(
-    given: Problem,
-    a: Named,
-    g: Named,
-    derivative: Tensor,
-    spikes: Tensor,
-    outputs: dict[str, Tensor],
-) -> dict[str, Tensor]:
-    operator, detach = given.operator, given.detach_reset
-    neuron = {n: a[n] for n in NEURON}
-    swept: Sequence[Tensor]
-    names = ("threshold", *NEURON)
-    arriving = (g["g_spikes"], g["g_potential"], g["g_feedback"])
-    if operator == "leaky_recurrent_scan":
-        own = (outputs["currents"], a["weight"], a["decay"], a["current"])
-        swept = closed_form.leaky_recurrent_scan_backward(
-            *arriving, g["g_currents"], derivative, spikes, *own, **neuron, detach_reset=detach
-        )
-        return dict(zip(("drive", "weight", "decay", "current", *names), swept, strict=True))
-    if operator == "recurrent_scan":
-        *swept, d_trace = closed_form.recurrent_scan_backward(
-            *arriving,
-            g["g_trace"],
-            derivative,
-            spikes,
-            a["weight"],
-            a["decay"],
-            **neuron,
-            detach_reset=detach,
-        )
-        before = previous_steps(spikes, a["spike"])
-        found = _synapses(before, swept[0], g["g_trace"], a)
-        found = {n: found[n] for n in ("weight", "decay")}
-        found |= {} if a["trace"] is None else {"trace": d_trace}
-        return found | dict(zip(("current", *names), swept, strict=True))
-    swept = closed_form.spike_scan_backward(
-        *arriving, derivative, spikes, **neuron, detach_reset=detach
-    )
-    found = dict(zip(("current", *names), swept, strict=True))
-    if operator == "feedforward_scan":
-        found |= _synapses(a["z"], found.pop("current"), g["g_trace"], a)
-    return found
+    gradients = {
+        n: torch.zeros_like(t) if d is None else d
+        for (n, t), d in zip(leaves.items(), found, strict=True)
+    }
+    return Result(dict(zip(names, (o.detach() for o in outputs), strict=True)), gradients)
 
 
 def assert_right(given: Problem, found: Result) -> float:
@@ -356,21 +245,16 @@ def assert_same_bits(found: Result, wanted: Result) -> None:
         assert torch.equal(got.cpu(), want.cpu()), name
 
 
-PER_SAMPLE = {"trace": 1, "spike": 1, "z": 2, "drive": 2, "feedback": 2, "current": 2}
-
-
 def assert_sample_alone(given: Problem, whole: Result, b: int) -> None:
     """Every bit of sample b is there when it is computed alone."""
-    alone = run(given.sample(b))
-    for name, got in alone.outputs.items():
-        want = whole.outputs[name].narrow(1 if name == "trace" else 2, b, 1)
-        assert torch.equal(got, want), name
-    for name, got in alone.gradients.items():
-        if name in PER_SAMPLE:
-            # Of the leaky operators `current` is a state, else it has steps.
-            state = name == "current" and given.operator.startswith("leaky")
-            want = whole.gradients[name].narrow(1 if state else PER_SAMPLE[name], b, 1)
-            assert torch.equal(got, want), f"d_{name}"
+    alone, table = run(given.sample(b)), OPERATORS[given.operator]
+    for found, all_of_it, letters in (
+        (alone.outputs, whole.outputs, table.results),
+        (alone.gradients, whole.gradients, table.arguments),
+    ):
+        wanted = narrow(letters, all_of_it, "B", b, 1)
+        for name, got in found.items():
+            assert "B" not in letters[name] or torch.equal(got, wanted[name]), name
 
 
 # -- layers and networks ---------------------------------------------------------------------------
@@ -429,74 +313,52 @@ def _network_truth(
     network: SpikingNetwork, x: Tensor, g: Tensor, spikes: list[Tensor], absolute: bool
 ) -> tuple[list[Tensor], Tensor, dict[str, Tensor]]:
     """-> V of every layer, output, gradients by parameter name."""
+    leaves: dict[str, Tensor] = {}
 
-    def one(t: Tensor, negative: bool = False) -> Tensor:
+    def leaf(name: str, t: Tensor, negative: bool = False) -> Tensor:
         t = t.detach().double().unsqueeze(0)
-        return (-t.abs() if negative else t.abs()) if absolute else t
+        sign = -1 if negative else 1
+        leaves[name] = (sign * t.abs() if absolute else t).clone().requires_grad_()
+        return leaves[name]
 
-    potentials, parts, z = [], [], one(x)
-    for layer, s in zip(_layers(network), spikes, strict=True):
-        a: Named = {"weight": one(layer.weight), "decay": one(layer.decay()), "trace": None}
-        current, _ = closed_form.synaptic_current(z, **a)
+    potentials, z = [], leaf("x", x)
+    for index, (layer, s) in enumerate(zip(_layers(network), spikes, strict=True)):
+        name = f"layers.{index}."
+        synapses = leaf(name + "weight", layer.weight), leaf(name + "decay.raw", layer.decay())
+        current, _ = loop.synaptic_current(z, *synapses, None)
         assert layer.reset_decay is not None
-        theta = one(layer.threshold)
-        B, J = x.shape[1], layer.out_features
-        zeros = theta.new_zeros(1, B, J)
-        neuron = {
-            "threshold": theta,
-            "feedback_decay": one(layer.reset_decay).unsqueeze(1),
-            "feedback_strength": one(layer.threshold, True).unsqueeze(1),
-            "feedback": zeros.unsqueeze(1),
-            "spike": zeros,
-        }
-        operator = "recurrent_scan" if layer.recurrent else "spike_scan"
-        arguments: Named = {"current": current} | neuron
+        theta = leaf(name + "threshold", layer.threshold)
+        # Of its own, since the reset is subtracted: where magnitudes are wanted both add up.
+        strength = leaf(name + "strength", layer.threshold, negative=True).unsqueeze(1)
+        zeros = theta.new_zeros(1, x.shape[1], layer.out_features)
+        kappa = layer.reset_decay.double().unsqueeze(0).unsqueeze(1)
+        neuron = (theta, kappa, strength, zeros.unsqueeze(1), zeros)
+        assert isinstance(layer.surrogate, Given)
+        spike = given_spikes(s.double().unsqueeze(0), layer.surrogate.derivative.double())
         if layer.recurrent:
             assert layer.recurrent_weight is not None
             assert layer.recurrent_decay is not None
-            arguments |= {"weight": one(layer.recurrent_weight), "trace": None}
-            arguments["decay"] = one(layer.recurrent_decay())
-        outputs = _forward(operator, arguments, s.unsqueeze(0))
-        potentials.append(outputs[1][0])
-        parts.append((operator, z, a, arguments))
-        z = s.detach().double().unsqueeze(0)
-    gradients: dict[str, Tensor] = {}
-    g_z, output = one(g), z
+            own = (
+                leaf(name + "recurrent_weight", layer.recurrent_weight),
+                leaf(name + "recurrent_decay.raw", layer.recurrent_decay()),
+            )
+            z, v, *_ = loop.recurrent_scan(current, *own, None, *neuron, spike_function=spike)
+        else:
+            z, v, _ = loop.spike_scan(current, *neuron, spike_function=spike)
+        potentials.append(v[0].detach())
+    output = z
     if network.readout is not None:
         last = network.readout
-        a = {"weight": one(last.weight), "decay": one(last.decay()), "trace": None}
-        output, _ = closed_form.synaptic_current(z, **a)
-        found = _synapses(z, g_z, None, a)
-        g_z = found["z"]
-        gradients |= {"readout.weight": found["weight"], "readout.decay.raw": found["decay"]}
-    for index in reversed(range(len(parts))):
-        layer, (operator, z, a, arguments) = _layers(network)[index], parts[index]
-        size = Size(R=1, T=x.shape[0], B=x.shape[1], I=layer.in_features, J=layer.out_features)
-        assert isinstance(layer.surrogate, Given)
-        given = Problem(operator, size, arguments, {}, layer.surrogate.derivative)
-        arriving: Named = {
-            "g_spikes": g_z,
-            "g_potential": None,
-            "g_feedback": None,
-            "g_trace": None,
-        }
-        s = spikes[index].double().unsqueeze(0)
-        swept = _scan_gradients(given, arguments, arriving, given.derivative.double(), s, {})
-        own = _synapses(z, swept["current"], None, a)
-        g_z = own["z"]
-        # The strength of the reset is the threshold: where magnitudes are wanted both add up.
-        strength = swept["feedback_strength"][:, 0]
-        parts_of_theta = (swept["threshold"], strength)
-        threshold = total(p.abs() if absolute else p for p in parts_of_theta)
-        name = f"layers.{index}."
-        gradients[name + "weight"] = own["weight"]
-        gradients[name + "decay.raw"] = own["decay"]
-        gradients[name + "threshold"] = threshold
-        if layer.recurrent:
-            gradients[name + "recurrent_weight"] = swept["weight"]
-            gradients[name + "recurrent_decay.raw"] = swept["decay"]
-    gradients["x"] = g_z
-    return potentials, output[0], {n: t[0] for n, t in gradients.items()}
+        synapses = leaf("readout.weight", last.weight), leaf("readout.decay.raw", last.decay())
+        output, _ = loop.synaptic_current(z, *synapses, None)
+    g = g.double().unsqueeze(0)
+    found = torch.autograd.grad(output, list(leaves.values()), g.abs() if absolute else g)
+    gradients = {n: d[0] for n, d in zip(leaves, found, strict=True)}
+    for name in [n for n in gradients if n.endswith("strength")]:
+        theta_name = name.replace("strength", "threshold")
+        parts = gradients[theta_name], gradients.pop(name)
+        gradients[theta_name] = total(p.abs() if absolute else p for p in parts)
+    return potentials, output[0].detach(), gradients
 
 
 def assert_trained(network: SpikingNetwork, x: Tensor, g: Tensor, found: Trained) -> float:

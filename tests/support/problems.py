@@ -1,28 +1,20 @@
-"""Random problems for the operators, in float64 unless asked otherwise, and their gradients by any
-implementation."""
+"""Random arguments of every operator, and its calls without checks."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
 
+from hetsyn_triton import ops
+from hetsyn_triton.ops.neuron import Neuron
+from hetsyn_triton.ops.surrogate import numbers_of
+from hetsyn_triton.surrogates import ATan, MultiGaussian, Surrogate, Triangular
+from tests.support.operators import NEURON, OPERATORS, Size
+from tests.support.surrogate_cases import potentials
 from tests.support.tensors import total
 
 Tensors = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Size:
-    """R replicas, T steps, B samples, I inputs, J neurons, K feedback currents."""
-
-    R: int = 1
-    T: int = 7
-    B: int = 3
-    I: int = 4  # noqa: E741 - the field's letter
-    J: int = 5
-    K: int = 2
-
 
 SIZES = [
     Size(),
@@ -34,14 +26,10 @@ SIZES = [
     Size(T=31, B=5, I=11, J=6, K=1),
 ]
 
+STATES = ("trace", "feedback", "spike")
 
-def decays(shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype) -> Tensor:
-    """Uniform in [0, 1] with about a tenth of exact zeros and a tenth of exact ones."""
-    r = torch.rand(shape, generator=generator, dtype=dtype)
-    kind = torch.rand(shape, generator=generator)
-    r[kind < 0.1] = 0.0
-    r[kind > 0.9] = 1.0
-    return r
+
+# -- arguments -------------------------------------------------------------------------------------
 
 
 def problem(
@@ -53,70 +41,126 @@ def problem(
     states: bool = True,
     dtype: torch.dtype = torch.float64,
 ) -> Tensors:
-    """The tensors of one operator by the names of their arguments.
+    """The tensor arguments of any operator by name.
 
-    `analog` inputs are normal numbers instead of spikes; without `states` every initial state is
-    zero (traces: absent).
+    `analog` inputs and spikes before the first step are normal numbers instead of spikes. Without
+    `states` every initial state is zero and optional traces are left out.
     """
     generator = torch.Generator().manual_seed(seed)
-    R, T, B, I, J, K = size.R, size.T, size.B, size.I, size.J, size.K  # noqa: E741
 
-    def normal(*shape: int, scale: float = 1.0) -> Tensor:
-        return scale * torch.randn(shape, generator=generator, dtype=dtype)
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=dtype)
 
-    def spikes(*shape: int) -> Tensor:
-        if analog:
-            return normal(*shape)
-        return (torch.rand(shape, generator=generator) < 0.4).to(dtype)
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator, dtype=dtype)
 
-    def state(*shape: int) -> Tensor:
-        return normal(*shape) if states else torch.zeros(shape, dtype=dtype)
-
-    def r(*shape: int) -> Tensor:
-        return decays(shape, generator, dtype)
-
-    neurons = {
-        "threshold": 0.3 + torch.rand(R, J, generator=generator, dtype=dtype),
-        "feedback_decay": r(R, K, J),
-        "feedback_strength": normal(R, K, J),
-        "feedback": state(R, K, B, J),
-        "spike": spikes(R, B, J) if states else torch.zeros(R, B, J, dtype=dtype),
-    }
-    if operator in ("synaptic_current", "feedforward_scan"):
-        made = {"z": spikes(R, T, B, I), "weight": normal(R, J, I), "decay": r(R, J, I)}
-        made |= {"trace": normal(R, B, J, I)} if states else {}
-        return made if operator == "synaptic_current" else made | neurons
-    if operator == "leaky_current":
-        return {"drive": normal(R, T, B, J), "decay": r(R, J), "current": state(R, B, J)}
-    if operator == "spike_scan":
-        return {"current": normal(R, T, B, J)} | neurons
-    if operator == "recurrent_scan":
-        made = {
-            "current": normal(R, T, B, J),
-            "weight": normal(R, J, J, scale=J**-0.5),
-            "decay": r(R, J, J),
-        }
-        return made | ({"trace": normal(R, B, J, J)} if states else {}) | neurons
-    if operator == "leaky_recurrent_scan":
-        made = {
-            "drive": normal(R, T, B, J),
-            "weight": normal(R, J, J, scale=J**-0.5),
-            "decay": r(R, J),
-            "current": state(R, B, J),
-        }
-        return made | neurons
-    raise ValueError(operator)
+    made: Tensors = {}
+    for name, letters in OPERATORS[operator].arguments.items():
+        shape = size.shape(letters)
+        state = name in STATES or (name == "current" and "T" not in letters)
+        if state and not states:
+            if not letters.endswith("?"):
+                made[name] = torch.zeros(shape, dtype=dtype)
+        elif name in ("z", "spike", "spikes"):
+            numbers = analog and name != "spikes"
+            made[name] = normal(*shape) if numbers else (uniform(*shape) < 0.4).to(dtype)
+        elif name.endswith("decay"):
+            made[name] = decays(shape, generator, dtype)
+        elif name == "threshold":
+            made[name] = 0.3 + uniform(*shape)
+        elif name == "weight":
+            # As strong for any number of inputs; recurrent ones do not grow from step to step.
+            scale = 1.0 if letters == "RJJ" else 2.0
+            made[name] = scale * max(1, shape[-1]) ** -0.5 * normal(*shape)
+        elif name == "derivative":
+            made[name] = 0.5 * normal(*shape).abs()
+        else:
+            made[name] = normal(*shape)
+    return made
 
 
-OPERATORS = [
-    "synaptic_current",
-    "leaky_current",
-    "spike_scan",
-    "feedforward_scan",
-    "recurrent_scan",
-    "leaky_recurrent_scan",
-]
-SPIKING = OPERATORS[2:]
+def decays(shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype) -> Tensor:
+    """Uniform in [0, 1] with about a tenth of exact zeros and a tenth of exact ones."""
+    r = torch.rand(shape, generator=generator, dtype=dtype)
+    kind = torch.rand(shape, generator=generator)
+    r[kind < 0.1] = 0.0
+    r[kind > 0.9] = 1.0
+    return r
+
+
+def surrogate_arguments(surrogate: Any, size: Size) -> tuple[Any, ...]:
+    """Arguments of the operator `surrogate`: V [R, T, B, J], theta [R, J], kind and numbers."""
+    given = numbers_of(surrogate, torch.float64)
+    assert given is not None
+    cpu = torch.device("cpu")
+    return *potentials(size.R, size.T, size.B, size.J, cpu, torch.float64), *given
+
+
+def raw_arguments(operator: str, size: Size, optional: bool) -> tuple[Any, ...]:
+    """All arguments in the schema's order; without `optional` each that may be None is None."""
+    if operator == "surrogate":
+        return surrogate_arguments(MultiGaussian() if optional else Triangular(), size)
+    table = OPERATORS[operator]
+    made: dict[str, Any] = dict(problem(operator, size))
+    if not optional:
+        made |= dict.fromkeys(table.optional)
+    return *made.values(), *([not optional] if table.detachable else [])
+
+
+# -- calls -----------------------------------------------------------------------------------------
+
+
+def is_raw(found: object) -> TypeGuard["torch._ops.OpOverload[..., Any]"]:
+    """Whether an attribute of a module is an operator of PyTorch's dispatcher."""
+    return isinstance(found, torch._ops.OpOverload)
+
+
+MODULES = (
+    ops.synaptic_current,
+    ops.leaky_current,
+    ops.spike_scan,
+    ops.feedforward_scan,
+    ops.recurrent_scan,
+    ops.leaky_recurrent_scan,
+    ops.surrogate,
+)
+
+RAW: dict[str, "torch._ops.OpOverload[..., Any]"] = {
+    found._schema.name.removeprefix("hetsyn_triton::"): found
+    for module in MODULES
+    for found in vars(module).values()
+    if is_raw(found)
+}
+"""`raw`, `raw_backward` and `raw_parameter_gradient` of every module, by the operator's name."""
+
+
+def as_tuple(outputs: Any) -> tuple[Tensor, ...]:
+    """One tensor, or several, as a tuple."""
+    return outputs if isinstance(outputs, tuple) else (outputs,)
+
+
+def apply(
+    operator: str,
+    *given: Tensor | None,
+    surrogate: Surrogate = ATan(),  # noqa: B008 - frozen
+    detach_reset: bool = False,
+    backend: str = "auto",
+    **named: Any,
+) -> tuple[Tensor, ...]:
+    """A differentiable operator without checks, of the table's arguments in order or by name."""
+    table = OPERATORS[operator]
+    arguments = dict(zip(table.arguments, given, strict=False)) | named
+    arguments = {name: arguments.get(name) for name in table.arguments} | arguments
+    options: list[Any] = [backend]
+    if table.spiking:
+        own = Neuron(*(arguments.pop(name) for name in NEURON))
+        options = [own, surrogate, detach_reset, backend]
+    return as_tuple(getattr(ops, operator).run(*arguments.values(), *options))
+
+
+def call(operator: str, backend: str = "auto") -> Callable[..., tuple[Tensor, ...]]:
+    """`apply` of one operator."""
+    return lambda **tensors: apply(operator, backend=backend, **tensors)
 
 
 def gradients(
@@ -137,3 +181,13 @@ def gradients(
         for (name, leaf), g in zip(leaves.items(), found, strict=True)
     }
     return tuple(o.detach() for o in outputs), filled
+
+
+def assert_same(found: Any, expected: Any, tolerance: float = 1e-12) -> None:
+    """Outputs and gradients as from `gradients`; spikes in the outputs must be equal, not close."""
+    (outputs, grads), (want_outputs, want_grads) = found, expected
+    pairs = list(zip(outputs, want_outputs, strict=True))
+    pairs += [(grads[name], want) for name, want in want_grads.items()]
+    for got, want in pairs:
+        assert got.shape == want.shape
+        torch.testing.assert_close(got, want, rtol=tolerance, atol=tolerance)

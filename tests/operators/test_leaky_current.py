@@ -1,0 +1,16 @@
+"""The contract of the leaky current and its backward."""
+
+from tests.operators.contract import Backward, Forward
+from tests.operators.test_spike_scan import LARGE, SMALL
+
+
+class TestForward(Forward):
+    operator = "leaky_current"
+    small = SMALL
+    large = LARGE
+
+
+class TestBackward(Backward):
+    operator = "leaky_current_backward"
+    small = SMALL
+    large = LARGE
