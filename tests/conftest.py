@@ -1,4 +1,4 @@
-"""Options shared by all tests: `--slow` and `--full` for more of them, skips that say why."""
+"""Options shared by all tests: `--slow` and `--full` for more of them, `--hunt` for other cases."""
 
 from collections.abc import Iterator
 
@@ -16,13 +16,16 @@ settings.load_profile("hetsyn")
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
     parser.addoption("--full", action="store_true", help="run all tests")
+    parser.addoption(
+        "--hunt", type=int, default=1, metavar="SEED", help="seed of random cases and of kills"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     full = config.getoption("--full")
     slow = full or config.getoption("--slow")
     skip_slow = pytest.mark.skip(reason="slow: run with --slow")
-    skip_full = pytest.mark.skip(reason="slow proof: run with --full")
+    skip_full = pytest.mark.skip(reason="very slow: run with --full")
     skip_gpu = pytest.mark.skip(reason="needs a CUDA device, none is visible")
     for item in items:
         if item.get_closest_marker("full") and not full:
@@ -31,6 +34,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(skip_slow)
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(skip_gpu)
+
+
+@pytest.fixture
+def hunt(request: pytest.FixtureRequest) -> int:
+    """The seed of random cases and moments of kills in tests marked full."""
+    return int(request.config.getoption("--hunt"))
 
 
 @pytest.fixture

@@ -72,7 +72,7 @@ def assert_spikes_follow(name: str, spikes: Tensor, expected: Paper, theta: Tens
     )
     assert not (flipped & (margin > bound)).any()
     assert ((spikes == 0) | (spikes == 1)).all()
-    assert 0.05 < spikes.mean() < 0.8, "a neuron that never rests or never fires proves nothing"
+    assert 0.05 < spikes.mean() < 0.8, "a neuron that never rests or never fires tests nothing"
 
 
 @pytest.mark.parametrize("name", SPIKING)

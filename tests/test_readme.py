@@ -27,7 +27,7 @@ def test_the_example_of_the_migration_page_runs() -> None:
 
 
 def test_the_second_command_is_what_ci_runs() -> None:
-    """Step by step the same, but in a virtual environment of its own that is made anew."""
+    """Step by step the same, but in a virtual environment of its own that is created first."""
     train, check = (block.strip() for block in blocks("bash"))
     assert "\n" not in train + check
     assert train.endswith("hetsyn train")

@@ -94,7 +94,7 @@ def assert_same_neuron(
     margin = np.abs(textbook - theta)
     flipped = spikes != (textbook > theta)
     assert not (flipped & (margin > TOLERANCE)).any(), f"margins of flips: {margin[flipped]}"
-    assert 0.05 < spikes.mean() < 0.8, "a neuron that never rests or never fires proves nothing"
+    assert 0.05 < spikes.mean() < 0.8, "a neuron that never rests or never fires tests nothing"
 
 
 def vanilla_lif(layer: Drawn, beta: np.ndarray, forced: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What the proofs of the CPU kernels share."""
+"""What the tests of the CPU kernels share."""
 
 from collections.abc import Callable, Iterator
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import HealthCheck, given, seed, settings, strategies as st
 
 from hetsyn_triton.kernels.cpu.lib import threads
 from hetsyn_triton.ops.dispatch import _NEEDED, has_kernel
@@ -125,8 +125,8 @@ def test_operator(operator: str) -> None:
 @pytest.mark.full
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("operator", gate.OUTPUTS)
-def test_operator_thousands_of_times(operator: str) -> None:
-    settings(SETTINGS, max_examples=1000)(given(case=cases(operator))(check))()
+def test_operator_thousands_of_times(operator: str, hunt: int) -> None:
+    settings(SETTINGS, max_examples=1000)(seed(hunt)(given(case=cases(operator))(check)))()
 
 
 def test_all_operators_are_called() -> None:

@@ -219,7 +219,7 @@ def _first(source, first, used, target, place, whole):
 
 
 def _before_a_wall(count: int, dtype: Any) -> np.ndarray:
-    """Room for `count` numbers, after which no address may be read or written."""
+    """Memory for `count` numbers, after which no address may be read or written."""
     page = mmap.PAGESIZE
     room = np.frombuffer(mmap.mmap(-1, 2 * page), dtype)
     wall = ctypes.c_void_p(room.ctypes.data + page)

@@ -81,7 +81,7 @@ def test_one_key_for_all_steps_and_samples(operator: str, features: tuple[int, i
 
 
 def test_a_name_left_out_shows() -> None:
-    """The proof can fail: T or B, specialised on, gives every kernel that has it more keys."""
+    """The test can fail: T or B, specialised on, gives every kernel that has it more keys."""
     shown = set()
     for name in ("T", "B"):
         made: dict[str, set[str]] = defaultdict(set)

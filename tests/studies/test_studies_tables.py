@@ -103,7 +103,7 @@ def test_means_are_never_in_the_heading() -> None:
 
 @pytest.mark.parametrize("width", [40, 60, 80, 100, 300])
 def test_no_column_is_left_out(width: int) -> None:
-    """Where there is no room for all, a further table begins with the same first columns."""
+    """Where not all fit, a further table begins with the same first columns."""
     rows = costs("recurrent") + [{**row, "neurons": 64} for row in costs("recurrent")]
     (tables,) = check_whole(study("cost"), rows, width)
     assert all(list(table)[:2] == ["neurons", "model"] for table in tables)

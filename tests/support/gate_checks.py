@@ -376,7 +376,7 @@ def assert_trained(network: SpikingNetwork, x: Tensor, g: Tensor, found: Trained
         given = (s, v, large_of, layer.threshold.detach())
         spikes, potential, magnitude, threshold = (t.unsqueeze(0) for t in given)
         assert_spikes_follow(spikes, potential, magnitude, threshold, n)
-        assert T * B < 20 or bool(s.any()), "a silent layer proves little"
+        assert T * B < 20 or bool(s.any()), "a silent layer tests little"
     share = 0.0
     if network.readout is not None:
         n = 2 * T + network.readout.in_features + 12

@@ -48,13 +48,13 @@ def wait_for_new_checkpoint(process: subprocess.Popen[bytes], path: Path) -> Non
         time.sleep(0.005)
 
 
-def assert_kills_leave_no_trace(tmp_path: Path, kills: int) -> None:
+def assert_kills_leave_no_trace(tmp_path: Path, kills: int, seed: int) -> None:
     config = default_config("digits", **SETTINGS, options={"hold": 1})
     whole = train(config, tmp_path / "whole", pictures=False)
     folder = tmp_path / "killed"
     first = ["train", "digits", "--hidden", "8,8", "--epochs", "4", "--threads", "1"]
     first += ["--dropout", "0.2", "--set", "hold=1", "--out", str(folder)]
-    moments = random.Random(1)
+    moments = random.Random(seed)
     for arguments in (first, *[["train", "--resume", str(folder)]] * (kills - 1)):
         process = start(*arguments)
         wait_for_new_checkpoint(process, folder / "checkpoint.pt")
@@ -78,12 +78,12 @@ def assert_kills_leave_no_trace(tmp_path: Path, kills: int) -> None:
 
 
 def test_kill_and_resume(tmp_path: Path) -> None:
-    assert_kills_leave_no_trace(tmp_path, 1)
+    assert_kills_leave_no_trace(tmp_path, 1, seed=1)
 
 
 @pytest.mark.full
-def test_many_kills(tmp_path: Path) -> None:
-    assert_kills_leave_no_trace(tmp_path, 6)
+def test_many_kills(tmp_path: Path, hunt: int) -> None:
+    assert_kills_leave_no_trace(tmp_path, 6, seed=hunt)
 
 
 @pytest.fixture

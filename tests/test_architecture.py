@@ -1,4 +1,4 @@
-"""Imports point one way, the mapped folders refuse their short names, and importing stays light."""
+"""Imports point one way, linked folders refuse their short names, and importing stays light."""
 
 import ast
 import os
@@ -64,7 +64,7 @@ def imported_names(name: str, path: Path) -> Iterator[str]:
 
 
 def part_of(dotted: str) -> str:
-    """The part of the house a dotted name lies in: the segment after the package's name."""
+    """The part of the package a dotted name lies in: the segment after the package's name."""
     segments = dotted.split(".")
     part = segments[1] if len(segments) > 1 else "__init__"
     return part if part in RANK else "__init__"
