@@ -48,8 +48,8 @@ CPU_PROOFS = (
         )
     ),
 )
-"""Tests of CPU kernels: every operator within rounding of the loop in float64, what is computed around
-them, several threads. Child processes and random cases are not part of the gate."""
+"""Tests of CPU kernels: every operator within rounding of the loop in float64, what is computed
+around them, several threads. Child processes and random cases are not part of the gate."""
 
 
 def run(arguments: Sequence[str], folder: Path, seconds: float, workers: int) -> dict[str, Any]:
