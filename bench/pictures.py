@@ -11,25 +11,8 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench import stored, tables
+from bench import registry, stored, tables
 from bench.records import Record
-from bench.registry import (
-    CHECKPOINTED,
-    CLOSED,
-    COMPILED,
-    COMPILED_GRAPH,
-    FEWER,
-    GRAPH,
-    GRU,
-    LOOP,
-    LSTM,
-    ONE_BY_ONE,
-    OURS,
-    OURS_GRAPH,
-    PLAIN,
-    REFERENCE,
-    TOGETHER,
-)
 from hetsyn_triton.experiments.drawing import (
     BLUE,
     GREY,
@@ -40,35 +23,35 @@ from hetsyn_triton.experiments.drawing import (
 )
 
 LOOK = {
-    OURS: (BLUE, "o"),
-    CLOSED: ("#6fa1e8", "s"),
-    FEWER: ("#163f80", "d"),
-    OURS_GRAPH: ("#163f80", "<"),
-    REFERENCE: ("#9aa7b2", "D"),
-    LOOP: (ORANGE, "o"),
-    COMPILED: ("#b3590f", "^"),
-    CHECKPOINTED: ("#f0b27f", "v"),
-    GRAPH: ("#8c2d04", "<"),
-    COMPILED_GRAPH: ("#5c1d02", ">"),
+    registry.OURS: (BLUE, "o"),
+    registry.CLOSED: ("#6fa1e8", "s"),
+    registry.FEWER: ("#163f80", "d"),
+    registry.OURS_GRAPH: ("#163f80", "<"),
+    registry.REFERENCE: ("#9aa7b2", "D"),
+    registry.LOOP: (ORANGE, "o"),
+    registry.COMPILED: ("#b3590f", "^"),
+    registry.CHECKPOINTED: ("#f0b27f", "v"),
+    registry.GRAPH: ("#8c2d04", "<"),
+    registry.COMPILED_GRAPH: ("#5c1d02", ">"),
     "spikingjelly": ("#2a8c6a", "P"),
     "snntorch": ("#58b894", "X"),
     "norse": ("#1b5e48", "*"),
-    LSTM: ("#7d3c98", "h"),
-    GRU: ("#b07cc6", "H"),
+    registry.LSTM: ("#7d3c98", "h"),
+    registry.GRU: ("#b07cc6", "H"),
 }
 """Blue: this library. Orange: the loop. Green: plain LIF layers. Purple: gated layers."""
 
 
 BARS = {
-    "this library": (OURS,),
-    "this library in a CUDA graph": (OURS_GRAPH,),
-    "compiled loop in a CUDA graph": (COMPILED_GRAPH,),
-    "loop in a CUDA graph": (GRAPH,),
-    "loop with a compiled step": (COMPILED,),
-    "eager loop": (LOOP,),
-    "fastest plain LIF": PLAIN,
-    LSTM: (LSTM,),
-    GRU: (GRU,),
+    "this library": (registry.OURS,),
+    "this library in a CUDA graph": (registry.OURS_GRAPH,),
+    "compiled loop in a CUDA graph": (registry.COMPILED_GRAPH,),
+    "loop in a CUDA graph": (registry.GRAPH,),
+    "loop with a compiled step": (registry.COMPILED,),
+    "eager loop": (registry.LOOP,),
+    "fastest plain LIF": registry.PLAIN,
+    registry.LSTM: (registry.LSTM,),
+    registry.GRU: (registry.GRU,),
 }
 TEXT = "#7d8590"
 """A gray that can be read on white and on black."""
@@ -113,24 +96,22 @@ def growth(result: Record) -> Figure | None:
     found = stored.growths(result)
     if not found:
         return None
-    names = sorted({one["axis"] for one in found}, key="TBIJ".index)
-    lines, height = (2, 5.2) if any(all(one["peaks"]) for one in found) else (1, 3.0)
+    names = sorted({one.axis for one in found}, key="TBIJ".index)
+    lines, height = (2, 5.2) if any(all(one.peaks) for one in found) else (1, 3.0)
     figure = Figure(figsize=(2.5 * len(names) + 0.6, height), layout="constrained")
     grid = figure.subplots(lines, len(names), squeeze=False)
     for one in found:
-        column = grid[:, names.index(one["axis"])]
-        color = ORANGE if one["form"] == "recurrent" else BLUE
-        verdict = {True: ", as wanted", False: f", wanted {one['wanted']}", None: ""}[one["met"]]
-        _fit(column[0], one, "ms", one["time"], color, one["time_error"], verdict)
-        if all(one["peaks"]):
-            mega = one | {"mega": [peak / 1e6 for peak in one["peaks"]]}
-            _fit(column[1], mega, "mega", one["memory"], color, one["memory_error"])
+        column = grid[:, names.index(one.axis)]
+        verdict = {True: ", as wanted", False: f", wanted {one.target}", None: ""}[one.reached]
+        _fit(column[0], one, one.ms, verdict)
+        if all(one.peaks):
+            _fit(column[1], one, [peak and peak / 1e6 for peak in one.peaks])
     for line, label in zip(grid, ("time, ms", "memory at the peak, MB"), strict=False):
         line[0].set_ylabel(label, fontsize=9)
         for axes, name in zip(line, names, strict=True):
             axes.set_xscale("log", base=2)
             log_scale(axes, "y")
-            sizes = sorted({n for one in found if one["axis"] == name for n in one["sizes"]})
+            sizes = sorted({n for one in found if one.axis == name for n in one.sizes})
             axes.set_xticks(sizes, [str(n) for n in sizes], rotation=45)
             axes.set_xticks([], minor=True)
             clean_axes(axes)
@@ -143,23 +124,17 @@ def growth(result: Record) -> Figure | None:
     return figure
 
 
-def _fit(
-    axes: Axes,
-    one: Record,
-    name: str,
-    slope: float | None,
-    color: str,
-    error: float | None,
-    verdict: str = "",
-) -> None:
-    sizes, values = one["sizes"], one[name]
+def _fit(axes: Axes, one: stored.Growth, values: Sequence[float | None], verdict: str = "") -> None:
+    """Points, and the fitted line through their mean."""
+    slope, error = stored.fit(one.sizes, values)
     if slope is None:
         return
-    label = f"{one['form']}\nslope {slope:.2f}{'' if error is None else f' ± {error:.2f}'}{verdict}"
-    axes.plot(sizes, values, "o", color=color, ms=4)
-    middle = _mean_log(sizes), _mean_log(values)
-    line = [middle[1] * (n / middle[0]) ** slope for n in sizes]
-    axes.plot(sizes, line, color=color, lw=1, label=label)
+    color = ORANGE if one.form == "recurrent" else BLUE
+    label = f"{one.form}\nslope {slope:.2f}{'' if error is None else f' ± {error:.2f}'}{verdict}"
+    axes.plot(one.sizes, values, "o", color=color, ms=4)
+    size, value = (_mean_log([v for v in of if v]) for of in (one.sizes, values))
+    line = [value * (n / size) ** slope for n in one.sizes]
+    axes.plot(one.sizes, line, color=color, lw=1, label=label)
 
 
 def _mean_log(values: Sequence[float]) -> float:
@@ -211,7 +186,7 @@ def replicas(result: Record) -> Figure | None:
     styles = ("-", "--", ":")
     dashes: Any = {R: styles[k % 3] for k, R in enumerate(sorted({R for _, R in found}))}
     for (who, R), points in sorted(found.items()):
-        color = {TOGETHER: BLUE, ONE_BY_ONE: ORANGE}[who]
+        color = {registry.TOGETHER: BLUE, registry.ONE_BY_ONE: ORANGE}[who]
         axes.plot(*zip(*sorted(points), strict=True), "o", ls=dashes[R], color=color, ms=4, lw=1.2,
                   label=f"{R} networks {who}")  # fmt: skip
     sizes = sorted({n for points in found.values() for n, _ in points})

@@ -280,6 +280,8 @@ OTHERS = (*PLAIN, LSTM, GRU)
 """Other models: they compute less, or something else."""
 PER_STEP, PER_STEP_AT, SQUARE = "memory of a step, feedforward", (256, 512), (128, 256, 512, 1024)
 """Layers N -> N at two lengths: the bytes that one more step takes. A term T I J would show."""
+GROWTH = "growth with "
+"""Groups of growth begin so; then the axis and the form."""
 TOGETHER, ONE_BY_ONE = "together", "one after another"
 
 CONTENDERS = {
@@ -323,7 +325,7 @@ def _growth(short: bool) -> list[Entry]:
         for axis, sizes in axes.items():
             chosen = sizes[:QUICK_GROWTH] if short else sizes
             works = axis_works(axis, recurrent, chosen)
-            group = f"growth with {axis}, {form}"
+            group = f"{GROWTH}{axis}, {form}"
             found += [
                 Entry(group, f"{axis} {size}", work, OURS)
                 for size, work in zip(chosen, works, strict=True)
@@ -382,7 +384,7 @@ def rehearsed() -> list[Entry]:
         for T in (50, 150)
     ]
     found += [
-        Entry(f"growth with {axis}, feedforward", f"{axis} {n}", work, OURS)
+        Entry(f"{GROWTH}{axis}, feedforward", f"{axis} {n}", work, OURS)
         for axis in AXES
         for n, work in zip((4, 8, 16), axis_works(axis, False, (4, 8, 16), base), strict=True)
     ]

@@ -2,13 +2,13 @@
 
     python -m bench.report FILE            store a file of `pytest --benchmark --benchmark-rows`
     python -m bench.report                 write the documents again from the stored files
-    python -m bench.report --compare A B   compare two files or two commits, entry by entry
+    python -m bench.report --compare A B   compare two files, entry by entry
 
 Storing runs the tests of the kernels first, unless FILE has the result of `bench.gate`; if a test
 fails, nothing is written. FILE must be of the kernels and tests that lie here. It becomes
 `results/benchmark-<device>-<instructions>-<threads>-threads.json`, beside it a folder with a table
 of all rows and the pictures. docs/speed.md and the README's tables are written between their
-markers. A commit is measured in a worktree of its own, by the benchmark of this one.
+markers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import textwrap
@@ -28,7 +27,7 @@ from pathlib import Path
 import torch
 
 from bench import ROOT, gate, machines, records, stored, tables
-from bench.provenance import commit, said, sources
+from bench.provenance import commit, sources
 from bench.records import Record
 
 SPEED = "benchmark"
@@ -50,8 +49,7 @@ def arguments_of(given: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
     add("file", nargs="?", type=Path, help="of pytest --benchmark-rows, to be stored")
-    add("--compare", nargs=2, metavar=("A", "B"), help="files or commits")
-    add("-k", default="", help="with --compare: which entries of a commit are measured")
+    add("--compare", nargs=2, type=Path, metavar=("A", "B"), help="two files, stored or not")
     add("--root", type=Path, default=ROOT, help="where results and documents are written")
     return parser.parse_args(given)
 
@@ -87,11 +85,6 @@ def store(file: Path, root: Path) -> Path:
     folder = root / "bench" / "results"
     to = folder / machines.file_name("benchmark", result["machine"])
     records.write(to, json.dumps(result, indent=1) + "\n")
-    for kind in ("cpu", "gpu"):  # earlier programs: this file has all their passes now
-        old = folder / to.name.replace("benchmark", kind, 1)
-        if old.exists() and stored.passes(stored.load(old)).keys() <= stored.passes(result).keys():
-            old.unlink()
-            shutil.rmtree(old.with_suffix(""), ignore_errors=True)
     return to
 
 
@@ -153,13 +146,12 @@ def readme_section(root: Path, marker: str) -> str:
     chart = named[0].with_suffix("").relative_to(root).as_posix()
     lines = [f"![Time of a pass by contender]({chart}/speed.svg)", *tables.summary(result), ""]
     lines += [*tables.passes(result), ""]
-    lines.append(_wrapped(tables.medians(stored.source(*named))))
+    lines.append(_wrapped(tables.medians(*named)))
     for file, other in here:
         if other is not result and stored.passes(other):
-            given = stored.source(file, other)
-            m = given["machine"]
-            where = f"{m['device']} ({m['instructions']})" if m.get("instructions") else m["device"]
-            link = f"[{where}, {m['threads']} threads](bench/results/{given['file']})"
+            m = other["machine"]
+            where = f"{tables.device(m)}, {m['threads']} threads"
+            link = f"[{where}](bench/results/{file.name})"
             lines.append(_wrapped(f"{link}: {tables.speed_ups(other)}."))
     return "\n".join(lines)
 
@@ -200,40 +192,6 @@ def write_all(root: Path) -> list[Path]:
 
 
 # -- comparing -------------------------------------------------------------------------------------
-
-
-def measured(what: str, only: str) -> Record:
-    """The result of a file, or of a commit: stored, or else measured now."""
-    if Path(what).is_file():
-        return stored.load(Path(what))
-    wanted = said("git", "rev-parse", "--verify", f"{what}^{{commit}}")
-    if wanted is None:
-        raise stored.Refused(f"{what}: neither a file nor a commit")
-    for file in stored.files():
-        result = stored.load(file)
-        if result["machine"]["commit"] == wanted and not result["machine"]["changed"]:
-            print(f"{what}: stored in {file.name}", flush=True)
-            return result
-    with tempfile.TemporaryDirectory() as folder:
-        tree, found = Path(folder, "tree"), Path(folder, "found.jsonl")
-        if said("git", "worktree", "add", "--detach", str(tree), wanted) is None:
-            raise stored.Refused(f"{what}: git cannot check it out")
-        try:
-            shutil.rmtree(tree / "bench", ignore_errors=True)
-            shutil.copytree(ROOT / "bench", tree / "bench")
-            shutil.copy(ROOT / "conftest.py", tree)
-            command = [sys.executable, "-m", "pytest", "--benchmark", f"--benchmark-rows={found}"]
-            command += ["-k", only] if only else []
-            print(f"{what}: measured in a tree of its own", flush=True)
-            done = subprocess.run(command, cwd=tree)
-            if not found.exists():
-                ended = f"pytest ended with {done.returncode}"
-                raise stored.Refused(f"{what}: nothing measured, {ended}")
-            result = stored.load(found)
-            result["machine"] |= {"commit": wanted, "changed": False}
-            return result
-        finally:
-            said("git", "worktree", "remove", "--force", str(tree))
 
 
 RUN_TO_RUN = 1.16
@@ -293,7 +251,7 @@ def main(given: Sequence[str] | None = None) -> int:
     options = arguments_of(given)
     try:
         if options.compare:
-            print(comparison(*(measured(what, options.k) for what in options.compare)))
+            print(comparison(*map(stored.load, options.compare)))
             return 0
         if options.file is not None:
             print(f"stored: {store(options.file, options.root)}")

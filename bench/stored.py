@@ -3,42 +3,45 @@
 A stored file has `machine` (with versions, date and commit), `set`, `memory` (how it was taken),
 `rates`, `gate`, `missing`, `wrong`, and `rows`: of each entry its group, label, contender, work,
 check, milliseconds (median and quartiles), memory, and errors over time where they were taken.
+
+Rows with a `rate` are of an earlier program, on the same machine: `earlier` has its name, versions,
+date, commit and gate, and the rate is the peak that it measured. A new full run replaces the file.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from bench import earlier, growth, registry
+import numpy as np
+from scipy.stats import linregress
+
+from bench import registry
 from bench.records import Record, lines
-from bench.registry import CHECKPOINTED, OURS, PER_STEP
+from bench.registry import GROWTH
 
 RESULTS = Path(__file__).resolve().parent / "results"
+WITHIN = 0.1
+"""How far the exponent of time may be from that of a cost in proportion."""
 
 
 class Refused(Exception):
     """A result that cannot be stored; the message says why."""
 
 
-def files(folder: Path = RESULTS, kind: str = "benchmark") -> list[Path]:
-    return sorted(folder.glob(f"{kind}-*.json"))
+def files(folder: Path = RESULTS) -> list[Path]:
+    return sorted(folder.glob("benchmark-*.json"))
 
 
 def load(file: Path) -> Record:
-    """Read a stored file, the rows of a run, or a file of an earlier program.
-
-    Peaks that were taken in one process for all calls are left out: they depend on the order.
-    """
+    """Read a stored file, or the rows of a run."""
+    if not file.is_file():
+        raise Refused(f"{file}: no such file")
     if file.suffix == ".jsonl":
         return assembled(lines(file))
     found: Record = json.loads(file.read_text(encoding="utf-8"))
-    if "rehearsal" in found:
-        return earlier.read(found)
-    if "memory" not in found:
-        found["rows"] = [{k: v for k, v in r.items() if k != "peak_bytes"} for r in found["rows"]]
     return found
 
 
@@ -60,32 +63,9 @@ def assembled(given: Sequence[Record]) -> Record:
 
 
 def machines(folder: Path = RESULTS) -> dict[Path, Record]:
-    """What the documents say of each machine, by the file that it is mainly from.
-
-    The README's tables are made from files of earlier programs. A pass has one figure in all
-    documents: groups of such a file replace those of the same machine's `benchmark` file as a
-    whole, so that contenders are compared within one run.
-    """
-    found: dict[str, tuple[Path, Record]] = {}
-    for kind in ("benchmark", "cpu", "gpu"):
-        for file in files(folder, kind):
-            result, name = load(file), file.stem.partition("-")[2]
-            check(result)
-            if name not in found:
-                found[name] = file, result
-                continue
-            main, rate = found[name][1], result["rates"]["fma"]
-            groups = {row["group"] for row in result["rows"]}
-            kept = [row for row in main["rows"] if row["group"] not in groups]
-            place = next((k for k, r in enumerate(main["rows"]) if r["group"] in groups), 0)
-            place -= sum(row["group"] in groups for row in main["rows"][:place])
-            rows = [row | {"rate": rate} for row in result["rows"]]
-            main["rows"] = [*kept[:place], *rows, *kept[place:]]
-            about = main["missing"].items()
-            main["missing"] = {k: v for k, v in about if k.rpartition(", ")[0] not in groups}
-            main["missing"] |= result["missing"]
-            main["replaced"] = {"file": file.name, "machine": result["machine"], "fma": rate}
-    return dict(sorted(found.values(), key=lambda pair: pair[1]["machine"]["device"]))
+    """All stored files, by device."""
+    found = {file: load(file) for file in files(folder)}
+    return dict(sorted(found.items(), key=lambda pair: pair[1]["machine"]["device"]))
 
 
 def check(result: Record) -> None:
@@ -128,7 +108,8 @@ def groups(result: Record, kind: str = "") -> dict[str, list[Record]]:
     """Rows by group, those of one kind of work; growth left out."""
     found: dict[str, list[Record]] = {}
     for row in result["rows"]:
-        if row["work"]["kind"].startswith(kind) and not _growing(row["group"]):
+        growing = row["group"].startswith(GROWTH) or row["group"] == registry.PER_STEP
+        if row["work"]["kind"].startswith(kind) and not growing:
             found.setdefault(row["group"], []).append(row)
     return found
 
@@ -145,17 +126,7 @@ def passes(result: Record) -> dict[str, list[Record]]:
     return {group: rows for group, rows in groups(result).items() if group in names}
 
 
-def source(file: Path, result: Record) -> Record:
-    """The file that `passes` are from, and its machine."""
-    given: Record = result.get("replaced") or {"file": file.name, "machine": result["machine"]}
-    return given
-
-
-def _growing(group: str) -> bool:
-    return group.startswith("growth with ") or group == PER_STEP
-
-
-def base(rows: Sequence[Record], contender: str = OURS) -> Record | None:
+def base(rows: Sequence[Record], contender: str = registry.OURS) -> Record | None:
     """The contender that the others of a group are compared with."""
     return next((row for row in rows if row["contender"] == contender), None)
 
@@ -173,7 +144,7 @@ def peak(row: Record) -> float | None:
 
 def kept(row: Record) -> float | None:
     """Bytes that autograd keeps; None of checkpoints, which hold their inputs unseen by it."""
-    return None if row["contender"] == CHECKPOINTED else row.get("saved_bytes")
+    return None if row["contender"] == registry.CHECKPOINTED else row.get("saved_bytes")
 
 
 def fraction(row: Record, result: Record) -> float | None:
@@ -182,49 +153,69 @@ def fraction(row: Record, result: Record) -> float | None:
     return 1e3 * row["fma"] / rate / row["ms"] if row["fma"] and rate else None
 
 
-def growths(result: Record) -> list[Record]:
-    """Of each axis: sizes, times, peaks, their exponents with standard errors, `wanted` of time and
-    whether it is `met`."""
-    by_group: dict[str, list[Record]] = {}
+# -- growth with the sizes -------------------------------------------------------------------------
+
+
+def fit(
+    sizes: Sequence[float], values: Sequence[float | None]
+) -> tuple[float | None, float | None]:
+    """Fit the exponent of a growth: the slope of log value over log size.
+
+    Returns:
+        The slope, None where a value is missing or there are no two; its standard error, None where
+        there are no three.
+    """
+    known = [value for value in values if value and value > 0]
+    if len(sizes) < 2 or len(known) < len(values):
+        return None, None
+    found = linregress(np.log(sizes), np.log(known))
+    return float(found.slope), float(found.stderr) if len(sizes) > 2 else None
+
+
+class Growth(NamedTuple):
+    """Time and memory of a layer over the sizes of one axis, all else fixed."""
+
+    axis: str
+    form: str
+    """feedforward or recurrent"""
+    sizes: list[int]
+    ms: list[float | None]
+    peaks: list[float | None]
+
+    @property
+    def target(self) -> int:
+        """Exponent of a cost in proportion: J recurrent neurons have J^2 synapses."""
+        return 2 if self.form == "recurrent" and self.axis == "J" else 1
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether time is in proportion to within `WITHIN`; None without a slope."""
+        slope, _ = fit(self.sizes, self.ms)
+        return None if slope is None else abs(slope - self.target) <= WITHIN
+
+
+def growths(result: Record) -> list[Growth]:
+    """Return every axis that was measured."""
+    found: dict[str, Growth] = {}
     for row in result["rows"]:
-        if row["group"].startswith("growth with "):
-            by_group.setdefault(row["group"], []).append(row)
-    found = []
-    for group, rows in by_group.items():
-        axis, form = re.fullmatch(r"growth with (\w), (\w+)", group).groups()  # type: ignore[union-attr]
-        sizes = [row["work"][axis] for row in rows]
-        aim = growth.wanted(axis, form == "recurrent")
-        ms, peaks = [row["ms"] for row in rows], [row.get("peak_bytes") for row in rows]
-        found.append(
-            {
-                "axis": axis,
-                "form": form,
-                "sizes": sizes,
-                "ms": ms,
-                "peaks": peaks,
-                "time": (time := growth.slope(sizes, ms)),
-                "time_error": growth.standard_error(sizes, ms),
-                "memory": growth.slope(sizes, peaks),
-                "memory_error": growth.standard_error(sizes, peaks),
-                "wanted": aim,
-                "met": growth.met(time, aim),
-            }
-        )
-    return found
+        group = row["group"]
+        if group.startswith(GROWTH):
+            axis, form = group.removeprefix(GROWTH).split(", ")
+            one = found.setdefault(group, Growth(axis, form, [], [], []))
+            one.sizes.append(row["work"][axis])
+            one.ms.append(row["ms"])
+            one.peaks.append(row.get("peak_bytes"))
+    return list(found.values())
 
 
-def per_step(result: Record) -> Record | None:
-    """Bytes one more step takes of layers N -> N, and their exponent against N."""
+def per_step(result: Record) -> dict[int, float]:
+    """Return N -> the bytes that one more step takes, of layers N -> N."""
     peaks: dict[int, dict[int, float]] = {}
     for row in result["rows"]:
-        if row["group"] == PER_STEP and row.get("peak_bytes"):
+        if row["group"] == registry.PER_STEP and row.get("peak_bytes"):
             peaks.setdefault(row["work"]["J"], {})[row["work"]["T"]] = row["peak_bytes"]
-    steps = {
+    return {
         N: (of[max(of)] - of[min(of)]) / (max(of) - min(of))
         for N, of in peaks.items()
         if len(of) > 1
     }
-    slope = growth.slope(list(steps), list(steps.values()))
-    if slope is None:
-        return None
-    return {"sizes": list(steps), "bytes": list(steps.values()), "exponent": slope}

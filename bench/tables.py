@@ -5,24 +5,10 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from bench import stored
-from bench.growth import WITHIN
+from bench import registry, stored
 from bench.records import Record
-from bench.registry import (
-    CLOSED,
-    COMPILED,
-    COMPILED_GRAPH,
-    GRAPH,
-    GRU,
-    LOOP,
-    LSTM,
-    ONE_BY_ONE,
-    OURS,
-    OURS_GRAPH,
-    PLAIN,
-    TOGETHER,
-)
 
 NOT_MEASURED = "not measured"
 NAMES = {"spikingjelly": "SpikingJelly", "snntorch": "snnTorch", "norse": "Norse"}
@@ -100,7 +86,7 @@ def passes(result: Record) -> list[str]:
     def plain(rows: Sequence[Record]) -> str:
         if rows[0]["work"]["kind"] == "network":
             return "-"
-        row = stored.fastest(rows, PLAIN)
+        row = stored.fastest(rows, registry.PLAIN)
         return (
             NOT_MEASURED
             if row is None
@@ -121,21 +107,21 @@ def passes(result: Record) -> list[str]:
 
     columns: dict[str, Callable[[Sequence[Record]], str]] = {
         "this library": lambda rows: _milliseconds(rows[0]),
-        "in a CUDA graph": lambda rows: _milliseconds(stored.base(rows, OURS_GRAPH)),
-        "eager loop": other(LOOP),
-        "compiled step": other(COMPILED),
-        "loop in a graph": other(GRAPH),
-        "compiled step in a graph": other(COMPILED_GRAPH),
+        "in a CUDA graph": lambda rows: _milliseconds(stored.base(rows, registry.OURS_GRAPH)),
+        "eager loop": other(registry.LOOP),
+        "compiled step": other(registry.COMPILED),
+        "loop in a graph": other(registry.GRAPH),
+        "compiled step in a graph": other(registry.COMPILED_GRAPH),
         "fastest plain LIF": plain,
-        LSTM: other(LSTM),
-        GRU: other(GRU),
+        registry.LSTM: other(registry.LSTM),
+        registry.GRU: other(registry.GRU),
         "of the peak": share,
-        "peak memory": lambda rows: memory(rows, OURS),
-        "of the loop": lambda rows: memory(rows, LOOP),
+        "peak memory": lambda rows: memory(rows, registry.OURS),
+        "of the loop": lambda rows: memory(rows, registry.LOOP),
     }
     table = [["forward and backward", *columns]]
     for group, rows in groups.items():
-        ours_first = sorted(rows, key=lambda row: row["contender"] != OURS)
+        ours_first = sorted(rows, key=lambda row: row["contender"] != registry.OURS)
         table.append([pass_name(group), *(cell(ours_first) for cell in columns.values())])
     return markdown(filled(table)) if len(table) > 1 else []
 
@@ -143,15 +129,17 @@ def passes(result: Record) -> list[str]:
 def speed_ups(result: Record) -> str:
     """How many times faster than each kind of contender, over all passes."""
     groups = list(stored.passes(result).values())
-    run = [NAMES[name] for name in PLAIN if any(stored.base(rows, name) for rows in groups)]
-    which = f" ({', '.join(run)})" if len(run) < len(PLAIN) else ""
+    run = [
+        NAMES[name] for name in registry.PLAIN if any(stored.base(rows, name) for rows in groups)
+    ]
+    which = f" ({', '.join(run)})" if len(run) < len(registry.PLAIN) else ""
     said: list[str] = []
     for names, what in (
-        ((LOOP,), "the eager loop"),
-        ((COMPILED,), "with a compiled step"),
-        ((GRAPH,), "the loop in a CUDA graph"),
-        ((COMPILED_GRAPH,), "with a compiled step in a CUDA graph"),
-        (PLAIN, f"plain LIF{which}"),
+        ((registry.LOOP,), "the eager loop"),
+        ((registry.COMPILED,), "with a compiled step"),
+        ((registry.GRAPH,), "the loop in a CUDA graph"),
+        ((registry.COMPILED_GRAPH,), "with a compiled step in a CUDA graph"),
+        (registry.PLAIN, f"plain LIF{which}"),
     ):
         found = [
             other["ms"] / ours["ms"]
@@ -170,26 +158,31 @@ def summary(result: Record) -> list[str]:
     peaks = [
         (stored.peak(loop), stored.peak(ours))
         for rows in groups
-        if (ours := stored.base(rows)) and (loop := stored.base(rows, LOOP))
+        if (ours := stored.base(rows)) and (loop := stored.base(rows, registry.LOOP))
     ]
     ratios = [loop / ours for loop, ours in peaks if loop and ours]
     lines += [f"- {factors(ratios)} less peak memory than the eager loop."] if ratios else []
     return lines
 
 
-def medians(given: Record) -> str:
+def device(machine: Record) -> str:
+    """Its name, and its instructions where they are known."""
+    instructions = machine.get("instructions")
+    return f"{machine['device']} ({instructions})" if instructions else str(machine["device"])
+
+
+def medians(file: Path, result: Record) -> str:
     """The machine of the README's table in one sentence."""
-    m = given["machine"]
-    where = f"{m['device']} ({m['instructions']})" if m.get("instructions") else m["device"]
+    m = result["machine"]
     threads = "" if "cuda" in m else f", {m['threads']} threads"
     kernels = f"Triton {m['triton']}" if "cuda" in m else f"Numba {m['numba']}"
     peak = ""
     if m.get("fma_rate"):
         peak = f" The peak is {m['fma_rate'] / 1e12:.3g}e12 multiply-adds/s."
-    link = f"[stored file](bench/results/{given['file']})"
+    link = f"[stored file](bench/results/{file.name})"
     return (
-        f"Medians on {where}{threads}, float32, torch {m['torch']}, {kernels}, {m['date'][:10]}:"
-        f" {link}.{peak}"
+        f"Medians on {device(m)}{threads}, float32, torch {m['torch']}, {kernels},"
+        f" {m['date'][:10]}: {link}.{peak}"
     )
 
 
@@ -204,28 +197,25 @@ def machine(result: Record) -> str:
         if m.get(name):
             versions.append(f"{name} {m[name]}")
     changed = ", with changes" if m["changed"] else ""
-    where = f"{m['device']} ({m['instructions']})" if m.get("instructions") else m["device"]
     cores = f", {m['threads']} threads of {m['cores']} cores" if m.get("cores") else ""
     load = ""
     if "load_average" in m:  # of a CPU
         numbers = "flushed to 0" if m.get("denormals_zero") else "not flushed by every contender"
         load = f" Load at the start {m['load_average']:.1f}; subnormal numbers {numbers}."
-    replaced = ""
-    if "replaced" in result:
-        other = result["replaced"]["machine"]
-        replaced = (
-            f" Operators, and the passes of the README's table, are from [an earlier"
-            f" program](../bench/results/{result['replaced']['file']}) of {other['date'][:10]},"
-            f" commit {other['commit'][:10]}; its peak is"
-            f" {figures(result['replaced']['fma'] / 1e9)} billion multiply-adds per second."
+    earlier = ""
+    if "earlier" in result:
+        other, rate = result["earlier"]["machine"], result["earlier"]["rates"]["fma"]
+        earlier = (
+            " An earlier program measured the operators and the passes of the README's table, on"
+            f" {other['date'][:10]}, commit {other['commit'][:10]}; its peak is"
+            f" {figures(rate / 1e9)} billion multiply-adds per second."
         )
     return (
-        f"{where}{cores}, float32, {', '.join(versions)}, Python {m['python']}, {m['date'][:10]},"
-        f" commit {m['commit'][:10]}{changed}. Peak {figures(result['rates']['fma'] / 1e9)} billion"
-        f" multiply-adds per second.{load} {result['gate']['passed']} tests passed before the"
-        " measurement. Memory"
-        f" {result.get('memory') or 'not shown: it was measured in one process for all calls'}."
-        f"{replaced}"
+        f"{device(m)}{cores}, float32, {', '.join(versions)}, Python {m['python']},"
+        f" {m['date'][:10]}, commit {m['commit'][:10]}{changed}. Peak"
+        f" {figures(result['rates']['fma'] / 1e9)} billion multiply-adds per second.{load}"
+        f" {result['gate']['passed']} tests passed before the measurement."
+        f" Memory {result['memory']}.{earlier}"
     )
 
 
@@ -250,7 +240,7 @@ def contests(result: Record) -> list[str]:
             ]
         ]
         for row in rows:
-            backend = row["contender"] in (OURS, CLOSED)
+            backend = row["contender"] in (registry.OURS, registry.CLOSED)
             part = stored.fraction(row, result) if backend else None
             table.append(
                 [
@@ -277,7 +267,7 @@ def sweep(result: Record) -> list[str]:
         if ours is None or len(rows) >= 4 or rows[0]["work"]["T"] == 1:
             continue
         part = stored.fraction(ours, result)
-        others = [stored.base(rows, name) for name in (CLOSED, LOOP)]
+        others = [stored.base(rows, name) for name in (registry.CLOSED, registry.LOOP)]
         ratios = [figures(o["ms"] / ours["ms"]) if o else "-" for o in others]
         loop = _mega(stored.peak(others[1])) if others[1] else "-"
         cells = [group, figures(ours["ms"]), f"{part:.0%}" if part else "-"]
@@ -287,10 +277,10 @@ def sweep(result: Record) -> list[str]:
 
 def fixed(result: Record) -> list[str]:
     """One step of one sample, where the fixed cost of a call is nearly all of it."""
-    table = [["one step, one sample", "this library", GRU]]
+    table = [["one step, one sample", "this library", registry.GRU]]
     for group, rows in stored.groups(result, "layer").items():
         if rows[0]["work"]["T"] == 1 and stored.base(rows):
-            table.append([group, _milliseconds(stored.base(rows)), _against(rows, GRU)])
+            table.append([group, _milliseconds(stored.base(rows)), _against(rows, registry.GRU)])
     return ["", *markdown(table)] if len(table) > 1 else []
 
 
@@ -303,7 +293,7 @@ def alone(result: Record) -> list[str]:
             continue
         part, predicted = stored.fraction(ours, result), (ours.get("predicted") or {})
         moved = ours.get("bytes") if not ours["fma"] else None
-        others = [stored.base(rows, who) for who in (LOOP, GRAPH)]
+        others = [stored.base(rows, who) for who in (registry.LOOP, registry.GRAPH)]
         table.append(
             [
                 group.removesuffix(" both"),
@@ -322,17 +312,11 @@ def growth(result: Record) -> list[str]:
     """Exponents; of time also the target and whether it is reached."""
     table = [["layer", "axis", "sizes", "points", "time", "target", "reached", "memory"]]
     for one in stored.growths(result):
-        cells = [
-            one["form"],
-            one["axis"],
-            f"{one['sizes'][0]}-{one['sizes'][-1]}",
-            str(len(one["sizes"])),
-            _exponent(one["time"], one["time_error"]),
-            f"{one['wanted']} ± {WITHIN}",
-            {True: "yes", False: "no", None: "-"}[one["met"]],
-            _exponent(one["memory"], one["memory_error"]),
-        ]
-        table.append(cells)
+        sizes = [f"{one.sizes[0]}-{one.sizes[-1]}", str(len(one.sizes))]
+        reached = {True: "yes", False: "no", None: "-"}[one.reached]
+        target = [f"{one.target} ± {stored.WITHIN}", reached]
+        times, memory = (_exponent(*stored.fit(one.sizes, v)) for v in (one.ms, one.peaks))
+        table.append([one.form, one.axis, *sizes, times, *target, memory])
     lines = []
     if len(table) > 1:
         lines = ["", *markdown(filled(table)), ""]
@@ -341,12 +325,12 @@ def growth(result: Record) -> list[str]:
             " means that a part of the call does not grow; above it, growth is faster than linear."
         )
     steps = stored.per_step(result)
-    if steps:
+    slope, _ = stored.fit(list(steps), list(steps.values()))
+    if slope is not None:
         lines += [
             "",
-            f"Bytes per additional step of layers N -> N, N {steps['sizes'][0]}-"
-            f"{steps['sizes'][-1]}: exponent {_exponent(steps['exponent'])}. A term T I J would"
-            " give 2.",
+            f"Bytes per additional step of layers N -> N, N {min(steps)}-{max(steps)}: exponent"
+            f" {slope:.2f}. A term T I J would give 2.",
         ]
     return lines
 
@@ -354,7 +338,10 @@ def growth(result: Record) -> list[str]:
 def replicas(result: Record) -> list[str]:
     table = [["training step", "sequential", "together", "speed-up"]]
     for group, rows in stored.groups(result, "replicas").items():
-        together, turns = stored.base(rows, TOGETHER), stored.base(rows, ONE_BY_ONE)
+        together, turns = (
+            stored.base(rows, registry.TOGETHER),
+            stored.base(rows, registry.ONE_BY_ONE),
+        )
         if together and turns:
             ratio = figures(turns["ms"] / together["ms"])
             cells = [f"{figures(row['ms'])} ms" for row in (turns, together)]

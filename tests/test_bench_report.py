@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bench import gate, growth, provenance, registry, report, stored, tables
+from bench import gate, provenance, registry, report, stored, tables
 from bench.registry import LOOP, OURS, Work
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,37 +28,17 @@ def test_the_documents_say_what_is_stored() -> None:
         assert (file.with_suffix("") / "table.csv").exists()
 
 
-def test_a_pass_has_one_figure_in_all_documents() -> None:
-    """Rows of a pass come from one file, that of the README's table, whatever else is stored."""
-    found = {file.stem.partition("-")[2]: (file, r) for file, r in stored.machines().items()}
-    for name in report.README.values():
-        file, result = found[name]
-        kept = json.loads((file.parent / stored.source(file, result)["file"]).read_text())
-        old = {row["ms"] for row in kept.get("layers", kept.get("rows"))}
-        for rows in stored.passes(result).values():
-            ours = stored.base(rows)
-            assert ours is not None
-            assert ours["ms"] in old
-
-
-def test_files_of_earlier_programs() -> None:
-    """All their times are read, with memory, operators and what was not measured."""
-    cpu, gpu = (stored.load(next(iter(stored.files(kind=kind)))) for kind in ("cpu", "gpu"))
-    raw = json.loads(next(iter(stored.files(kind="cpu"))).read_text())
-    rivals = sum(len(row["rivals"]) for row in raw["layers"])
-    count = len(raw["layers"]) + len(raw["operators"]) + rivals
-    assert len(cpu["rows"]) + len(cpu["missing"]) == count
-    assert {row["work"]["operator"] for row in cpu["rows"]} <= {"", *registry.CPU_OPERATORS}
-    ours = {row["group"]: row for row in cpu["rows"] if row["contender"] == OURS}
-    main = ours[registry.MAIN.name]
-    assert main["ms"] == raw["layers"][0]["ms"]
-    assert main["peak_bytes"] == raw["memory"][0]["ours"]["peak"]
-    assert main["fma"] == raw["layers"][0]["fma"]
-    assert registry.NETWORK.name in ours
-    assert set(stored.passes(gpu)) == registry.published("cuda")
-    kernel = next(row for row in gpu["rows"] if row["work"]["kind"] == "kernel")
-    assert kernel["bytes"] > 0
-    assert 0 < kernel["predicted"]["in_waves"] < 1
+def test_rows_of_an_earlier_program_name_it() -> None:
+    """Their peak is that of its run; its versions, commit and gate are stored with them."""
+    results = [r for r in stored.machines().values() if "earlier" in r]
+    for result in results:
+        rates = {row["rate"] for row in result["rows"] if "rate" in row}
+        assert rates == {result["earlier"]["rates"]["fma"]}
+        assert result["earlier"]["gate"]["state"] == "green"
+        assert "measured the operators and the passes" in tables.machine(result)
+    for row in (row for result in results for row in result["rows"]):
+        if "rate" in row and row["fma"]:
+            assert stored.fraction(row, {}) == 1e3 * row["fma"] / row["rate"] / row["ms"]
 
 
 def _passes(**machine: Any) -> dict[str, Any]:
@@ -107,7 +87,7 @@ def test_the_readme_table() -> None:
 
 
 def test_the_readme_is_made_from_the_named_machine(tmp_path: Path) -> None:
-    """Not from the newest; others are told in a sentence, a GPU's in a section of its own."""
+    """Not from the newest; others have a sentence, a GPU a section."""
     results = tmp_path / "bench" / "results"
     results.mkdir(parents=True)
     assert report.readme_section(tmp_path, "cpu-speed") == report.NOTHING_STORED
@@ -134,22 +114,26 @@ def test_the_readme_is_made_from_the_named_machine(tmp_path: Path) -> None:
 # -- fits ------------------------------------------------------------------------------------------
 
 
-def test_exponents() -> None:
-    sizes = (1, 2, 4, 8)
-    for power in (0.0, 1.0, 2.0):
-        assert growth.exponent(sizes, [3.0 * s**power for s in sizes]) == pytest.approx(power)
-
-
-def test_standard_error_and_aim() -> None:
+def test_exponents_and_their_errors() -> None:
     """Of y = x^1 with the middle of three points e times too high: residuals 1/3, -2/3, 1/3."""
     sizes, e = (1.0, math.e, math.e**2), math.e
-    assert growth.standard_error(sizes, [1, e * e, e * e]) == pytest.approx((2 / 3 / 2) ** 0.5)
-    assert growth.standard_error(sizes, [2 * s for s in sizes]) == pytest.approx(0, abs=1e-12)
-    assert growth.standard_error(sizes[:2], sizes[:2]) is None
-    assert growth.standard_error(sizes, [1, None, 2]) is None
-    assert [growth.met(x, 1) for x in (0.89, 0.91, 1.09, 1.11, None)] == [
-        False, True, True, False, None,
-    ]  # fmt: skip
+    for power in (0.5, 1.0, 2.0):
+        slope, error = stored.fit(sizes, [3.0 * s**power for s in sizes])
+        assert (slope, error) == pytest.approx((power, 0), abs=1e-12)
+    slope, error = stored.fit(sizes, [1, e * e, e * e])
+    assert (slope, error) == pytest.approx((1, (2 / 3 / 2) ** 0.5))
+    assert stored.fit(sizes[:2], sizes[:2]) == (pytest.approx(1), None)
+    assert stored.fit(sizes, [1, None, 2]) == stored.fit(sizes[:1], [1]) == (None, None)
+
+
+@pytest.mark.parametrize(("slope", "reached"), [(0.89, False), (0.91, True), (1.11, False)])
+def test_a_cost_in_proportion(slope: float, reached: bool) -> None:
+    """The exponent of time is 1, or 2 with recurrent neurons, to within 0.1."""
+    sizes = [1, 2, 4]
+    for axis, form, more in (("J", "feedforward", 0), ("J", "recurrent", 1), ("T", "recurrent", 0)):
+        ms: list[float | None] = [n ** (slope + more) for n in sizes]
+        assert stored.Growth(axis, form, sizes, ms, []).reached == reached
+    assert stored.Growth("T", "feedforward", sizes, [1, None, 2], []).reached is None
 
 
 def _result(**changes: Any) -> dict[str, Any]:
@@ -261,19 +245,8 @@ def test_two_files_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[st
     said = capsys.readouterr().out
     assert "quartiles meet" in said
     assert "WARNING" not in said
-    assert report.main(["--compare", names[0], "no-such-commit"]) == 1
-    assert "neither a file nor a commit" in capsys.readouterr().out
-
-
-def test_peaks_of_one_process_for_all_are_not_shown(tmp_path: Path) -> None:
-    """As files have them from before `memory` said how it was taken."""
-    found = _result()
-    found["rows"][0]["peak_bytes"] = 5
-    file = tmp_path / "found.json"
-    file.write_text(json.dumps(found))
-    assert "peak_bytes" not in stored.load(file)["rows"][0]
-    file.write_text(json.dumps(found | {"memory": "a process for each call"}))
-    assert stored.load(file)["rows"][0]["peak_bytes"] == 5
+    assert report.main(["--compare", names[0], "no-such-file.json"]) == 1
+    assert "no-such-file.json: no such file" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -313,15 +286,10 @@ def test_growth_of_what_is_stored() -> None:
             peak = 1e6 + 12 * N * T
             rows.append({"group": registry.PER_STEP, "work": work, "peak_bytes": peak, "ms": 1.0})
     (one,) = stored.growths({"rows": rows})
-    assert one["wanted"] == 2
-    assert one["time"] == pytest.approx(2)
-    assert one["met"]
-    assert "| 2 ± 0.1 | yes |" in "\n".join(tables.growth({"rows": rows}))
-    assert one["memory"] == pytest.approx(1)
-    steps = stored.per_step({"rows": rows})
-    assert steps is not None
-    assert steps["bytes"] == [12 * 64, 12 * 128]
-    assert steps["exponent"] == pytest.approx(1)
+    assert (one.axis, one.form, one.sizes) == ("J", "recurrent", [256, 512, 1024])
+    assert "2.00 ± 0.00 | 2 ± 0.1 | yes | 1.00 ± 0.00 |" in "\n".join(tables.growth({"rows": rows}))
+    assert stored.per_step({"rows": rows}) == {64: 12 * 64, 128: 12 * 128}
+    assert "N 64-128: exponent 1.00." in tables.growth({"rows": rows})[-1]
 
 
 def test_memory_that_a_figure_would_not_show() -> None:
