@@ -1,14 +1,21 @@
-"""The registry's operators as calls of GPU kernels, for predictions and measurements.
+"""Operators at given sizes as calls of GPU kernels: to measure, to tune, to compile.
 
-`Case.run` calls the launcher, `record` catches what it would launch (meta tensors, shipped
-configurations), `cost` counts what the operator has to do.
+`Case.run` calls the launcher; `record` catches what it would launch (meta tensors, shipped
+configurations). Three lists of cases:
+
+- `BENCHMARK`: the sizes that `pytest --benchmark` measures;
+- `ONE`: every kernel at least once, in its smallest tile where that will do;
+- `EVERY`: every tile of every size class and every flag that the shipped defaults can select. Which
+  sizes these take depends on the `tile`, `block` and `path` functions of `kernels/gpu`; a test
+  compares this list with those.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 from torch import Tensor
 
@@ -21,19 +28,10 @@ from hetsyn_triton.kernels.gpu import (
     surrogate,
     synaptic_current,
 )
-from hetsyn_triton.kernels.gpu.lib import (
-    add_partials,
-    feedback_gradient,
-    parameter_gradient,
-    recurrent_step,
-)
+from hetsyn_triton.kernels.gpu.lib import parameter_gradient, recurrent_step
 from hetsyn_triton.kernels.gpu.lib.configs import pinned
-from hetsyn_triton.kernels.gpu.lib.launch import Cost, Launch, recording
-from hetsyn_triton.kernels.gpu.lib.recurrent_tile import path
+from hetsyn_triton.kernels.gpu.lib.launch import Launch, recording
 from hetsyn_triton.kernels.surrogate_kinds import KINDS
-
-SMS = 132
-"""Multiprocessors of an H100 or H200: what the recorded launches and their costs are made for."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class Case(Sizes):
 
     def run(self, arguments: Arguments) -> Any:
         """The launcher's results."""
-        return OPERATORS[self.operator].run(*arguments)
+        return OPERATORS[self.operator](*arguments)
 
     def record(self) -> list[Launch]:
         """What `run` launches on an H100 or H200, as shipped; nothing runs."""
@@ -50,36 +48,6 @@ class Case(Sizes):
         with pinned(), recording() as calls:
             self.run(arguments)
         return calls
-
-    def cost(self) -> Cost:
-        """Of all launches; initial states left out."""
-        with pinned():
-            return OPERATORS[self.operator].cost(self)
-
-    @property
-    def synapses(self) -> bool:
-        """Whether the arithmetic floor is that of synapses; scans of neurons move bytes only."""
-        return OPERATORS[self.operator].synapses
-
-    @property
-    def recurrent(self) -> bool:
-        return self.operator.startswith("recurrent_scan")
-
-
-class Operator(NamedTuple):
-    """How an operator is run and counted."""
-
-    run: Callable[..., Any]
-    cost: Callable[[Case], Cost]
-    synapses: bool = True
-
-
-def total(*costs: Cost) -> Cost:
-    """Of several launches."""
-    return Cost(*(sum(parts) for parts in zip(*costs, strict=True)))
-
-
-# -- what each operator costs ----------------------------------------------------------------------
 
 
 def _split(
@@ -90,109 +58,30 @@ def _split(
     return *spike_scan.spike_scan(current, *neuron), last
 
 
-def _layer_cost(c: Case) -> Cost:
-    chosen = feedforward_scan.path(c.R, c.T, c.B, c.I, c.J, sms=SMS)
-    return _fused_cost(c) if chosen.name == "fused" else _split_cost(c)
-
-
-def _fused_cost(c: Case) -> Cost:
-    return feedforward_scan.cost(c.R, c.T, c.B, c.I, c.J)
-
-
-def _split_cost(c: Case) -> Cost:
-    return feedforward_scan.split_cost(c.R, c.T, c.B, c.I, c.J)
-
-
-def _neuron_gradient_cost(c: Case) -> Cost:
-    """Of what follows a reverse scan: gradients of the feedback, d_threshold over samples."""
-    sums = add_partials.cost(c.R, c.B, c.J)
-    return total(sums, feedback_gradient.cost(c.R, c.T, c.B, c.J, c.K))
-
-
-def _scan_backward_cost(c: Case) -> Cost:
-    given = 2 if c.states else 1
-    scan = spike_scan.cost(c.R, c.T, c.B, c.J, c.K, backward=True, given=given)
-    return total(scan, _neuron_gradient_cost(c))
-
-
-def _recurrent_cost(c: Case) -> Cost:
-    """c, s and V over time; w and r read by every sample; the last trace written."""
-    return _recurrent_direction(c, steps=3)
-
-
-def _recurrent_backward_cost(c: Case) -> Cost:
-    """ds/dV, dL/ds (and dL/dV) and g over time, then as forward; the neurons' gradients count for
-    their bytes, the floor is that of the synapses."""
-    neurons = _neuron_gradient_cost(c)._replace(fma=0, executed=0)
-    return total(_recurrent_direction(c, steps=4 if c.states else 3), neurons)
-
-
-def _recurrent_direction(c: Case, steps: int) -> Cost:
-    samples, square = c.R * c.B, c.J * c.J
-    fma = 2 * samples * c.T * square
-    tile = path(c.J, SMS)
-    over_time = 4 * steps * samples * c.T * c.J
-    matrices = 8 * c.R * square
-    if tile is None:  # a launch per step, traces in device memory
-        moved = over_time + 8 * samples * c.T * square
-        return Cost(fma, fma, moved + matrices * c.T, moved + matrices * c.B * c.T)
-    executed = 2 * samples * c.T * tile.KG * tile.KK * tile.programs * tile.BJ
-    traces = 4 * samples * square
-    exchange = 4 * samples * c.T * c.J * tile.programs if tile.programs > 1 else 0
-    return Cost(
-        fma=fma,
-        executed=executed,
-        hbm=over_time + traces + matrices,
-        l2=over_time + traces + matrices * c.B + exchange,
-    )
-
-
-def _surrogate(kind: str) -> Operator:
-    numbers = [1.0 for _ in KINDS[kind]]
-    return Operator(
-        lambda potential, threshold: surrogate.surrogate(potential, threshold, kind, numbers),
-        lambda c: surrogate.cost(c.R, c.T, c.B, c.J),
-        synapses=False,
-    )
-
-
 def _backward_by_steps(*given: Any) -> tuple[Tensor, ...]:
     backward: Callable[..., tuple[Tensor, ...]] = recurrent_step.backward_by_steps
     return backward(*given[:5], *given[6:10], given[12])
 
 
-OPERATORS = {
-    "synaptic_current": Operator(
-        synaptic_current.synaptic_current,
-        lambda c: synaptic_current.cost(c.R, c.T, c.B, c.I, c.J),
-    ),
-    "synaptic_current_backward": Operator(
-        synaptic_current.synaptic_current_backward,
-        lambda c: synaptic_current.cost(c.R, c.T, c.B, c.J, c.I),
-    ),
-    "synaptic_parameter_gradient": Operator(
-        parameter_gradient.synaptic_parameter_gradient,
-        lambda c: parameter_gradient.cost(c.R, c.T, c.B, c.I, c.J),
-    ),
-    "feedforward_scan": Operator(feedforward_scan.feedforward_scan, _layer_cost),
-    "feedforward_scan_fused": Operator(feedforward_scan.fused, _fused_cost),
-    "feedforward_scan_split": Operator(_split, _split_cost),
-    "spike_scan": Operator(
-        spike_scan.spike_scan,
-        lambda c: spike_scan.cost(c.R, c.T, c.B, c.J, c.K),
-        synapses=False,
-    ),
-    "spike_scan_backward": Operator(
-        spike_scan.spike_scan_backward, _scan_backward_cost, synapses=False
-    ),
-    "recurrent_scan": Operator(recurrent_scan.recurrent_scan, _recurrent_cost),
-    "recurrent_scan_backward": Operator(
-        recurrent_scan.recurrent_scan_backward, _recurrent_backward_cost
-    ),
-    **{f"surrogate_{kind}": _surrogate(kind) for kind in KINDS},
+def _surrogate(kind: str, potential: Tensor, threshold: Tensor) -> Tensor:
+    return surrogate.surrogate(potential, threshold, kind, [1.0 for _ in KINDS[kind]])
+
+
+OPERATORS: dict[str, Callable[..., Any]] = {
+    "synaptic_current": synaptic_current.synaptic_current,
+    "synaptic_current_backward": synaptic_current.synaptic_current_backward,
+    "synaptic_parameter_gradient": parameter_gradient.synaptic_parameter_gradient,
+    "feedforward_scan": feedforward_scan.feedforward_scan,
+    "feedforward_scan_fused": feedforward_scan.fused,
+    "feedforward_scan_split": _split,
+    "spike_scan": spike_scan.spike_scan,
+    "spike_scan_backward": spike_scan.spike_scan_backward,
+    "recurrent_scan": recurrent_scan.recurrent_scan,
+    "recurrent_scan_backward": recurrent_scan.recurrent_scan_backward,
+    **{f"surrogate_{kind}": partial(_surrogate, kind) for kind in KINDS},
     # What the launcher takes for J > 1024, and where a GPU cannot hold a sample's programs.
-    "recurrent_scan_by_steps": Operator(recurrent_step.forward_by_steps, _recurrent_cost),
-    "recurrent_scan_backward_by_steps": Operator(_backward_by_steps, _recurrent_backward_cost),
+    "recurrent_scan_by_steps": recurrent_step.forward_by_steps,
+    "recurrent_scan_backward_by_steps": _backward_by_steps,
 }
 
 
@@ -217,6 +106,78 @@ def case(
     return Case(name, operator, R, T, B, I, J, K, states, detach)
 
 
+# -- lists of cases --------------------------------------------------------------------------------
+
 BENCHMARK = [case(o, I, J, T=T, B=B) for o, I, J, T, B in registry.operators()]  # noqa: E741
-"""What predictions and measurements are published for."""
-BY_NAME = {c.name: c for c in BENCHMARK}
+
+ONE = [
+    case("synaptic_current", 4, 32),
+    case("synaptic_parameter_gradient", 4, 32),
+    case("feedforward_scan_fused", 4, 32),
+    case("spike_scan", 16, 16, B=32),
+    case("spike_scan_backward", 16, 16, B=32),
+    *(case(f"surrogate_{kind}", 16, 16, B=32) for kind in KINDS),
+    case("recurrent_scan", 16, 16, B=32),
+    case("recurrent_scan_backward", 16, 16, B=32),
+    case("recurrent_scan_by_steps", 16, 16, B=2, T=2),
+    case("recurrent_scan_backward_by_steps", 16, 16, B=2, T=2),
+]
+
+_SUMMED = (4, 16, 32, 64, 128, 700)  # one of each depth, and one with partial sums
+_WIDTHS = (32, 64, 128)
+_NEURONS = (16, 32, 64, 128, 256, 512, 1024, 1040)  # the recurrent scan's classes; then by steps
+_EITHER = (False, True)
+
+
+def _synaptic() -> list[Case]:
+    found = []
+    for o in _WIDTHS:
+        both = o == 128
+        for s in _SUMMED:
+            forward, backward = (_EITHER, _EITHER) if both else ((False,), (True,))
+            found += [case("synaptic_current", s, o, states=given) for given in forward]
+            found += [case("synaptic_current_backward", o, s, states=given) for given in backward]
+            found += [
+                case("feedforward_scan_fused", s, o, K=K, states=K == 2)
+                for K in ((1, 2) if both else (1,))
+            ]
+        found += [
+            case("synaptic_parameter_gradient", inputs, o, states=given)
+            for inputs in (4, 700)
+            for given in _EITHER
+        ]
+    return found
+
+
+def _scans() -> list[Case]:
+    # d_threshold summed over samples: odd sizes take the narrow form.
+    found = [case("spike_scan_backward", 13, 13, B=7)]
+    for B in (32, 2048):  # few lanes, and many
+        for K in (1, 2):
+            found.append(case("spike_scan", 128, 128, B=B, K=K))
+            found += [
+                case("spike_scan_backward", 128, 128, B=B, K=K, states=given, detach=detach)
+                for given in _EITHER
+                for detach in _EITHER
+            ]
+    return found
+
+
+def _recurrent() -> list[Case]:
+    found = []
+    for neurons in _NEURONS:
+        for K in (1, 2):
+            T = 250 if neurons <= 1024 else 2
+            given: dict[str, Any] = {"B": 32, "K": K, "states": K == 2, "T": T}
+            found.append(case("recurrent_scan", neurons, neurons, **given))
+            found.append(case("recurrent_scan_backward", neurons, neurons, **given, detach=K == 2))
+    return found
+
+
+def _surrogates() -> list[Case]:
+    """Four neurons to a load, and one."""
+    return [case(f"surrogate_{kind}", J, J) for kind in KINDS for J in (16, 13)]
+
+
+EVERY = _synaptic() + _scans() + _recurrent() + _surrogates()
+SETS = {"benchmark": BENCHMARK, "one": ONE, "every": EVERY}

@@ -19,32 +19,14 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from bench import plain_lif, replicas, rivals, timing, workloads
+from bench import plain_lif, registry, replicas, rivals, timing, workloads
 from bench.operators import Sizes
-from bench.registry import (
-    CAPTURED,
-    CHECKPOINTED,
-    CLOSED,
-    COMPILED,
-    COMPILED_GRAPH,
-    FEWER,
-    GRAPH,
-    GRU,
-    LOOP,
-    LSTM,
-    OURS,
-    OURS_GRAPH,
-    PLAIN,
-    REFERENCE,
-    Work,
-)
+from bench.registry import LOOP, OURS, REFERENCE, Work
 from bench.rivals import Weights
-from hetsyn_triton import HetSynLIF, HetSynReadout, SpikingNetwork
+from hetsyn_triton import HetSynLIF, HetSynReadout
 from hetsyn_triton.ops import dispatch, recurrent_scan
 from hetsyn_triton.ops.neuron import Neuron
 from hetsyn_triton.surrogates import Triangular
-
-Forward = Callable[[], Tensor]
 
 
 @dataclass(frozen=True)
@@ -53,7 +35,7 @@ class Made:
 
     run: Callable[[], Any]
     """The call that is timed."""
-    forward: Forward
+    forward: Callable[[], Tensor]
     """The forward pass alone, and the tensors it begins with: for what autograd keeps."""
     given: Sequence[Tensor]
     moved: int = 0
@@ -71,19 +53,21 @@ class Problem:
 
 
 def problem(work: Work, device: torch.device, exact: bool = False, seed: int = 0) -> Problem:
-    """Spikes at a tenth of all places, weights and decays of a new layer. With `exact` weights and
-    decays of few bits: sums of few steps are then the same in any order. `seed` is the input's."""
+    """Spikes at a tenth of all places, weights and decays of a new layer; recurrent synapses are
+    given a current instead. With `exact` weights and decays of few bits: sums of few steps are then
+    the same in any order. `seed` is the input's."""
     generator = torch.Generator().manual_seed(0)
-    layer = HetSynLIF(work.I, work.J, recurrent=work.recurrent, generator=generator)
-    weights = workloads.weights_of(layer, learn=False)
+    recurrent = work.recurrent and work.kind == "layer"
+    layer = HetSynLIF(work.I, work.J, recurrent=recurrent, generator=generator)
+    weights = workloads.weights_of(layer)
     if exact:
         pairs = [_few_bits(t.shape, generator) for t in weights.tensors[::2]]
-        weights = Weights(*pairs[0], pairs[1] if work.recurrent else None)
-    x = workloads.spikes(work.T, work.B, work.I, seed=seed).to(device)
-    g = torch.randn(work.T, work.B, work.J, generator=generator).to(device)
-    back = weights.recurrent and tuple(t.to(device) for t in weights.recurrent)
-    moved = Weights(weights.w.to(device), weights.r.to(device), back)  # type: ignore[arg-type]
-    return Problem(work, x, moved, g)
+        weights = Weights(*pairs[0], pairs[1] if recurrent else None)
+    x = workloads.spikes(work.T, work.B, work.I, seed=seed)
+    g = torch.randn(work.T, work.B, work.J, generator=generator)
+    if work.kind == "synapses":
+        x = (8 * g).round() / 8 if exact else g
+    return Problem(work, x.to(device), weights.changed(lambda t: t.to(device)), g.to(device))
 
 
 def _few_bits(shape: Sequence[int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -93,45 +77,68 @@ def _few_bits(shape: Sequence[int], generator: torch.Generator) -> tuple[Tensor,
     return whole * unit, torch.randint(0, 3, tuple(shape), generator=generator) / 2
 
 
-# -- layers ----------------------------------------------------------------------------------------
+# -- layers, the synaptic current alone, recurrent synapses alone ----------------------------------
 
 
-def _module(given: Problem, **options: Any) -> tuple[HetSynLIF, list[Tensor]]:
-    """A layer with the problem's weights, and its parameters in their order."""
-    work, w = given.work, given.weights
-    layer = HetSynLIF(work.I, work.J, recurrent=work.recurrent, device=given.x.device, **options)
-    leaves = workloads.layer_leaves(layer)
-    with torch.no_grad():
-        for leaf, value in zip(leaves, w.tensors, strict=True):
-            leaf.copy_(value)
-    return layer, leaves
-
-
-def _call(given: Problem, forward: Callable[[Tensor], Tensor], leaves: Sequence[Tensor]) -> Made:
-    """The part that is asked for, of a forward pass of the input."""
+def _call(
+    given: Problem,
+    way: Callable[[Tensor], Tensor],
+    leaves: Sequence[Tensor],
+    chosen: slice = slice(None),
+) -> Made:
+    """The part that is asked for, of a forward pass; of the gradients those that are chosen."""
     x, g, part = given.x.clone(), given.g, given.work.part
+    begin = [x, *leaves]
+    wanted = begin[chosen]
     if part == "forward":
-
-        def bare() -> Tensor:
-            with torch.no_grad():
-                return forward(x)
-
-        return Made(bare, bare, [x, *leaves])
+        run = _without_tape(lambda: way(x))
+        return Made(run, run, begin)
     x.requires_grad_()
-    wanted = [x, *leaves]
-    if part == "backward":
-        out = forward(x)
-        return Made(
-            lambda: torch.autograd.grad(out, wanted, g, retain_graph=True),
-            lambda: forward(x),
-            wanted,
-        )
-    return Made(lambda: torch.autograd.grad(forward(x), wanted, g), lambda: forward(x), wanted)
+    out = way(x) if part == "backward" else None
+
+    def gradients() -> Any:
+        found = way(x) if out is None else out
+        return torch.autograd.grad(found, wanted, g, retain_graph=out is not None)
+
+    return Made(gradients, lambda: way(x), begin)
+
+
+def _without_tape(run: Callable[[], Any]) -> Callable[[], Any]:
+    def bare() -> Any:
+        with torch.no_grad():
+            return run()
+
+    return bare
 
 
 def _ours(given: Problem, **options: Any) -> Made:
-    layer, leaves = _module(given, **options)
-    return _call(given, lambda x: layer(x)[0], [t for t in leaves if t.requires_grad])
+    """This library's layer with the problem's weights; a readout's output is the current."""
+    work, device = given.work, given.x.device
+    if work.kind == "synapses":
+        return _our_synapses(given)
+    module: HetSynLIF | HetSynReadout
+    if work.kind == "current":
+        module = HetSynReadout(work.I, work.J, device=device, **options)
+    else:
+        module = HetSynLIF(work.I, work.J, recurrent=work.recurrent, device=device, **options)
+    leaves = workloads.layer_leaves(module)
+    with torch.no_grad():
+        for leaf, value in zip(leaves, given.weights.tensors, strict=True):
+            leaf.copy_(value)
+    return _call(given, lambda x: module(x)[0], [t for t in leaves if t.requires_grad])
+
+
+def _our_synapses(given: Problem) -> Made:
+    """Recurrent synapses over a given current, with all their gradients."""
+    weights, zeros = given.weights.learned(), given.g.new_zeros(1, given.work.B, given.work.J)
+    one = given.g.new_ones(1, given.work.J)
+    neuron = Neuron(one, rivals.KAPPA * one[None], one[None], zeros[None], zeros)
+
+    def way(c: Tensor) -> Tensor:
+        synapses = (weights.w[None], weights.r[None], None)
+        return recurrent_scan.run(c[None], *synapses, neuron, Triangular(), False, "auto")[0][0]
+
+    return _call(given, way, weights.tensors)
 
 
 def _no_kernels() -> Any:
@@ -139,8 +146,10 @@ def _no_kernels() -> Any:
     return mock.patch.object(dispatch, "usable", return_value=False)
 
 
-def _without_kernels(made: Made) -> Made:
-    """Every operator then takes its closed form, in both directions."""
+def _closed_forms(given: Problem) -> Made:
+    """Every operator takes its closed form, in both directions."""
+    with _no_kernels():
+        made = _ours(given)
 
     def run() -> Any:
         with _no_kernels():
@@ -153,40 +162,32 @@ def _without_kernels(made: Made) -> Made:
     return Made(run, forward, made.given)
 
 
-def _closed_forms(given: Problem) -> Made:
-    with _no_kernels():
-        made = _ours(given)
-    return _without_kernels(made)
+_LOOPS = {
+    "layer": rivals.layer_loop,
+    "current": rivals.current_loop,
+    "synapses": rivals.recurrent_loop,
+}
 
 
-def _learnt(weights: Weights, learn: bool) -> Weights:
-    def leaf(t: Tensor) -> Tensor:
-        return t.detach().clone().requires_grad_(learn)
-
-    back = weights.recurrent
-    return Weights(leaf(weights.w), leaf(weights.r), back and (leaf(back[0]), leaf(back[1])))
-
-
-def _loop(given: Problem, way: Callable[[Tensor, Weights], Tensor]) -> Made:
-    weights = _learnt(given.weights, given.work.part != "forward")
-    return _call(given, lambda x: way(x, weights), weights.tensors)
+def _loop(
+    given: Problem,
+    compiled: bool = False,
+    chosen: slice = slice(None),
+    way: Callable[..., Tensor] | None = None,
+) -> Made:
+    way, weights, compile = way or _LOOPS[given.work.kind], given.weights.learned(), _of(compiled)
+    return _call(given, lambda x: way(x, weights, compile), weights.tensors, chosen)
 
 
-def _compiled(given: Problem) -> Made:
-    return _loop(given, lambda x, w: rivals.layer_loop(x, w, rivals.compiler()))
-
-
-def captured(made: Made) -> Made:
-    """The call in a CUDA graph; on a CPU, in rehearsals, the call itself."""
-    return replace(made, run=rivals.in_a_graph(made.run))
+def _of(compiled: bool) -> rivals.Compile:
+    return rivals.compiler() if compiled else rivals.as_it_is
 
 
 def _plain(library: str) -> Callable[[Problem], Made]:
     def make(given: Problem) -> Made:
-        work = given.work
-        layer = plain_lif.LAYERS[library]
-        forward, weights = layer(work.I, work.J, work.recurrent, device=given.x.device)
-        return _call(given, forward, weights)
+        work, device = given.work, given.x.device
+        sizes = (work.I, work.J, work.recurrent)
+        return _call(given, *plain_lif.layer(library, *sizes, device=device))
 
     return make
 
@@ -199,116 +200,18 @@ def _gated(kind: type[nn.LSTM] | type[nn.GRU]) -> Callable[[Problem], Made]:
     return make
 
 
-def _eager(given: Problem) -> Made:
-    return _loop(given, rivals.layer_loop)
-
-
-_LAYER: dict[str, Callable[[Problem], Made]] = {
+LAYERS: dict[str, Callable[[Problem], Made]] = {
     OURS: _ours,
-    CLOSED: _closed_forms,
+    registry.CLOSED: _closed_forms,
     REFERENCE: lambda given: _ours(given, backend="reference"),
-    FEWER: lambda given: _ours(given, learn_decay=False),
-    OURS_GRAPH: lambda given: captured(_ours(given)),
-    LOOP: _eager,
-    COMPILED: _compiled,
-    CHECKPOINTED: lambda given: _loop(given, rivals.checkpointed_layer_loop),
-    GRAPH: lambda given: captured(_eager(given)),
-    COMPILED_GRAPH: lambda given: captured(_compiled(given)),
-    **{library: _plain(library) for library in PLAIN},
-    LSTM: _gated(nn.LSTM),
-    GRU: _gated(nn.GRU),
+    registry.FEWER: lambda given: _ours(given, learn_decay=False),
+    LOOP: _loop,
+    registry.COMPILED: lambda given: _loop(given, compiled=True),
+    registry.CHECKPOINTED: lambda given: _loop(given, way=rivals.checkpointed_layer_loop),
+    **{library: _plain(library) for library in registry.PLAIN},
+    registry.LSTM: _gated(nn.LSTM),
+    registry.GRU: _gated(nn.GRU),
 }
-
-
-# -- operators and kernels by themselves -----------------------------------------------------------
-
-
-def _without_tape(run: Callable[[], Any]) -> Callable[[], Any]:
-    def bare() -> Any:
-        with torch.no_grad():
-            return run()
-
-    return bare
-
-
-def _nothing() -> Tensor:
-    return torch.empty(0)
-
-
-def _operator(work: Work, device: torch.device, seed: int) -> Made:
-    """An operator through the dispatcher, or a GPU kernel's launcher."""
-    sizes = (work.name, work.operator, work.R, work.T, work.B, work.I, work.J)
-    if work.kind == "kernel":
-        from bench.cases import Case  # imports Triton
-
-        launcher = Case(*sizes)
-        arguments = launcher.arguments(device, seed)
-        moved = launcher.cost().hbm
-        return Made(lambda: launcher.run(arguments), _nothing, arguments, moved)
-    arguments = Sizes(*sizes).arguments(device, seed)
-    function = getattr(torch.ops.hetsyn_triton, work.operator).default
-    run = _without_tape(lambda: function(*arguments))
-    found = run()
-    moved = timing.size_of(*arguments, *(found if isinstance(found, tuple) else (found,)))
-    return Made(run, _nothing, arguments, moved)
-
-
-def _kernel_rival(work: Work, device: torch.device) -> Made:
-    """The loop over time that does the work of a kernel."""
-    given = problem(replace(work, part="both"), device)
-    weights = _learnt(given.weights, True)
-    if work.operator == "synaptic_current":
-        run = _without_tape(lambda: rivals.current_loop(given.x, weights))
-        return Made(run, _nothing, [given.x])
-    if work.operator == "recurrent_scan":
-        run = _without_tape(lambda: rivals.recurrent_loop(given.g, weights))
-        return Made(run, _nothing, [given.g])
-    x = given.x.requires_grad_()
-    leaves = [x] if work.operator == "synaptic_current_backward" else weights.tensors
-    out = rivals.current_loop(x, weights)
-    return Made(lambda: torch.autograd.grad(out, leaves, given.g, retain_graph=True), _nothing, [x])
-
-
-def _synapses(
-    work: Work, who: str, device: torch.device, seed: int = 0, exact: bool = False
-) -> Made:
-    """Recurrent synapses over a given current, with all their gradients."""
-    given = problem(replace(work, recurrent=False), device, exact, seed)
-    c, weights = given.g.clone(), _learnt(given.weights, True)
-    if exact:
-        c = (8 * c).round() / 8
-    J, zeros = work.J, given.g.new_zeros(1, work.B, work.J)
-    one = given.g.new_ones(1, J)
-    neuron = Neuron(one, rivals.KAPPA * one[None], one[None], zeros[None], zeros)
-
-    def ours(c: Tensor) -> Tensor:
-        synapses = (weights.w[None], weights.r[None], None)
-        return recurrent_scan.run(c[None], *synapses, neuron, Triangular(), False, "auto")[0][0]
-
-    def loop(c: Tensor) -> Tensor:
-        compiled = who in (COMPILED, COMPILED_GRAPH)
-        return rivals.recurrent_loop(c, weights, rivals.compiler() if compiled else rivals.as_it_is)
-
-    way = ours if who in (OURS, OURS_GRAPH) else loop
-    made = _call(replace(given, x=c), way, weights.tensors)
-    return captured(made) if who in CAPTURED else made
-
-
-# -- the synaptic current alone --------------------------------------------------------------------
-
-
-def _current(given: Problem, who: str) -> Made:
-    """A readout, whose output is the current itself."""
-    work = given.work
-    if who == LOOP:
-        return _loop(given, rivals.current_loop)
-    readout = HetSynReadout(work.I, work.J, device=given.x.device)
-    leaves = [readout.weight, readout.decay.raw]
-    with torch.no_grad():
-        for leaf, value in zip(leaves, given.weights.tensors, strict=True):
-            leaf.copy_(value)
-    made = _call(given, lambda x: readout(x)[0], leaves)
-    return _without_kernels(made) if who == CLOSED else made
 
 
 def errors_over_time(work: Work, who: str, device: torch.device) -> dict[str, list[float]]:
@@ -316,10 +219,9 @@ def errors_over_time(work: Work, who: str, device: torch.device) -> dict[str, li
     weights and decays, over that of the current, in windows of time that double: `steps` has their
     ends."""
     given = problem(work, device)
-    found = _current(given, who).run().double()
-    x, w, r = (t.double() for t in (given.x, given.weights.w, given.weights.r))
+    found = LAYERS[who](given).run().double()
     with torch.no_grad():
-        wanted = rivals.current_loop(x, Weights(w, r))
+        wanted = rivals.current_loop(given.x.double(), given.weights.changed(Tensor.double))
     steps, errors, end = [], [], 1
     while end <= work.T:
         window = slice(end // 2, end)
@@ -331,51 +233,81 @@ def errors_over_time(work: Work, who: str, device: torch.device) -> dict[str, li
     return {"steps": steps, "errors": errors}
 
 
+# -- operators and kernels by themselves -----------------------------------------------------------
+
+
+def _nothing() -> Tensor:
+    return torch.empty(0)
+
+
+def _operator(work: Work, device: torch.device, seed: int) -> Made:
+    """An operator through the dispatcher, or a GPU kernel's launcher."""
+    sizes: Any = (work.name, work.operator, work.R, work.T, work.B, work.I, work.J)
+    arguments = Sizes(*sizes).arguments(device, seed)
+    function: Callable[..., Any]
+    if work.kind == "kernel":
+        from bench.cases import OPERATORS  # imports Triton
+
+        function = OPERATORS[work.operator]
+    else:
+        function = getattr(torch.ops.hetsyn_triton, work.operator).default
+    run = _without_tape(lambda: function(*arguments))
+    moved = timing.size_of(*arguments, *_results(run()))
+    return Made(run, _nothing, arguments, moved)
+
+
+_KERNELS = {
+    "synaptic_current": ("current", "forward", slice(None)),
+    "synaptic_current_backward": ("current", "backward", slice(1)),
+    "synaptic_parameter_gradient": ("current", "backward", slice(1, None)),
+    "recurrent_scan": ("synapses", "forward", slice(None)),
+}
+"""The loop that does the work of a kernel: its kind, part, and gradients."""
+
+
+def _kernel_loop(work: Work, device: torch.device, seed: int) -> Made:
+    kind, part, chosen = _KERNELS[work.operator]
+    given = problem(replace(work, kind=kind, part=part), device, seed=seed)
+    return _loop(given, chosen=chosen)
+
+
 # -- a network's training step ---------------------------------------------------------------------
 
 
-def _network(
-    work: Work, who: str, device: torch.device, exact: bool = False, seed: int = 0
-) -> Made:
+def _network(work: Work, who: str, device: torch.device, exact: bool, seed: int) -> Made:
     """Its `given` are the input and the parameters in the order of `workloads.leaves_of`."""
-    sizes = (work.I, *work.hidden, work.J)
     x = workloads.spikes(work.T, work.B, work.I, seed=seed).to(device)
     backend = "reference" if who == REFERENCE else "auto"
-    made: SpikingNetwork = workloads.network(sizes, backend=backend).to(device)
+    made = workloads.network((work.I, *work.hidden, work.J), backend=backend).to(device)
     if exact:
-        _round(made)
-    if who in (OURS, OURS_GRAPH, REFERENCE):
-        step, parameters = workloads.our_network(made, x, work.J)
-        found = Made(step, lambda: made(x)[0], [x, *parameters])
-    else:
-        way = rivals.checkpointed_network_loop if who == CHECKPOINTED else rivals.network_loop
-        compiled = who in (COMPILED, COMPILED_GRAPH)
-        compile = rivals.compiler() if compiled else rivals.as_it_is
-        step, parameters = workloads.loop_network(made, x, work.J, compile, way)
-        weights = [workloads.weights_of(m) for m in workloads.modules_of(made)]
-        given = [x, *parameters, *(t for w in weights for t in w.tensors)]
-        found = Made(step, lambda: way(x, weights, compile), given)
-    return captured(found) if who in CAPTURED else found
-
-
-def _round(made: SpikingNetwork) -> None:
-    """Weights and decays of few bits, for all layers of a network."""
-    generator, leaves = torch.Generator().manual_seed(0), workloads.leaves_of(made)
-    with torch.no_grad():
-        for weight, decay in zip(leaves[::2], leaves[1::2], strict=True):
-            for leaf, value in zip(
-                (weight, decay), _few_bits(weight.shape, generator), strict=True
-            ):
+        generator, leaves = torch.Generator().manual_seed(0), workloads.leaves_of(made)
+        pairs = [_few_bits(weight.shape, generator) for weight in leaves[::2]]
+        with torch.no_grad():
+            for leaf, value in zip(leaves, (t for pair in pairs for t in pair), strict=True):
                 leaf.copy_(value)
+    if who in (OURS, REFERENCE):
+        return Made(*workloads.our_network(made, x, work.J))
+    compile = _of(who == registry.COMPILED)
+    checkpointed = who == registry.CHECKPOINTED
+    way = rivals.checkpointed_layer_loop if checkpointed else rivals.layer_loop
+    return Made(*workloads.loop_network(made, x, work.J, compile, way))
 
 
 def _trained(work: Work, who: str, device: torch.device) -> tuple[list[Tensor], list[Tensor]]:
     """Gradients of a training step at the beginning, and the parameters after it."""
-    made = _network(replace(work, T=STEPS_CHECKED), who, device, exact=True)
-    made.run()
-    count = 4 * len(work.hidden) + 2
-    parameters = [p.detach() for p in made.given[1 : 1 + count]]
-    return [p.grad for p in made.given[1 : 1 + count]], parameters  # type: ignore[misc]
+    made = make(work, registry.CAPTURED.get(who, who), device, exact=True)
+    step: workloads.TrainingStep = made.run  # type: ignore[assignment]
+    run: Callable[[], Any] = step
+    if who in registry.CAPTURED:  # capturing takes steps, which are undone
+        begin = [p.detach().clone() for p in made.given[1:]]
+        run = rivals.in_a_graph(step)
+        with torch.no_grad():
+            for parameter, value in zip(made.given[1:], begin, strict=True):
+                parameter.copy_(value)
+        step.forget()
+    run()
+    gradients = [p.grad.clone() for p in made.given[1:] if p.grad is not None]
+    return gradients, [p.detach() for p in made.given[1:]]
 
 
 @cache
@@ -399,37 +331,34 @@ def _check_network(work: Work, who: str, device: torch.device) -> None:
 # -- everything ------------------------------------------------------------------------------------
 
 
-def make(work: Work, who: str, device: torch.device, seed: int = 0) -> Made:
-    """A contender of a work; Missing if its library is."""
-    if work.kind == "layer":
-        return _LAYER[who](problem(work, device, seed=seed))
-    if work.kind == "current":
-        return _current(problem(work, device, seed=seed), who)
-    if work.kind == "synapses":
-        return _synapses(work, who, device, seed)
+def make(work: Work, who: str, device: torch.device, seed: int = 0, exact: bool = False) -> Made:
+    """A contender of a work; raises Missing if its library is."""
+    if who in registry.CAPTURED:  # on a CPU, in rehearsals, the call itself
+        made = make(work, registry.CAPTURED[who], device, seed, exact)
+        return replace(made, run=rivals.in_a_graph(made.run))
     if work.kind == "network":
-        return _network(work, who, device, seed=seed)
+        return _network(work, who, device, exact, seed)
     if work.kind == "replicas":
-        run, parameters = replicas.training(work, device)[who]
+        run, parameters = replicas.training(work, who, device)
         return Made(run, _nothing, parameters)
-    if who == OURS:
-        return _operator(work, device, seed)
-    made = _kernel_rival(work, device)
-    return captured(made) if who in CAPTURED else made
+    if work.operator:
+        return (_operator if who == OURS else _kernel_loop)(work, device, seed)
+    return LAYERS[who](problem(work, device, exact, seed))
 
 
 STEPS_CHECKED = 6
 """So few that sums of numbers of few bits are exact in float32."""
 
 
+def _results(found: Any) -> tuple[Tensor, ...]:
+    return found if isinstance(found, tuple) else (found,)
+
+
 @cache
 def _truth(work: Work, device: torch.device) -> tuple[Tensor, ...]:
-    return _results(_LAYER[REFERENCE](problem(work, device, exact=True)))
-
-
-def _results(made: Made) -> tuple[Tensor, ...]:
-    found = made.run()
-    return found if isinstance(found, tuple) else (found,)
+    """The loop of `reference/`; of recurrent synapses alone that of `rivals.py`."""
+    who = REFERENCE if work.kind == "layer" else LOOP
+    return _results(make(work, who, device, exact=True).run())
 
 
 def checked(work: Work, who: str, device: torch.device) -> str:
@@ -440,30 +369,29 @@ def checked(work: Work, who: str, device: torch.device) -> str:
     recurrent synapses with the loop of `rivals.py`, and a network's training step: gradients, and
     parameters after it. The gate's tests compare operators and kernels.
     """
-    if who in PLAIN:
+    if who in registry.PLAIN:
         return plain_lif.DIFFERENCE
-    if who in (LSTM, GRU):
+    if who in registry.OTHERS:
         return f"another model: the gates of {who}, no spikes"
     if work.operator:
         return "equal by the tests of the gate"
+    short = replace(work, T=STEPS_CHECKED)
     if work.kind == "current":
         worst = max(errors_over_time(work, who, device)["errors"])
         assert worst < 1e-5, f"{who}: relative error {worst:.1e} against float64"
-        return "equal"
-    if work.kind == "replicas":
+    elif work.kind == "replicas":
         replicas.check(work, device)
-        return "equal"
-    if work.kind == "network":
-        _check_network(work, who, device)
-        return "equal"
-    short = replace(work, T=STEPS_CHECKED)
-    if work.kind == "synapses":
-        found = _results(_synapses(short, who, device, exact=True))
-        wanted = _results(_synapses(short, LOOP, device, exact=True))
+    elif work.kind == "network":
+        _check_network(short, who, device)
     else:
-        found = _results(_LAYER[who](problem(short, device, exact=True)))
-        wanted = _truth(short, device)
-    if who == FEWER:  # no gradients of decays
+        _check_layer(short, who, device)
+    return "equal"
+
+
+def _check_layer(work: Work, who: str, device: torch.device) -> None:
+    """AssertionError where spikes or gradients of a layer, or of recurrent synapses, differ."""
+    found, wanted = _results(make(work, who, device, exact=True).run()), _truth(work, device)
+    if who == registry.FEWER:  # no gradients of decays
         wanted = tuple(g for k, g in enumerate(wanted) if k not in (2, 4))
     assert len(found) == len(wanted), f"{who}: {len(found)} results, not {len(wanted)}"
     for got, want in zip(found, wanted, strict=True):
@@ -472,4 +400,3 @@ def checked(work: Work, who: str, device: torch.device) -> str:
         else:
             scale = want.abs().max().item()
             torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5 * scale)
-    return "equal"

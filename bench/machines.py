@@ -14,6 +14,9 @@ from bench.records import Record
 from hetsyn_triton import ops
 from hetsyn_triton.experiments.training.machine import cpu_name
 
+CLOCK = 1.98e9
+"""Highest clock of an H200, assumed where nvidia-smi does not tell."""
+
 
 def _version(package: str) -> str | None:
     try:
@@ -64,8 +67,6 @@ def file_name(kind: str, machine: Record) -> str:
 def gpu(device: torch.device, commit: str) -> Record:
     """All that a figure depends on. `fma_rate`: multiply-adds a second at the highest clock."""
     import triton
-
-    from bench.model import CLOCK
 
     found: Record = {
         "device": platform.processor() or platform.machine(),

@@ -131,8 +131,9 @@ def _fit(axes: Axes, one: stored.Growth, values: Sequence[float | None], verdict
         return
     color = ORANGE if one.form == "recurrent" else BLUE
     label = f"{one.form}\nslope {slope:.2f}{'' if error is None else f' ± {error:.2f}'}{verdict}"
-    axes.plot(one.sizes, values, "o", color=color, ms=4)
-    size, value = (_mean_log([v for v in of if v]) for of in (one.sizes, values))
+    known = [value for value in values if value]
+    axes.plot(one.sizes, known, "o", color=color, ms=4)
+    size, value = _mean_log(one.sizes), _mean_log(known)
     line = [value * (n / size) ** slope for n in one.sizes]
     axes.plot(one.sizes, line, color=color, lw=1, label=label)
 

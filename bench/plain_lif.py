@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,21 +24,8 @@ RHO = math.exp(-1 / 20)
 SLOPE = 25.0
 """Of the fast sigmoid, snnTorch's own choice."""
 
-Layer = tuple[Callable[[Tensor], Tensor], Sequence[Tensor]]
+Layer = tuple[Callable[[Tensor], Tensor], list[Tensor]]
 """Spikes of a sequence [T, B, I], and the weights: [J, I], recurrent also the recurrent ones."""
-
-
-class MakeLayer(Protocol):
-    """The layer of a library; `Missing` where the library is."""
-
-    def __call__(
-        self,
-        inputs: int,
-        outputs: int,
-        recurrent: bool,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-    ) -> Layer: ...
 
 
 class Missing(Exception):
@@ -62,26 +49,29 @@ def missing(library: str) -> str | None:
     return None
 
 
-def _present(library: str) -> None:
-    reason = missing(library)
-    if reason is not None:
-        raise Missing(reason)
-
-
-def spikingjelly_layer(
+def layer(
+    library: str,
     inputs: int,
     outputs: int,
     recurrent: bool,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Layer:
+    """The layer of a library; raises `Missing` where the library is."""
+    reason = missing(library)
+    if reason is not None:
+        raise Missing(reason)
+    linear = nn.Linear(inputs, outputs, bias=False, dtype=dtype, device=device)
+    return LAYERS[library](linear, recurrent)
+
+
+def _spikingjelly(linear: nn.Linear, recurrent: bool) -> Layer:
     """h(t) = rho u(t-1) + (W z(t))_j,   s(t) = 1 if h(t) >= 1 else 0,   u(t) = h(t) - s(t)
 
     on whole sequences at once (step mode "m"), with the triangular surrogate. Recurrent: its
     `LinearRecurrentContainer` over the product of the inputs, which multiplies (W z(t), s(t-1)) by
     one matrix [J, 2 J]; with [1, R] the neuron is given W z(t) + R s(t-1).
     """
-    _present("spikingjelly")
     from spikingjelly.activation_based import functional, layer, neuron, surrogate
 
     lif = neuron.LIFNode(
@@ -91,16 +81,15 @@ def spikingjelly_layer(
         surrogate_function=surrogate.PiecewiseQuadratic(alpha=1.0),
         step_mode="s" if recurrent else "m",
     )
-    linear = nn.Linear(inputs, outputs, bias=False, dtype=dtype, device=device)
-    neurons: Any = lif.to(device)
+    neurons: Any = lif
     if recurrent:
-        neurons = layer.LinearRecurrentContainer(
-            lif, outputs, outputs, bias=False, step_mode="m"
-        ).to(device, dtype)
+        J = linear.out_features
+        neurons = layer.LinearRecurrentContainer(lif, J, J, bias=False, step_mode="m")
         with torch.no_grad():
             # To begin with the product itself, and few recurrent currents.
-            neurons.rc.weight[:, :outputs] = torch.eye(outputs)
-            neurons.rc.weight[:, outputs:] *= 0.1
+            neurons.rc.weight[:, :J] = torch.eye(J)
+            neurons.rc.weight[:, J:] *= 0.1
+    neurons = neurons.to(linear.weight.device, linear.weight.dtype)
 
     def forward(z: Tensor) -> Tensor:
         functional.reset_net(neurons)
@@ -111,12 +100,12 @@ def spikingjelly_layer(
 
 
 def _stepped(
-    linear: nn.Linear,
-    back: nn.Linear | None,
-    step: Callable[[Tensor, Any], tuple[Tensor, Any]],
+    linear: nn.Linear, recurrent: bool, step: Callable[[Tensor, Any], tuple[Tensor, Any]]
 ) -> Layer:
     """A layer of a library that gives a cell: the product of all steps at once, then the cell step
     by step, as its tutorials do; recurrent currents are added to the cell's input."""
+    J, like = linear.out_features, linear.weight
+    back = nn.Linear(J, J, bias=False, dtype=like.dtype, device=like.device) if recurrent else None
 
     def forward(z: Tensor) -> Tensor:
         state, found = None, list[Tensor]()
@@ -126,77 +115,44 @@ def _stepped(
             found.append(s)
         return torch.stack(found)
 
-    leaves: list[Tensor] = [linear.weight, *([back.weight] if back is not None else [])]
-    return forward, leaves
+    return forward, [linear.weight, *([back.weight] if back is not None else [])]
 
 
-def _linears(
-    inputs: int, outputs: int, recurrent: bool, dtype: torch.dtype, device: torch.device | str
-) -> tuple[nn.Linear, nn.Linear | None]:
-    kind: dict[str, Any] = {"bias": False, "dtype": dtype, "device": device}
-    linear = nn.Linear(inputs, outputs, **kind)
-    return linear, nn.Linear(outputs, outputs, **kind) if recurrent else None
-
-
-def snntorch_layer(
-    inputs: int,
-    outputs: int,
-    recurrent: bool,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
-) -> Layer:
+def _snntorch(linear: nn.Linear, recurrent: bool) -> Layer:
     """u(t) = rho u(t-1) + (W z(t))_j - s(t-1),   s(t) = 1 if u(t) > 1 else 0
 
     with the fast sigmoid as surrogate, and no gradient through the reset, as the library has it.
     """
-    _present("snntorch")
     import snntorch
     from snntorch import surrogate
 
-    linear, back = _linears(inputs, outputs, recurrent, dtype, device)
     spike = surrogate.fast_sigmoid(slope=SLOPE)
     cell: Callable[..., tuple[Tensor, Any]]
-    cell = snntorch.Leaky(beta=RHO, spike_grad=spike).to(device, dtype)
+    cell = snntorch.Leaky(beta=RHO, spike_grad=spike).to(linear.weight.device, linear.weight.dtype)
 
     def step(current: Tensor, state: Any) -> tuple[Tensor, Any]:
         return cell(current, torch.zeros_like(current) if state is None else state)
 
-    return _stepped(linear, back, step)
+    return _stepped(linear, recurrent, step)
 
 
-def norse_layer(
-    inputs: int,
-    outputs: int,
-    recurrent: bool,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
-) -> Layer:
+def _norse(linear: nn.Linear, recurrent: bool) -> Layer:
     """v(t) = rho v(t-1) + (1 - rho) (W z(t))_j, a spike above 1 - rho, which is then subtracted
 
     so that v / (1 - rho) is SpikingJelly's neuron; with the library's SuperSpike as surrogate.
     """
-    _present("norse")
     import norse.torch as norse
     from norse.torch.functional.reset import reset_subtract
 
-    def number(value: float) -> Tensor:
-        return torch.tensor(value, dtype=dtype, device=device)
-
     parameters = norse.LIFBoxParameters(
-        tau_mem_inv=number(1 - RHO),
-        v_leak=number(0.0),
-        v_th=number(1 - RHO),
-        v_reset=number(0.0),
+        tau_mem_inv=linear.weight.new_tensor(1 - RHO),
+        v_leak=linear.weight.new_tensor(0.0),
+        v_th=linear.weight.new_tensor(1 - RHO),
+        v_reset=linear.weight.new_tensor(0.0),
         reset_method=reset_subtract,
     )
-    linear, back = _linears(inputs, outputs, recurrent, dtype, device)
-    cell = norse.LIFBoxCell(parameters, dt=1.0)
-    return _stepped(linear, back, cell)
+    return _stepped(linear, recurrent, norse.LIFBoxCell(parameters, dt=1.0))
 
 
-LAYERS: dict[str, MakeLayer] = {
-    "spikingjelly": spikingjelly_layer,
-    "snntorch": snntorch_layer,
-    "norse": norse_layer,
-}
+LAYERS = {"spikingjelly": _spikingjelly, "snntorch": _snntorch, "norse": _norse}
 DIFFERENCE = "a plain LIF: one time constant, no decay learns, gradients of input and weights only"

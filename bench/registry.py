@@ -272,8 +272,8 @@ FEWER, OURS_GRAPH = "hetsyn_triton, z and w", "hetsyn_triton in a graph"
 """A layer with `learn_decay=False`; a pass of this library in a CUDA graph."""
 LOOP, COMPILED, CHECKPOINTED = "loop", "compiled", "checkpointed"
 GRAPH, COMPILED_GRAPH = "graph", "compiled graph"
-CAPTURED = (OURS_GRAPH, GRAPH, COMPILED_GRAPH)
-"""Contenders that need a CUDA device."""
+CAPTURED = {OURS_GRAPH: OURS, GRAPH: LOOP, COMPILED_GRAPH: COMPILED}
+"""Contenders in a CUDA graph, which need a CUDA device -> the same without one."""
 PLAIN = ("spikingjelly", "snntorch", "norse")
 LSTM, GRU = "nn.LSTM", "nn.GRU"
 OTHERS = (*PLAIN, LSTM, GRU)

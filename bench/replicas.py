@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.registry import ONE_BY_ONE, TOGETHER, Work
+from bench.registry import TOGETHER, Work
 from hetsyn_triton import SpikingNetwork, clamp_decays_
 from hetsyn_triton.experiments.studies.replicas import Replicas
 from hetsyn_triton.experiments.tasks import Batch, Task
@@ -22,8 +22,6 @@ from hetsyn_triton.experiments.training.build import build_network, build_optimi
 from hetsyn_triton.experiments.training.finite import check_gradients, step_checked
 from hetsyn_triton.experiments.training.measure import measure
 
-Training = tuple[Callable[[], Any], list[Tensor]]
-"""A step of all networks, and their parameters."""
 TASK = "delayed-match"
 
 
@@ -84,13 +82,13 @@ def _step(
     return step
 
 
-def training(work: Work, device: torch.device) -> dict[str, Training]:
-    trained, all_at_once = together(work, device)
-    networks, in_turn = one_by_one(work, device)
-    return {
-        TOGETHER: (all_at_once, list(trained.network.parameters())),
-        ONE_BY_ONE: (in_turn, [p for network in networks for p in network.parameters()]),
-    }
+def training(work: Work, who: str, device: torch.device) -> tuple[Callable[[], Any], list[Tensor]]:
+    """A step of all networks, and their parameters."""
+    if who == TOGETHER:
+        trained, run = together(work, device)
+        return run, list(trained.network.parameters())
+    networks, run = one_by_one(work, device)
+    return run, [p for network in networks for p in network.parameters()]
 
 
 def check(work: Work, device: torch.device, steps: int = 2) -> None:

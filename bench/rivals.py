@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -106,9 +106,13 @@ class Weights:
     def tensors(self) -> list[Tensor]:
         return [self.w, self.r, *(self.recurrent or ())]
 
-    @property
-    def synapses(self) -> int:
-        return self.w.numel() + (self.recurrent[0].numel() if self.recurrent else 0)
+    def changed(self, change: Callable[[Tensor], Tensor]) -> Weights:
+        back = self.recurrent and (change(self.recurrent[0]), change(self.recurrent[1]))
+        return replace(self, w=change(self.w), r=change(self.r), recurrent=back)
+
+    def learned(self) -> Weights:
+        """Copies that take a gradient."""
+        return self.changed(lambda t: t.detach().clone().requires_grad_())
 
 
 Compile = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -163,14 +167,12 @@ def layer_loop(x: Tensor, layer: Weights, compile: Compile = as_it_is) -> Tensor
     return _layer_steps(x, layer, _layer_states(x, layer), compile)[0]
 
 
-def checkpointed_layer_loop(x: Tensor, layer: Weights, chunk: int = CHUNK) -> Tensor:
-    """The same with a checkpoint before every `chunk` steps."""
+def checkpointed_layer_loop(x: Tensor, layer: Weights, compile: Compile = as_it_is) -> Tensor:
+    """The same with a checkpoint before every `CHUNK` steps."""
     states, out = _layer_states(x, layer), []
-    for part in x.split(chunk):
-        # Nothing here is random: no generator's state has to be kept.
-        spikes, states = checkpoint(
-            _layer_steps, part, layer, states, use_reentrant=False, preserve_rng_state=False
-        )
+    options: Any = {"use_reentrant": False, "preserve_rng_state": False}  # nothing here is random
+    for part in x.split(CHUNK):
+        spikes, states = checkpoint(_layer_steps, part, layer, states, compile, **options)
         out.append(spikes)
     return torch.cat(out)
 
@@ -210,19 +212,15 @@ def recurrent_loop(c: Tensor, layer: Weights, compile: Compile = as_it_is) -> Te
     return torch.stack(out)
 
 
-def network_loop(x: Tensor, layers: Sequence[Weights], compile: Compile = as_it_is) -> Tensor:
-    """Layers one after the other; one that does not spike gives its current."""
-    for layer in layers:
-        x = (layer_loop if layer.spiking else current_loop)(x, layer, compile)
-    return x
-
-
-def checkpointed_network_loop(
-    x: Tensor, layers: Sequence[Weights], compile: Compile = as_it_is
+def network_loop(
+    x: Tensor,
+    layers: Sequence[Weights],
+    compile: Compile = as_it_is,
+    way: Callable[..., Tensor] = layer_loop,
 ) -> Tensor:
-    """The same with checkpoints in the layers that spike; nothing of them is compiled."""
+    """Layers one after the other, by this loop; one that does not spike gives its current."""
     for layer in layers:
-        x = checkpointed_layer_loop(x, layer) if layer.spiking else current_loop(x, layer, compile)
+        x = (way if layer.spiking else current_loop)(x, layer, compile)
     return x
 
 

@@ -242,10 +242,6 @@ def _ready(entry: Entry, plan: Plan, device: torch.device, row: Record) -> list[
     made.run()
     if made.moved:
         row["bytes"] = made.moved
-    if work.kind == "kernel" and made.moved and not plan.rehearse:
-        from bench import model
-
-        row["predicted"] = model.stored(work.name.removeprefix("kernel "))
     if device.type != "cuda" or who not in (OURS, OURS_GRAPH) or work.kind == "replicas":
         return [made.run]
     given = made.given if work.operator else made.given[:1]

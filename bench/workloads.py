@@ -41,20 +41,6 @@ def spikes(
     return (torch.rand(T, B, I, device=device, generator=generator) < 0.1).to(dtype)
 
 
-def weights_of(module: HetSynLIF | HetSynReadout, learn: bool = True) -> Weights:
-    """Copies of a layer's weights and decays, for a loop to learn."""
-
-    def leaf(t: Tensor) -> Tensor:
-        return t.detach().clone().requires_grad_(learn)
-
-    recurrent, spiking = None, isinstance(module, HetSynLIF)
-    if isinstance(module, HetSynLIF) and module.recurrent:
-        assert module.recurrent_weight is not None
-        assert module.recurrent_decay is not None
-        recurrent = (leaf(module.recurrent_weight), leaf(module.recurrent_decay()))
-    return Weights(leaf(module.weight), leaf(module.decay()), recurrent, spiking)
-
-
 def layer_leaves(module: HetSynLIF | HetSynReadout) -> list[Tensor]:
     """Parameters of a layer in the order of `Weights.tensors`: w, r, recurrent w and r."""
     found: list[Tensor] = [module.weight, module.decay.raw]
@@ -65,12 +51,18 @@ def layer_leaves(module: HetSynLIF | HetSynReadout) -> list[Tensor]:
     return found
 
 
+def weights_of(module: HetSynLIF | HetSynReadout) -> Weights:
+    """A layer's weights and decays, for a loop."""
+    w, r, *back = (t.detach() for t in layer_leaves(module))
+    return Weights(w, r, (back[0], back[1]) if back else None, isinstance(module, HetSynLIF))
+
+
 def modules_of(made: SpikingNetwork) -> list[HetSynLIF | HetSynReadout]:
     """Layers and readout of a network made by `network`."""
     return [m for m in made.modules() if isinstance(m, (HetSynLIF, HetSynReadout))]
 
 
-# -- a training step: cross-entropy of the mean output, AdamW, clamp -------------------------------
+# -- a network's training step ---------------------------------------------------------------------
 
 
 def network(
@@ -92,11 +84,42 @@ def leaves_of(made: SpikingNetwork) -> list[Tensor]:
     return [leaf for module in modules_of(made) for leaf in layer_leaves(module)]
 
 
-def our_network(made: SpikingNetwork, x: Tensor, classes: int) -> tuple[Run, list[Tensor]]:
-    """A training step, and its parameters as in `leaves_of`."""
+class TrainingStep:
+    """A step of AdamW on the cross-entropy of the mean output, then the clamp of the decays."""
+
+    def __init__(
+        self, forward: Callable[[], Tensor], classes: int, x: Tensor, groups: Any, clamp: Run
+    ) -> None:
+        self.forward, self.clamp = forward, clamp
+        self.target = torch.arange(x.shape[1], device=x.device) % classes
+        # capturable: the step may stand in a CUDA graph.
+        self.optimizer = torch.optim.AdamW(groups, lr=LR, capturable=x.device.type == "cuda")
+
+    def __call__(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.nn.functional.cross_entropy(self.forward().mean(0), self.target).backward()
+        self.optimizer.step()
+        self.clamp()
+
+    def forget(self) -> None:
+        """Make the optimizer's state that of the first step, in place."""
+        for state in self.optimizer.state.values():
+            for value in state.values():
+                value.zero_()
+
+
+Training = tuple[TrainingStep, Callable[[], Tensor], list[Tensor]]
+"""A training step, the forward pass alone, the input and the parameters as in `leaves_of`."""
+
+
+def our_network(made: SpikingNetwork, x: Tensor, classes: int) -> Training:
+    def forward() -> Tensor:
+        output: Tensor = made(x)[0]
+        return output
+
     groups = parameter_groups(made, lr=LR)
-    step = _step(lambda: made(x)[0], classes, x, groups, lambda: clamp_decays_(made))
-    return step, leaves_of(made)
+    step = TrainingStep(forward, classes, x, groups, lambda: clamp_decays_(made))
+    return step, forward, [x, *leaves_of(made)]
 
 
 def loop_network(
@@ -104,37 +127,23 @@ def loop_network(
     x: Tensor,
     classes: int,
     compile: Compile = rivals.as_it_is,
-    loop: Callable[..., Tensor] = rivals.network_loop,
-) -> tuple[Run, list[Tensor]]:
-    """The same step with the loop, and its parameters: of each layer w, r, recurrent w and r."""
-    weights = [weights_of(module) for module in modules_of(made)]
-    pairs = [pair for w in weights for pair in ((w.w, w.r), w.recurrent) if pair]
-    decays = [r for _, r in pairs]
+    way: Callable[..., Tensor] = rivals.layer_loop,
+) -> Training:
+    """The same step with the loop, from copies of the network's weights."""
+    layers = [weights_of(module).learned() for module in modules_of(made)]
+    parameters = [t for layer in layers for t in layer.tensors]
+    weights, decays = parameters[::2], parameters[1::2]
     groups = [
-        {"params": [w for w, _ in pairs], "lr": LR, "weight_decay": 0.0},
+        {"params": weights, "lr": LR, "weight_decay": 0.0},
         {"params": decays, "lr": 2 * LR, "weight_decay": 0.0},
     ]
+
+    def forward() -> Tensor:
+        return rivals.network_loop(x, layers, compile, way)
 
     def clamp() -> None:
         with torch.no_grad():
             for decay in decays:
                 decay.clamp_(0, 1)
 
-    step = _step(lambda: loop(x, weights, compile), classes, x, groups, clamp)
-    return step, [t for w in weights for t in w.tensors]
-
-
-def _step(
-    output: Callable[[], Tensor], classes: int, x: Tensor, groups: Any, clamp: Callable[[], Any]
-) -> Run:
-    y = torch.arange(x.shape[1], device=x.device) % classes
-    # capturable: the step may stand in a CUDA graph.
-    optimizer = torch.optim.AdamW(groups, lr=LR, capturable=x.device.type == "cuda")
-
-    def run() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        torch.nn.functional.cross_entropy(output().mean(0), y).backward()
-        optimizer.step()
-        clamp()
-
-    return run
+    return TrainingStep(forward, classes, x, groups, clamp), forward, [x, *parameters]

@@ -1,7 +1,6 @@
 """Contenders of the benchmark compute what the layers compute, and the others what they say."""
 
 import gc
-import inspect
 import re
 import weakref
 from collections.abc import Callable
@@ -26,13 +25,6 @@ CPU = torch.device("cpu")
 TINY = Work("layer", 4, 2, 5, 4)
 # torch.compile looks at the gradient of every tensor that it is given.
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
-
-
-def test_plain_layers_are_made_alike() -> None:
-    """Of whichever library, a layer takes the same arguments, with the same defaults."""
-    _, *wanted = inspect.signature(plain_lif.MakeLayer.__call__).parameters.values()
-    for make in plain_lif.LAYERS.values():
-        assert list(inspect.signature(make).parameters.values()) == wanted
 
 
 def test_entries_have_names_of_their_own() -> None:
@@ -84,10 +76,10 @@ def test_everybody_computes_the_same(
 def test_who_computes_something_else_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(given: contests.Problem) -> contests.Made:
         weights = replace(given.weights, r=given.weights.r * 0.9)
-        return contests._eager(replace(given, weights=weights))
+        return contests._loop(replace(given, weights=weights))
 
     work = replace(TINY, I=40, J=12)
-    monkeypatch.setitem(contests._LAYER, registry.LOOP, wrong)
+    monkeypatch.setitem(contests.LAYERS, registry.LOOP, wrong)
     with pytest.raises(AssertionError):
         contests.checked(work, registry.LOOP, CPU)
     names = (registry.LOOP, registry.OURS, registry.GRAPH, "nobody")
@@ -106,7 +98,7 @@ def test_recurrent_synapses_compute_the_same(who: str, monkeypatch: pytest.Monke
     monkeypatch.setenv("BENCH_COMPILER", "eager")
     work = Work("synapses", 6, 8, 40, 40, True)
     assert contests.checked(work, who, CPU) == "equal"
-    assert contests._synapses(work, who, CPU, exact=True).run()[1].abs().max() > 0
+    assert contests.make(work, who, CPU, exact=True).run()[1].abs().max() > 0
 
 
 @pytest.mark.parametrize("who", [registry.LSTM, registry.GRU])
@@ -136,23 +128,23 @@ def test_the_loop_does_the_work_of_a_kernel(operator: str) -> None:
     """Results of the same shapes as those of the operator."""
     work = registry._operator("kernel", operator, 5, 2, 3, 4)
     ours = contests.make(replace(work, kind="operator"), registry.OURS, CPU).run()
-    loop = contests._results(contests.make(work, registry.LOOP, CPU))
-    ours = ours if isinstance(ours, tuple) else (ours,)
+    loop = contests._results(contests.make(work, registry.LOOP, CPU).run())
+    ours = contests._results(ours)
     assert [t.shape for t in loop] == [t.shape[1:] for t in ours[: len(loop)]]
 
 
 def _other_decays(monkeypatch: pytest.MonkeyPatch) -> None:
-    way = rivals.network_loop
+    loop = rivals.network_loop
 
-    def wrong(x: Tensor, weights: Any, compile: Any) -> Tensor:
-        return way(x, [replace(w, r=w.r * 0.9) for w in weights], compile)
+    def wrong(x: Tensor, weights: Any, compile: Any, way: Any) -> Tensor:
+        return loop(x, [replace(w, r=w.r * 0.9) for w in weights], compile, way)
 
     monkeypatch.setattr(rivals, "network_loop", wrong)
 
 
 def _no_clamp(monkeypatch: pytest.MonkeyPatch) -> None:
-    step: Any = workloads._step
-    monkeypatch.setattr(workloads, "_step", lambda *given: step(*given[:-1], lambda: None))
+    step: Any = workloads.TrainingStep
+    monkeypatch.setattr(workloads, "TrainingStep", lambda *given: step(*given[:-1], lambda: None))
 
 
 @pytest.mark.parametrize("spoil", [None, _other_decays, _no_clamp], ids=["right", "r", "clamp"])
@@ -167,6 +159,22 @@ def test_a_network_is_checked_by_its_training_step(
         spoil(monkeypatch)
         with pytest.raises(AssertionError):
             contests.checked(work, registry.LOOP, CPU)
+
+
+def test_a_captured_training_step_is_checked_from_the_beginning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Capturing takes two steps on a GPU, as this does."""
+
+    def in_a_graph(run: Callable[[], Any]) -> Callable[[], Any]:
+        run()
+        run()
+        return run
+
+    monkeypatch.setattr(rivals, "in_a_graph", in_a_graph)
+    work = Work("network", 4, 2, 40, 3, part="step", hidden=(12, 8))
+    for who in (registry.OURS_GRAPH, registry.GRAPH):
+        assert contests.checked(work, who, CPU) == "equal"
 
 
 def test_closed_forms_are_closed_forms() -> None:
@@ -189,43 +197,25 @@ def test_closed_forms_are_closed_forms() -> None:
         assert called
 
 
-def test_the_checkpointed_network_takes_the_same_training_step() -> None:
-    sizes = (40, 12, 8, 3)
-    x = workloads.spikes(40, 4, sizes[0], dtype=torch.float64)
-    networks = [workloads.network(sizes, torch.float64) for _ in range(2)]
-    ways = (rivals.network_loop, rivals.checkpointed_network_loop)
-    made = [
-        workloads.loop_network(net, x, sizes[-1], loop=way)
-        for net, way in zip(networks, ways, strict=True)
-    ]
-    for step, _ in made:
-        step()
-    for a, b in zip(made[0][1], made[1][1], strict=True):
-        torch.testing.assert_close(a, b)
-
-
 def test_small_networks_train_the_same_together() -> None:
     replicas.check(replace(registry.REPLICAS[0], R=2, T=40, B=3), CPU)
 
 
-def test_the_loop_takes_the_same_training_step() -> None:
+@pytest.mark.parametrize("way", [rivals.layer_loop, rivals.checkpointed_layer_loop])
+def test_the_loop_takes_the_same_training_step(way: Callable[..., Tensor]) -> None:
     """Network, loss, optimizer and clamp: the same parameters after two steps in float64."""
     sizes = (40, 12, 8, 3)  # as many inputs as it takes to make every layer spike
     x = workloads.spikes(40, 4, sizes[0], dtype=torch.float64)
-    step, ours = workloads.our_network(workloads.network(sizes, torch.float64), x, sizes[-1])
-    loop, theirs = workloads.loop_network(workloads.network(sizes, torch.float64), x, sizes[-1])
+    made = workloads.network(sizes, torch.float64)
+    loop, _, (_, *theirs) = workloads.loop_network(made, x, sizes[-1], way=way)
+    step, _, (_, *ours) = workloads.our_network(made, x, sizes[-1])
     begin = [p.detach().clone() for p in theirs]
     for _ in range(2):
         step()
         loop()
-    assert all(not torch.equal(a, b) for a, b in zip(begin, theirs, strict=True))
-    by_shape: dict[Any, list[Tensor]] = {}
-    for p in ours:
-        by_shape.setdefault(p.shape, []).append(p.detach())
-    for p in theirs:
-        same = [torch.allclose(p, q, rtol=1e-9, atol=1e-12) for q in by_shape[p.shape]]
-        assert sum(same) == 1
-    assert len(ours) == len(theirs)
+    for before, got, want in zip(begin, theirs, ours, strict=True):
+        assert not torch.equal(before, got)
+        torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-12)
 
 
 def test_the_recurrent_loop_computes_what_the_operator_computes() -> None:
@@ -289,7 +279,7 @@ def test_the_plain_lif_is_the_layer_with_one_time_constant(recurrent: bool) -> N
     if reason:
         pytest.skip(f"SpikingJelly: {reason}")
     torch.manual_seed(0)
-    forward, weights = plain_lif.spikingjelly_layer(6, 5, recurrent, torch.float64)
+    forward, weights = plain_lif.layer("spikingjelly", 6, 5, recurrent, torch.float64)
     with torch.no_grad():
         for w in weights:
             w *= 3.0
@@ -324,7 +314,7 @@ def _compared(library: str, recurrent: bool) -> tuple[torch.Tensor, Any, Any]:
     if reason:
         pytest.skip(f"{library}: {reason}")
     torch.manual_seed(0)
-    forward, weights = plain_lif.LAYERS[library](6, 5, recurrent)
+    forward, weights = plain_lif.layer(library, 6, 5, recurrent)
     with torch.no_grad():
         weights[0] *= 3.0
     z = (torch.rand(30, 2, 6) < 0.4).float().requires_grad_()

@@ -122,7 +122,7 @@ def test_exponents_and_their_errors() -> None:
         assert (slope, error) == pytest.approx((power, 0), abs=1e-12)
     slope, error = stored.fit(sizes, [1, e * e, e * e])
     assert (slope, error) == pytest.approx((1, (2 / 3 / 2) ** 0.5))
-    assert stored.fit(sizes[:2], sizes[:2]) == (pytest.approx(1), None)
+    assert stored.fit(sizes[:2], sizes[:2])[1] is None
     assert stored.fit(sizes, [1, None, 2]) == stored.fit(sizes[:1], [1]) == (None, None)
 
 

@@ -15,13 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from torch import Tensor
 
-from bench import ROOT, aot, model
-from bench.cases import BENCHMARK, Case, case
-from bench.variants import EVERY, ONE
+from bench import ROOT, aot
+from bench.cases import BENCHMARK, EVERY, ONE, Case
 from hetsyn_triton.kernels.gpu.lib.configs import pinned
-from hetsyn_triton.kernels.gpu.lib.launch import Cost
 from hetsyn_triton.kernels.gpu.lib.recurrent_tile import path
 from hetsyn_triton.kernels.gpu.synaptic_current import tile
 
@@ -79,22 +76,21 @@ def triton_of(record: Record) -> str:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_promised_figures(benchmark_sizes: Record) -> None:
-    """Predicted fractions of the floor, and shares where steps decide: what they are now, less 0.03
-    (so that a loss shows), and with no Triton below the promise."""
+    """Multiply-adds among the instructions of the loop over time: what they are now, less 0.03 (so
+    that a loss shows), and with no Triton below the promise."""
     promised = {
-        "synaptic_current 700->128": ("fraction", 0.839, 0.70),
-        "synaptic_current_backward 700->128": ("fraction", 0.860, 0.70),
-        "synaptic_parameter_gradient 700->128": ("fraction", 0.921, 0.70),
-        "recurrent_scan 64->64": ("share", 0.644, 0.55),
-        "recurrent_scan_backward 64->64": ("share", 0.635, 0.55),
-        "recurrent_scan 128->128": ("share", 0.741, 0.65),
-        "recurrent_scan_backward 128->128": ("share", 0.729, 0.65),
+        ("synaptic_current_kernel", 700, 128, 0): (0.845, 0.70),
+        ("synaptic_current_kernel", 128, 700, 0): (0.865, 0.70),
+        ("parameter_gradient_kernel", 700, 128, 0): (0.926, 0.70),
+        ("recurrent_scan_kernel", 64, 64, 1): (0.644, 0.55),
+        ("recurrent_scan_backward_kernel", 64, 64, 1): (0.635, 0.55),
+        ("recurrent_scan_kernel", 128, 128, 1): (0.741, 0.65),
+        ("recurrent_scan_backward_kernel", 128, 128, 1): (0.729, 0.65),
     }
-    rows = {row["name"]: row["prediction"] for row in benchmark_sizes["cases"]}
-    for name, (figure, now, promise) in promised.items():
-        found = rows[f"{name} T250 B256"][figure]
+    shares = {size_of(r): r["loop"]["share"] for r in benchmark_sizes["kernels"] if "loop" in r}
+    for size, (now, promise) in promised.items():
         least = max(now - 0.03, promise) if triton_of(benchmark_sizes) == HELD else promise
-        assert found >= least, f"{name}: {figure} {found}"
+        assert shares[size] >= least, f"{size}: {shares[size]}"
 
 
 @pytest.mark.slow
@@ -164,6 +160,11 @@ def test_every_shipped_choice_compiles(target: str, tmp_path: Path) -> None:
         assert outside == SPILLS_OUTSIDE_TIME
 
 
+def test_cases_have_names_of_their_own() -> None:
+    for cases in (BENCHMARK, ONE, EVERY):
+        assert len({c.name for c in cases}) == len(cases)
+
+
 def test_one_has_every_kernel() -> None:
     def names(cases: list[Case]) -> set[str]:
         return {call.name for c in cases for call in c.record()}
@@ -191,7 +192,7 @@ def test_every_has_every_tile() -> None:
     tiles = {None if t is None else (t.BJ, t.KG, t.KK, t.num_warps) for t in classes}
     found = {
         None if p is None else (p.BJ, p.KG, p.KK, p.num_warps)
-        for p in (path(c.J, 132) for c in EVERY if c.recurrent)
+        for p in (path(c.J, 132) for c in EVERY if c.operator.startswith("recurrent_scan"))
     }
     assert found == tiles
 
@@ -256,143 +257,3 @@ def test_missing_disassembler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(FileNotFoundError, match="cuobjdump: neither in the Triton package"):
         aot._disassembled(b"")
-
-
-# -- the model, by hand ----------------------------------------------------------------------------
-
-
-def work(**changes: Any) -> model.Work:
-    given = {"programs": 132, "warps": 8, "registers": 255, "shared": 0}
-    return model.Work("kernel", **{**given, "fma": 128, "instructions": 160} | changes)
-
-
-def test_slots() -> None:
-    assert model.slots(255, 8) == 1
-    assert model.slots(128, 4) == 4
-    assert model.slots(129, 4) == 3  # registers come in units of 8 a thread
-    assert model.slots(32, 1) == 32
-    assert model.slots(32, 4) == 16
-    assert model.slots(32, 1, shared=100 * 1024) == 2
-
-
-def test_whole_waves() -> None:
-    assert model.stretch(work()) == 1
-    assert model.stretch(work(programs=133)) == pytest.approx(264 / 133)
-    assert model.stretch(work(programs=32)) == pytest.approx(132 / 32)
-
-
-def test_prediction_of_synapses() -> None:
-    ms = model.FMA_RATE / 1000  # multiply-adds of a millisecond
-    assert pytest.approx(33.45e12, rel=1e-3) == model.FMA_RATE
-    cost = Cost(fma=int(ms), executed=int(2 * ms), hbm=0, l2=0)
-    p = model.predict_synapses(cost, [work(programs=66)])
-    assert (p.floor_us, p.time_us) == pytest.approx((1000, 2500))
-    assert (p.fraction, p.in_waves) == pytest.approx((0.4, 0.2))
-    assert (p.bound, p.share) == ("instructions", 0.8)
-    p = model.predict_synapses(cost._replace(hbm=int(4.3e10)), [work()])
-    assert p.bound == "HBM"
-    assert p.fraction == pytest.approx(0.1)
-    p = model.predict_synapses(cost._replace(l2=int(3.5e10)), [work()])
-    assert p.bound == "L2"
-    assert p.fraction == pytest.approx(0.2)
-
-
-def test_prediction_of_steps() -> None:
-    one = 1e6 * 160 * 8 / 4 / 1.98e9  # eight warps on four schedulers
-    assert model.us_per_step(work(), 132) == pytest.approx(one)
-    assert model.us_per_step(work(), 133) == pytest.approx(2 * one)
-    small = work(registers=128, warps=4)
-    assert model.us_per_step(small, 132) == pytest.approx(one / 2)
-    assert model.us_per_step(small, 4 * 132) == pytest.approx(2 * one)
-    fma = 2 * 132 * 100 * 128 * 128
-    p = model.predict_recurrent(Cost(fma, fma, 0, 0), [work()], steps=100, programs=132)
-    # 256 rows of 32 lanes hold 64 synapses each: 128 multiply-adds of 160 instructions.
-    assert p.in_waves == pytest.approx(0.8)
-    assert p.us_per_step == pytest.approx(one)
-
-
-def test_prediction_of_neurons() -> None:
-    lane = work(fma=16, instructions=320, steps_per_pass=16, lanes=True, warps=1, registers=64)
-    cost = Cost(0, 0, hbm=int(4.3e6), l2=int(4.3e6))
-    p = model.predict_scan(cost, [lane], steps=16)
-    assert p.floor_us == pytest.approx(1.0)
-    assert p.bound == "HBM"
-    issued = 132 * 320 / (132 * 4 * 1.98e9) * 1e6
-    p = model.predict_scan(cost, [lane], steps=1600)
-    assert p.time_us == pytest.approx(100 * issued)
-    assert p.bound == "instructions"
-
-
-def test_the_operators_launch_decides() -> None:
-    """Not the scan of neurons after it, however large its grid."""
-    lane = work(lanes=True, programs=10**6)
-    assert model.main([lane, work(fma=1)]).fma == 1
-    assert model.main([work(fma=0), lane]) is lane
-
-
-def test_stored_predictions(tmp_path: Path) -> None:
-    assert model.stored("anything", tmp_path / "none.json") is None
-    names = [c.name for c in BENCHMARK]
-    assert len(set(names)) == len(names)
-    stored = json.loads(model.RESULTS.read_text(encoding="utf-8"))
-    assert stored["label"] == "predicted, not measured"
-    assert [row["name"] for row in stored["cases"]] == names
-    found = model.stored(names[0])
-    assert found is not None
-    assert 0 < found["fraction"] < 1
-
-
-# -- costs against what is launched ----------------------------------------------------------------
-
-
-def bytes_moved(c: Case, without: tuple[str, ...] = ()) -> int:
-    """Every tensor of every launch once, stand-ins for absent ones not."""
-    moved = 0
-    for call in c.record():
-        seen: list[Tensor] = []
-        for name, value in call.arguments.items():
-            fresh = isinstance(value, Tensor) and not any(value is t for t in seen)
-            if fresh and name not in without:
-                seen.append(value)
-                moved += value.numel() * value.element_size()
-    return moved
-
-
-@pytest.mark.parametrize("operator", ["synaptic_current", "synaptic_parameter_gradient"])
-@pytest.mark.parametrize(("I", "J"), [(4, 8), (16, 20), (128, 64), (700, 128)])
-def test_bytes_of_synapses(operator: str, I: int, J: int) -> None:  # noqa: E741
-    c = case(operator, I, J, T=3, B=5, R=2)
-    assert c.cost().hbm == bytes_moved(c)
-
-
-def test_bytes_of_neurons() -> None:
-    c = case("spike_scan", 8, 8, T=3, B=5, K=2)
-    assert c.cost().hbm == bytes_moved(c, without=("threshold", "decay", "strength"))
-
-
-def test_bytes_of_a_recurrent_scan() -> None:
-    c = case("recurrent_scan", 12, 12, T=3, B=5)
-    neurons = ("p_threshold", "p_f_decay", "p_f_strength", "p_feedback", "p_last_feedback")
-    assert c.cost().hbm == bytes_moved(c, without=(*neurons, "p_spike"))
-
-
-@pytest.mark.parametrize(("I", "J"), [(1, 1), (5, 40), (100, 100), (700, 128)])
-def test_executed_is_the_grid_times_the_tile(I: int, J: int) -> None:  # noqa: E741
-    c = case("synaptic_current", I, J, T=3, B=5, R=2)
-    call = c.record()[0]
-    programs = call.grid[0] * call.grid[1] * call.grid[2]
-    tiles = call.constants["GROUPS"] * call.constants["BS"] * call.constants["BO"]
-    assert c.cost().executed == 2 * 3 * programs * tiles
-    assert c.cost().fma == 2 * 2 * 3 * 5 * I * J <= c.cost().executed
-
-    c = case("synaptic_parameter_gradient", I, J, T=3, B=5, R=2)
-    call = c.record()[0]
-    tiles = 4 * call.constants["BI"] * call.constants["BJ"] * call.arguments["depth"]
-    assert c.cost().executed == 4 * 3 * call.grid[0] * tiles
-
-    c = case("recurrent_scan", J, J, T=3, B=5, R=2)
-    call = c.record()[0]
-    tile_of_program = 32 * call.num_warps * call.constants["KK"]
-    assert c.cost().executed >= 2 * 3 * 10 * J * J
-    if J > 16:  # smaller layers leave lanes of the warp with copies
-        assert c.cost().executed == 2 * 3 * call.grid[0] * tile_of_program

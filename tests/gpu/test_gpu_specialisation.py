@@ -15,8 +15,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import make_backend
 from triton.runtime import jit
 
-from bench.cases import OPERATORS, Case, case
-from bench.variants import ONE
+from bench.cases import ONE, OPERATORS, Case, case
 from hetsyn_triton.kernels.gpu.lib.launch import Launch
 
 TARGETS = {"cuda": GPUTarget("cuda", 90, 32), "hip": GPUTarget("hip", "gfx942", 64)}
