@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from bench import gate, machines, peak, records, timing
+from bench.measuring import Measurements, Plan, tape
 from bench.registry import Entry
-from bench.turns import Plan, Turns, tape
 
 ENTRIES = pytest.StashKey[list[Entry]]()
 BUSY = 1.0
@@ -35,7 +35,7 @@ def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] 
 
 
 @pytest.fixture(scope="session")
-def turns(request: pytest.FixtureRequest) -> Iterator[Turns]:
+def measurements(request: pytest.FixtureRequest) -> Iterator[Measurements]:
     config, begin = request.config, time.monotonic()
     option = config.getoption
     reporter: Any = config.pluginmanager.getplugin("terminalreporter")
@@ -85,21 +85,21 @@ def turns(request: pytest.FixtureRequest) -> Iterator[Turns]:
     if file is not None:
         file.unlink(missing_ok=True)
     keep(about | {"rates": {"fma": rates[0]}})
-    turns = Turns(plan, chosen, say, rates[0], keep, option("benchmark_end"))
+    found = Measurements(plan, chosen, say, rates[0], keep, option("benchmark_end"))
     load = os.getloadavg()[0]
     busy = " - other processes compute too: times are too long" if load > BUSY and timed else ""
     say(f"{machine['device']}, {machine['threads']} threads, load {load:.1f}{busy}")
     if device == "cuda" or rehearse:
-        turns.warm(1 if rehearse else max(1, min(14, (os.cpu_count() or 2) - 2)))
+        found.warm(1 if rehearse else max(1, min(14, (os.cpu_count() or 2) - 2)))
     else:
         say("the first lines take minutes where kernels are compiled for the first time")
-    yield turns
-    turns.close()
+    yield found
+    found.close()
     rates.append(_fma_rate(machine, timed))
-    found = {"fma": max(rates), "fma_each_time": rates}
+    peaks: records.Record = {"fma": max(rates), "fma_each_time": rates}
     if device == "cpu" and timed:
-        found["copy"] = peak.copy_rate()
-    keep({"rates": found, "seconds": time.monotonic() - begin})
+        peaks["copy"] = peak.copy_rate()
+    keep({"rates": peaks, "seconds": time.monotonic() - begin})
 
 
 def _fma_rate(machine: records.Record, timed: bool) -> float:

@@ -25,8 +25,8 @@ SOURCES = (
 )
 """What is tested and timed, and its tests."""
 MEASURING = (
-    "apart", "cases", "conftest", "contests", "operators", "peak", "plain_lif", "registry",
-    "replicas", "rivals", "server", "test_benchmark", "timing", "turns", "workloads",
+    "apart", "conftest", "contests", "measuring", "operators", "peak", "plain_lif", "processes",
+    "registry", "replicas", "rivals", "cases", "test_benchmark", "timing", "workloads",
 )  # fmt: skip
 """Files of bench that say what is timed and how."""
 

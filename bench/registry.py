@@ -274,6 +274,8 @@ LOOP, COMPILED, CHECKPOINTED = "loop", "compiled", "checkpointed"
 GRAPH, COMPILED_GRAPH = "graph", "compiled graph"
 CAPTURED = {OURS_GRAPH: OURS, GRAPH: LOOP, COMPILED_GRAPH: COMPILED}
 """Contenders in a CUDA graph, which need a CUDA device -> the same without one."""
+LOOPS = (REFERENCE, LOOP, COMPILED, CHECKPOINTED)
+"""Contenders that compute step by step and keep a tape."""
 PLAIN = ("spikingjelly", "snntorch", "norse")
 LSTM, GRU = "nn.LSTM", "nn.GRU"
 OTHERS = (*PLAIN, LSTM, GRU)

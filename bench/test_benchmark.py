@@ -1,15 +1,33 @@
-"""What `pytest --benchmark` runs: a test for every contender of every work in the registry."""
+"""What `pytest --benchmark` runs: a test for every contender of every work in the registry.
+
+pytest-benchmark times a test with the clock it is given. `measured_time` stands still except for
+`advance`: a round of a test advances it by a time that was measured before, interleaved with the
+other contenders. So pytest-benchmark's statistics and options apply to these times.
+"""
 
 from typing import Any
 
 import pytest
 import torch
 
+from bench.measuring import Measurements
 from bench.registry import Entry, entries, rehearsed
-from bench.turns import Turns, advance, measured_time
 
 # Other libraries warn of what is none of this repository's.
 pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.timeout(3600)]
+
+
+_now = 0.0
+
+
+def measured_time() -> float:
+    """Seconds measured so far."""
+    return _now
+
+
+def advance(seconds: float) -> None:
+    global _now
+    _now += seconds
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -23,14 +41,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.mark.benchmark(timer=measured_time)
-def test_benchmark(entry: Entry, turns: Turns, benchmark: Any) -> None:
+def test_benchmark(entry: Entry, measurements: Measurements, benchmark: Any) -> None:
     """Skipped, with the reason, where this machine cannot; failed where the result is wrong."""
-    row = turns.of(entry)
+    row = measurements.of(entry)
     if "missing" in row:
         pytest.skip(row["missing"])
     assert "wrong" not in row, row["wrong"]
     benchmark.group = entry.group
     benchmark.extra_info |= row
-    seconds = [ms / 1e3 for ms in turns.times[entry]] or [0.0]
+    seconds = [ms / 1e3 for ms in measurements.times[entry]] or [0.0]
     times = iter(seconds)
     benchmark.pedantic(lambda: advance(next(times)), rounds=len(seconds))

@@ -11,7 +11,7 @@ import gc
 import itertools
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import torch
@@ -161,23 +161,11 @@ def keep_freed_memory(size: int) -> bool:
     return kept
 
 
-def give_back_freed_memory() -> bool:
-    """Map every tensor from 64 KiB by itself, unless a free chunk of the heap holds it.
-
-    Returns:
-        Whether the allocator supports this (glibc).
-    """
-    return _trim() and freed_memory.mallopt(freed_memory.MMAP_THRESHOLD, 1 << 16)
-
-
-def _trim() -> bool:
+def _trim() -> None:
     """Give the pages of free memory back to the system: using them again is growth."""
     gc.collect()
-    try:
+    with suppress(AttributeError, OSError, TypeError):  # no glibc
         ctypes.CDLL(None).malloc_trim(0)
-    except (AttributeError, OSError, TypeError):
-        return False
-    return True
 
 
 def growth_and_ms(run: Callable[[], Any]) -> tuple[int | None, float]:

@@ -14,8 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench import contests, plain_lif, registry, replicas, rivals, turns, workloads
-from bench.apart import Apart
+from bench import contests, measuring, plain_lif, registry, replicas, rivals, workloads
 from bench.registry import Entry, Work
 from hetsyn_triton import HetSynLIF, HetSynReadout
 from hetsyn_triton.surrogates import FastSigmoid, Triangular
@@ -84,11 +83,11 @@ def test_who_computes_something_else_is_seen(monkeypatch: pytest.MonkeyPatch) ->
         contests.checked(work, registry.LOOP, CPU)
     names = (registry.LOOP, registry.OURS, registry.GRAPH, "nobody")
     group = [Entry("g", who, work, who) for who in names]
-    plan = turns.Plan("cpu", 1, 0.0, 3, timed=False)
-    loop, ours, graph, nobody = turns.measure(group, plan, Apart(1))
+    plan = measuring.Plan("cpu", 1, 0.0, 3, timed=False)
+    loop, ours, graph, nobody = measuring.measure(group, plan)
     assert loop["wrong"]
-    assert turns.line(loop, 0.0).startswith("WRONG: ")
-    assert turns.line(ours, 0.0) == "not timed; equal"
+    assert measuring.line(loop, 0.0).startswith("WRONG: ")
+    assert measuring.line(ours, 0.0) == "not timed; equal"
     assert graph["missing"] == "a CUDA graph needs a CUDA device"
     assert "nobody" in nobody["wrong"]
 

@@ -7,18 +7,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from bench import gate, records, registry, report, stored, timing, turns
+from bench import gate, machines, measuring, records, registry, report, stored, timing
 from bench.apart import Apart, plausible
+from bench.measuring import Measurements, Plan, tape
 from bench.plain_lif import Missing
+from bench.processes import Worker
 from bench.registry import CLOSED, LOOP, OURS, Entry, Work
-from bench.server import Server
-from bench.turns import Plan, Turns, advance, measured_time, tape
+from bench.test_benchmark import advance, measured_time
 from hetsyn_triton.experiments.studies import memory
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -172,24 +174,34 @@ def entries(*contenders: str, group: str = "g") -> list[Entry]:
     return [Entry(group, who, TINY, who) for who in contenders]
 
 
+def _loses_the_gpu(seen: Path, group: Any, plan: Plan) -> dict[str, Any]:
+    """As `measured` in a process whose GPU is lost, if it is the first."""
+    gone = not seen.exists()
+    seen.touch()
+
+    def measure(group: list[Entry], plan: Plan) -> list[records.Record]:
+        if gone:
+            raise RuntimeError("CUDA error: illegal access")
+        return [measuring._row(e) | {"ms": 1.0, "check": "equal"} for e in group]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measuring, "measure", measure)
+        patch.setattr(measuring, "lost", lambda device: gone)
+        return measured(group, plan)
+
+
+measured = measuring.measured
+
+
 @pytest.mark.slow
-def test_a_lost_gpu_costs_one_group(tmp_path: Path) -> None:
+def test_a_lost_gpu_costs_one_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The process of the first group loses it; a new one measures the second."""
-    code = (
-        "import sys\nfrom pathlib import Path\nfrom bench import turns\n"
-        f"seen = Path({str(tmp_path / 'seen')!r})\n"
-        "gone = not seen.exists()\n"
-        "seen.touch()\n"
-        "def measure(group, plan, apart):\n"
-        "    if gone: raise RuntimeError('CUDA error: illegal access')\n"
-        "    return [turns._row(e) | {'ms': 1.0, 'check': 'equal'} for e in group]\n"
-        "turns.lost, turns.measure = lambda device: gone, measure\n"
-        "turns.main(sys.argv[1])\n"
-    )
+    monkeypatch.setattr(measuring, "measured", partial(_loses_the_gpu, tmp_path / "seen"))
+    monkeypatch.setattr(measuring, "memory", lambda *_: {})
     said: list[str] = []
     rows: list[records.Record] = []
     group = [*entries(OURS, LOOP, group="first"), *entries(OURS, group="second")]
-    taken = Turns(PLAN, group, said.append, 0.0, rows.append, command=[sys.executable, "-c", code])
+    taken = Measurements(PLAN, group, said.append, 0.0, rows.append)
     found = [taken.of(entry) for entry in group]
     taken.close()
     reason = "the GPU was lost: RuntimeError: CUDA error: illegal access"
@@ -198,17 +210,19 @@ def test_a_lost_gpu_costs_one_group(tmp_path: Path) -> None:
     assert any("a new one measures the next group" in line for line in said)
 
 
+def _ends_or_sleeps(seconds: float) -> dict[str, Any]:
+    if seconds < 0:
+        sys.exit(3)
+    time.sleep(seconds)
+    return {"threads": os.environ["OMP_NUM_THREADS"]}
+
+
 def test_a_process_that_ends_or_takes_too_long_costs_one_answer() -> None:
-    code = (
-        "import sys, time\nfor line in sys.stdin:\n"
-        "    if line == '0\\n': sys.exit(3)\n"
-        "    time.sleep(int(line) - 1)\n    print('{\"answer\": 1}', flush=True)\n"
-    )
-    server = Server([sys.executable, "-c", code], 1)
-    asked = [(1, None), (0, None), (1, 60.0), (100, 0.2), (1, None)]
-    found = [server.ask(question, seconds) for question, seconds in asked]
-    assert server.close() == 0
-    right = {"answer": 1}
+    worker = Worker(time.sleep, 0, threads=7)
+    asked = [(0.0, None), (-1.0, None), (0.0, 60.0), (100.0, 0.5), (0.0, None)]
+    found = [worker.call(_ends_or_sleeps, slept, seconds=limit) for slept, limit in asked]
+    assert worker.close() == 0
+    right = {"threads": "7"}
     ended = {"reason": "its process ended with 3"}
     assert found == [right, ended, right, {"reason": "out of time"}, right]
 
@@ -229,15 +243,16 @@ def test_a_group_is_measured_after_its_check() -> None:
     assert len(found["works"]) >= 3
     assert str(broken["breaks"]) == "an illegal access"
     assert seen[:4] == ["a", "b"] * 2
-    taken = Apart(1)
-    ours, loop = turns.measure(entries(OURS, LOOP), PLAN, taken)
+    group = entries(OURS, LOOP)
+    taken = Measurements(PLAN, group, lambda line: None)
+    rows = [taken.of(entry) for entry in group]
     taken.close()
-    for row in (ours, loop):
+    for entry, row in zip(group, rows, strict=True):
         assert row["check"] == "equal"
         assert row["low_ms"] <= row["ms"] <= row["high_ms"]
-        assert len(row["times_ms"]) == row["rounds"] >= 3
+        assert len(taken.times[entry]) == row["rounds"] >= 3
         assert row["fresh_ms"] > 0
-    assert "ms in fresh memory" in turns.line(ours, 1e9)
+    assert "ms in fresh memory" in measuring.line(rows[0], 1e9)
 
 
 @pytest.mark.slow
@@ -295,20 +310,20 @@ def test_denormal_numbers_are_zero_on_every_thread() -> None:
         assert run(code.format(first)) == wanted
 
 
+def _denormals_are_zero(work: Work, contender: str) -> dict[str, Any]:
+    return {"zero": machines.cpu("")["denormals_zero"]}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["memory", "first"])
-def test_denormal_numbers_are_zero_where_memory_is_measured(kind: str) -> None:
+def test_denormal_numbers_are_zero_where_memory_is_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     if not torch.set_flush_denormal(False):
         pytest.skip("this processor has no such mode")
-    code = (
-        "import dataclasses, sys\nfrom bench import apart, machines\n"
-        "zero = lambda *_: {'zero': machines.cpu('')['denormals_zero']}\n"
-        "apart.answer = apart.first_call = zero\n"
-        "work = dataclasses.asdict(apart.Work('layer', 2, 1, 3, 3, False, 'both'))\n"
-        "apart.prepare()\n"
-        "print(apart.answer_in_a_child((work, apart.OURS, False), sys.argv[1], 1))"
-    )
-    assert run(code, kind) == "{'zero': True}\n"
+    monkeypatch.setattr("bench.apart.of_a_first_call", _denormals_are_zero)
+    asked = Apart(1)
+    assert asked.ask(TINY, OURS, False, "first") == {"zero": True}
+    asked.close()
 
 
 @needs_proc
@@ -316,7 +331,7 @@ def test_growth_is_seen_at_its_peak() -> None:
     """In a process of its own: what others freed there would not be grown again. Large, for the
     first call also brings in pages of code and starts threads, some 3 MB."""
     code = (
-        "import torch\nfrom bench import timing\ntiming.give_back_freed_memory()\n"
+        "import torch\nfrom bench import timing\n"
         "print(timing.growth_and_ms(lambda: torch.ones(32 << 20).sum().item())[0])"
     )
     assert int(run(code)) == pytest.approx(128 << 20, rel=0.1)
@@ -381,21 +396,21 @@ def test_a_tape_that_does_not_fit_is_left_out_with_the_reason(
     work = registry.Work("layer", 4, 1, 700, 128)
     one, asked = tape(work, LOOP), Apart(1)
     monkeypatch.setattr(asked, "ask", lambda *_: {"peak": 5, "fresh_ms": 1.0})
+    loop, graph = (Entry("g", who, work, who) for who in (LOOP, registry.GRAPH))
     for free, missing, reason in (
         (1e9 + 3 * one, False, None),
         (1e9 + 2 * one, False, "not measured: needs about 1 GB, 1 GB are free"),
         (1e9 + one, True, None),
     ):
-        monkeypatch.setattr(turns, "_free_bytes", lambda _, free=free: free)
-        (row,) = turns.measure([Entry("g", LOOP, work, LOOP)], Plan("cpu", 1, 0.0, 1), asked)
+        monkeypatch.setattr(measuring, "_free_bytes", lambda _, free=free: free)
+        (row,) = measuring.measure([loop], Plan("cpu", 1, 0.0, 1))
         assert ("missing" in row) == missing
-        assert missing or row.get("memory") == reason
-    graph = Entry("g", registry.GRAPH, work, registry.GRAPH)
-    monkeypatch.setattr(turns, "_free_bytes", lambda _: 1e9 + 2 * one)
+        assert missing or measuring.memory(loop, PLAN, asked).get("memory") == reason
+    monkeypatch.setattr(measuring, "_free_bytes", lambda _: 1e9 + 2 * one)
     with pytest.raises(Missing, match="needs about"):
-        turns.fits(graph, PLAN)  # its own tape, and that of an eager contender
-    monkeypatch.setattr(turns, "_free_bytes", lambda _: 1e9 + 3 * one)
-    turns.fits(graph, PLAN)
+        measuring.fits(graph, PLAN)  # its own tape, and that of an eager contender
+    monkeypatch.setattr(measuring, "_free_bytes", lambda _: 1e9 + 3 * one)
+    measuring.fits(graph, PLAN)
 
 
 def test_sets_of_inputs_are_larger_than_a_cache() -> None:

@@ -1,23 +1,16 @@
 """How `pytest --benchmark` measures: a process of its own measures a group of entries, interleaved,
 when the first of them is asked for. Each test then reports its own times.
 
-pytest-benchmark times a test with the clock it is given. Here that clock, `measured_time`, stands
-still except for `advance`: a round of a test advances it by a time that was measured before. So
-pytest-benchmark's statistics and options apply to these times.
-
 The measuring process is replaced if it ends or loses its GPU: an illegal access makes every later
-call of a process fail. `python -m bench.turns PLAN` measures, `--warm K/N` compiles.
+call of a process fail. Memory on a CPU is measured afterwards, in other processes (`apart.py`).
 """
 
 from __future__ import annotations
 
 import gc
-import json
 import math
+import multiprocessing
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -27,39 +20,15 @@ from typing import Any
 
 import torch
 
-from bench import ROOT, contests, registry, rivals, timing
+from bench import contests, registry, rivals, timing
 from bench.apart import Apart
 from bench.plain_lif import Missing
+from bench.processes import OUT_OF_TIME, Answer, Worker, environment
 from bench.records import Record, rounded
-from bench.registry import (
-    CAPTURED,
-    CHECKPOINTED,
-    COMPILED,
-    COMPILED_GRAPH,
-    GRAPH,
-    LOOP,
-    OURS,
-    OURS_GRAPH,
-    REFERENCE,
-    Entry,
-    Work,
-)
-from bench.server import OUT_OF_TIME, Server, serve
+from bench.registry import CHECKPOINTED, COMPILED, LOOP, OURS, REFERENCE, Entry, Work
 
 LEAST_SECONDS = 10.0
 """No group begins with less time than this left."""
-
-_now = 0.0
-
-
-def measured_time() -> float:
-    """Seconds measured so far."""
-    return _now
-
-
-def advance(seconds: float) -> None:
-    global _now
-    _now += seconds
 
 
 @dataclass(frozen=True)
@@ -90,7 +59,7 @@ class Plan:
 # -- in pytest's process ---------------------------------------------------------------------------
 
 
-class Turns:
+class Measurements:
     """Has groups of entries measured; `say`s a line and `keep`s the row of each entry."""
 
     def __init__(
@@ -101,7 +70,6 @@ class Turns:
         fma_rate: float = 0.0,
         keep: Callable[[Record], None] = lambda row: None,
         end: float = math.inf,
-        command: Sequence[str] = (sys.executable, "-m", "bench.turns"),
     ) -> None:
         self.plan, self.say, self.fma_rate, self.keep, self.end = plan, say, fma_rate, keep, end
         self.groups: dict[str, list[Entry]] = {}
@@ -109,8 +77,8 @@ class Turns:
             self.groups.setdefault(entry.group, []).append(entry)
         self.found: dict[Entry, Record] = {}
         self.times: dict[Entry, list[float]] = {}
-        given = json.dumps(asdict(plan))
-        self.server = Server([*command, given], plan.threads, **plan.environment)
+        self.worker = Worker(prepare, plan, threads=plan.threads, **plan.environment)
+        self.apart = Apart(plan.threads)
 
     def of(self, entry: Entry) -> Record:
         """The row of an entry: figures, or why it is `missing`, or what is `wrong`."""
@@ -120,6 +88,8 @@ class Turns:
             width = max(len(e.label) for e in group)
             for one, row in zip(group, self._measured(group), strict=True):
                 self.times[one] = row.pop("times_ms", [])
+                if row.get("ms") and self.plan.device == "cpu":
+                    row |= memory(one, self.plan, self.apart)
                 self.found[one] = row
                 self.keep(row)
                 self.say(f"  {one.label:<{width}}  {line(row, self.fma_rate)}")
@@ -127,44 +97,40 @@ class Turns:
 
     def _measured(self, group: Sequence[Entry]) -> list[Record]:
         left = self.end - time.monotonic()
-        if left < LEAST_SECONDS:
-            return [_row(entry) | {"missing": OUT_OF_TIME} for entry in group]
-        question = [asdict(entry) for entry in group]
-        answer = self.server.ask(question, None if math.isinf(left) else left)
+        answer: Answer = {"reason": OUT_OF_TIME}
+        if left >= LEAST_SECONDS:
+            longest = min(left, 1e6)  # a pipe waits no longer
+            answer = self.worker.call(measured, group, self.plan, seconds=longest)
         if "reason" in answer:
             return [_row(entry) | {"missing": answer["reason"]} for entry in group]
         if answer["lost"]:
             self.say("the GPU is lost to this process: a new one measures the next group")
-            self.server.close()
+            self.worker.close()
         rows: list[Record] = answer["rows"]
         return rows
 
     def warm(self, workers: int) -> None:
         """Compile side by side, for at most a third of the time that is left."""
         begin, seconds = time.monotonic(), min(600.0, (self.end - time.monotonic()) / 3)
-        entries = [asdict(entry) for group in self.groups.values() for entry in group]
-        command = [sys.executable, "-m", "bench.turns", json.dumps(asdict(self.plan)), "--warm"]
-        processes = []
-        with tempfile.NamedTemporaryFile("w", suffix=".json") as given:
-            json.dump(entries, given)
-            given.flush()
-            for k in range(workers):
-                share, environment = f"{k}/{workers}", self.server.environment
-                with open(given.name) as stdin:
-                    processes.append(
-                        subprocess.Popen([*command, share], cwd=ROOT, env=environment, stdin=stdin)
-                    )
+        entries = [entry for group in self.groups.values() for entry in group]
+        spawn = multiprocessing.get_context("spawn")
+        processes = [
+            spawn.Process(target=compiled, args=(entries[k::workers], self.plan), daemon=True)
+            for k in range(workers)
+        ]
+        with environment(self.plan.threads, **self.plan.environment):
+            for process in processes:
+                process.start()
         for process in processes:
-            try:
-                process.wait(max(0.1, begin + seconds - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        cut = sum(process.returncode != 0 for process in processes)
+            process.join(max(0.1, begin + seconds - time.monotonic()))
+            process.kill()
+            process.join()
+        cut = sum(process.exitcode != 0 for process in processes)
         self.say(f"warmed up in {time.monotonic() - begin:.0f} s, {cut} of {workers} cut off")
 
     def close(self) -> None:
-        self.server.close()
+        self.worker.close()
+        self.apart.close()
 
 
 def line(row: Record, fma_rate: float) -> str:
@@ -190,13 +156,34 @@ def line(row: Record, fma_rate: float) -> str:
 # -- in the measuring process ----------------------------------------------------------------------
 
 
+def prepare(plan: Plan) -> None:
+    """Set a new process up."""
+    torch.set_num_threads(plan.threads)
+    timing.zero_denormals()
+    if plan.reserved_bytes:
+        timing.keep_freed_memory(plan.reserved_bytes)
+
+
 def _row(entry: Entry) -> Record:
     row: Record = {"group": entry.group, "label": entry.label, "contender": entry.contender}
     return row | {"work": asdict(entry.work), "fma": entry.work.fma}
 
 
-def measure(group: Sequence[Entry], plan: Plan, apart: Apart) -> list[Record]:
-    """Check all contenders, time them interleaved, then measure their memory. A row for each."""
+def measured(group: Sequence[Entry], plan: Plan) -> Answer:
+    """The rows of a group, and whether the GPU is lost: rows without a time are then missing."""
+    try:
+        rows = measure(group, plan)
+    except Exception as error:
+        rows = [_row(entry) | _broken(error) for entry in group]
+    gone = lost(plan.device)
+    for row in rows:
+        if gone and not row.get("ms"):
+            row["missing"] = f"the GPU was lost: {row.pop('wrong', 'by an earlier call')}"
+    return {"rows": rows, "lost": gone}
+
+
+def measure(group: Sequence[Entry], plan: Plan) -> list[Record]:
+    """Check all contenders, then time them interleaved. A row for each."""
     device = torch.device(plan.device)
     rows = {entry: _row(entry) for entry in group}
     runs: dict[Entry, list[Callable[[], Any]]] = {}
@@ -219,14 +206,12 @@ def measure(group: Sequence[Entry], plan: Plan, apart: Apart) -> list[Record]:
             rows[entry] |= {"times_ms": ms, "sets": len(runs[entry])}
             with suppress(RuntimeError):  # times count without it
                 rows[entry] |= timing.peak_bytes(runs[entry][0], device)
-    measured = list(runs)
+    checked = list(runs)
     runs.clear()
     gc.collect()
-    for entry in measured:
+    for entry in checked:
         if not plan.timed:
             rows[entry]["ms"] = 0.0
-        elif device.type == "cpu":
-            rows[entry] |= _memory(entry, plan, apart)
         if entry.work.kind == "current":
             rows[entry]["error"] = contests.errors_over_time(entry.work, entry.contender, device)
     return [rounded(row) for row in rows.values()]
@@ -242,7 +227,7 @@ def _ready(entry: Entry, plan: Plan, device: torch.device, row: Record) -> list[
     made.run()
     if made.moved:
         row["bytes"] = made.moved
-    if device.type != "cuda" or who not in (OURS, OURS_GRAPH) or work.kind == "replicas":
+    if device.type != "cuda" or who not in (OURS, registry.OURS_GRAPH) or work.kind == "replicas":
         return [made.run]
     given = made.given if work.operator else made.given[:1]
     seeds = range(1, timing.sets_for(timing.size_of(*given)))
@@ -259,14 +244,14 @@ def _broken(error: Exception) -> Record:
     return {"wrong": str(error) if isinstance(error, AssertionError) else said}
 
 
-def _memory(entry: Entry, plan: Plan, apart: Apart) -> Record:
-    """On a CPU, in another process."""
+def memory(entry: Entry, plan: Plan, apart: Apart) -> Record:
+    """On a CPU, in other processes: memory of a call, and where asked for the first call's time."""
     if entry.work.operator:
         return {}
     if entry.contender in (COMPILED, REFERENCE) and not plan.thorough:
         return {"memory": "not measured but with --benchmark-full"}
     try:
-        fits(entry, plan, tapes=2.5)  # beside what this process keeps
+        fits(entry, plan, tapes=2.5)  # beside what the measuring process keeps
     except Missing as reason:
         return {"memory": f"not measured: {reason}"}
     info: Record = {}
@@ -284,7 +269,7 @@ def _memory(entry: Entry, plan: Plan, apart: Apart) -> Record:
 
 def fits(entry: Entry, plan: Plan, tapes: float = 1.5) -> None:
     """Missing where so many of a loop's `tapes` do not fit, or where a CUDA graph cannot be."""
-    captured = entry.contender in CAPTURED
+    captured = entry.contender in registry.CAPTURED
     if captured and plan.device != "cuda" and not plan.rehearse:
         raise Missing("a CUDA graph needs a CUDA device")
     kept = tape(entry.work, entry.contender)
@@ -299,9 +284,8 @@ def fits(entry: Entry, plan: Plan, tapes: float = 1.5) -> None:
 
 def tape(work: Work, contender: str) -> int:
     """Bytes that a loop keeps of the work for its backward."""
-    loops = (LOOP, COMPILED, REFERENCE, CHECKPOINTED, GRAPH, COMPILED_GRAPH)
     forward = ("forward", "synaptic_current", "recurrent_scan")
-    if contender not in loops or work.part in forward:
+    if registry.CAPTURED.get(contender, contender) not in registry.LOOPS or work.part in forward:
         return 0
     steps = rivals.CHUNK if contender == CHECKPOINTED else work.T
     return rivals.tape_bytes(steps, work.B, work.synapses)
@@ -330,56 +314,14 @@ def lost(device: str) -> bool:
     return False
 
 
-def entry_of(given: Record) -> Entry:
-    work = given["work"]
-    return Entry(**given | {"work": Work(**work | {"hidden": tuple(work["hidden"])})})
-
-
-def answer(question: Sequence[Record], plan: Plan, apart: Apart) -> Record:
-    """The rows of a group, and whether the GPU is lost: rows without a time are then missing."""
-    group = [entry_of(given) for given in question]
-    try:
-        rows = measure(group, plan, apart)
-    except Exception as error:
-        rows = [_row(entry) | _broken(error) for entry in group]
-    gone = lost(plan.device)
-    for row in rows:
-        if gone and not row.get("ms"):
-            row["missing"] = f"the GPU was lost: {row.pop('wrong', 'by an earlier call')}"
-    return {"rows": rows, "lost": gone}
-
-
-def compile_share(entries: Sequence[Entry], plan: Plan, share: str) -> None:
-    """Run the Kth of N shares of the kernels once, and two steps of each compiled loop: that leaves
-    compiled code in the caches."""
-    mine, count = (int(part) for part in share.split("/"))
-    for entry in [e for e in entries if e.contender in (OURS, COMPILED)][mine::count]:
+def compiled(entries: Sequence[Entry], plan: Plan) -> None:
+    """Run kernels once, and two steps of each compiled loop: that leaves compiled code in the
+    caches."""
+    prepare(replace(plan, reserved_bytes=0))
+    for entry in [e for e in entries if e.contender in (OURS, COMPILED)]:
         ours = entry.contender == OURS
         work = entry.work if ours else replace(entry.work, T=2)
         try:
             contests.make(work, entry.contender, torch.device(plan.device)).run()
         except Exception as error:
             print(f"warm: {entry.id}: {type(error).__name__}: {error}", flush=True)
-
-
-def main(given: str, *share: str) -> None:
-    plan = Plan(**json.loads(given))
-    torch.set_num_threads(plan.threads)
-    timing.zero_denormals()
-    if share:
-        entries = [entry_of(one) for one in json.load(sys.stdin)]
-        return compile_share(entries, plan, share[1])
-    apart = Apart(plan.threads)
-
-    def prepare() -> None:
-        if plan.reserved_bytes:
-            timing.keep_freed_memory(plan.reserved_bytes)
-
-    try:
-        serve(lambda question: answer(question, plan, apart), prepare)
-    finally:
-        apart.close()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
