@@ -44,11 +44,13 @@ _POINTERS = {
 }
 
 
-def _fma(counts: Counter[str]) -> int:
+def fma(counts: Counter[str]) -> int:
+    """FFMA and two-wide FFMA2 (sm_100), in scalar multiply-adds."""
     return counts["FFMA"] + 2 * counts["FFMA2"]
 
 
-def _spills(counts: Counter[str]) -> int:
+def spills(counts: Counter[str]) -> int:
+    """Loads from and stores to local memory."""
     return counts["LDL"] + counts["STL"]
 
 
@@ -58,31 +60,14 @@ class Loop:
 
     counts: Counter[str]
     """Loops inside it included, as if each ran once."""
-    own_fma: int = 0
-    """Multiply-adds outside the loops inside it."""
-    own_spills: int = 0
-    """Spills outside the loops inside it."""
-    outermost: bool = True
+    own: Counter[str]
+    """Outside the loops inside it."""
     innermost: bool = True
-
-    @property
-    def total(self) -> int:
-        return self.counts.total()
-
-    @property
-    def fma(self) -> int:
-        """FFMA and two-wide FFMA2 (sm_100), in scalar multiply-adds."""
-        return _fma(self.counts)
-
-    @property
-    def spills(self) -> int:
-        """Loads from and stores to local memory."""
-        return _spills(self.counts)
 
     @property
     def share(self) -> float:
         """Multiply-adds per instruction: the bound on the fraction of the FP32 peak."""
-        return self.fma / self.total
+        return fma(self.counts) / self.counts.total()
 
 
 @dataclass(frozen=True)
@@ -102,19 +87,19 @@ class Code:
 
         It may hold a loop that waits for other programs. None where no loop has any.
         """
-        best = max(self.loops, key=lambda loop: loop.own_fma, default=None)
-        return best if best and best.fma else None
+        best = max(self.loops, key=lambda loop: fma(loop.own), default=None)
+        return best if best and fma(best.counts) else None
 
     @property
     def spills(self) -> int:
         """Of all loops, each instruction once."""
-        return sum(loop.spills for loop in self.loops if loop.outermost)
+        return sum(spills(loop.own) for loop in self.loops)
 
     @property
     def spills_over_time(self) -> int:
         """Of the loops over time: the hot one, and every loop with no other inside."""
         over_time = (loop for loop in self.loops if loop.innermost or loop is self.hot)
-        return sum(loop.own_spills for loop in over_time)
+        return sum(spills(loop.own) for loop in over_time)
 
 
 def compile_launch(call: Launch, target: str) -> Code:
@@ -141,8 +126,8 @@ def compile_launch(call: Launch, target: str) -> Code:
         text = compiled.asm["amdgcn"]
         registers = _number(r"\.vgpr_count:\s+(\d+)", text)
         spilled = _number(r"\.vgpr_spill_count:\s+(\d+)", text)
-        loops = [Loop(Counter({"LDL": spilled}))] if spilled else []
-        return Code(call.name, target, registers, compiled.metadata.shared, loops)
+        counts = Counter({"LDL": spilled})
+        return Code(call.name, target, registers, compiled.metadata.shared, [Loop(counts, counts)])
     usage, sass = _disassembled(compiled.asm["cubin"])
     registers = _number(r"REG:(\d+)", usage)
     return Code(call.name, target, registers, compiled.metadata.shared, loops_of(sass), sass)
@@ -188,8 +173,6 @@ def loops_of(sass: str) -> list[Loop]:
         inside = [(a, b) for a, b in spans.items() if low <= a and b <= high and a != low]
         body = [(at, op.split(".")[0]) for at, op, _ in lines if low <= at <= high]
         own = Counter(op for at, op in body if not any(a <= at <= b for a, b in inside))
-        outermost = not any(a < low and high <= b for a, b in spans.items())
-        counts = Counter(op for _, op in body)
-        return Loop(counts, _fma(own), _spills(own), outermost, not inside)
+        return Loop(Counter(op for _, op in body), own, not inside)
 
     return [counted(low, high) for low, high in spans.items()]

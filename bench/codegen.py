@@ -26,8 +26,8 @@ from typing import NamedTuple
 
 import triton
 
-from bench import provenance, records
-from bench.aot import TARGETS, compile_launch
+from bench import machines, records
+from bench.aot import TARGETS, compile_launch, fma, spills
 from bench.cases import SETS, Case
 from bench.records import Record
 from hetsyn_triton.kernels.gpu.lib.launch import Launch
@@ -77,10 +77,10 @@ def compiled(task: Task) -> Record:
         record["flushing"] = len(_FLUSHING.findall(code.sass))
     if code.hot:
         record["loop"] = {
-            "fma": code.hot.fma,
-            "instructions": code.hot.total,
+            "fma": fma(code.hot.counts),
+            "instructions": code.hot.counts.total(),
             "share": round(code.hot.share, 4),
-            "spills": code.hot.spills,
+            "spills": spills(code.hot.counts),
             "census": dict(code.hot.counts.most_common()),
         }
     return record
@@ -139,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\n{r['target']} {r['key']}\n{r['error']}", file=sys.stderr)
     if given.json:
         command = " ".join(["python -m bench.codegen", *(arguments or sys.argv[1:])])
-        about_it = {"command": command, "triton": triton.__version__, **provenance.provenance("")}
+        about_it = {"command": command, "triton": triton.__version__, **machines.provenance()}
         records.write(given.json, json.dumps(about_it | {"kernels": found}, indent=1) + "\n")
     return 1 if broken else 0
 

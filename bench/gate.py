@@ -10,18 +10,19 @@ import argparse
 import importlib.util
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from bench import ROOT
+import torch
 
-PROOFS = (
+from bench import ROOT, machines, records
+from bench.records import Record
+
+GPU_TESTS = (
     "--slow",
     "tests/operators",
     "tests/gpu",
@@ -29,7 +30,7 @@ PROOFS = (
     "-k=not (Numba or eager)",
 )
 """All tests of GPU kernels except those of the compiler's output, which need no GPU."""
-CPU_PROOFS = (
+CPU_TESTS = (
     "--slow",
     "-k=not (Triton or eager)",
     "tests/operators",
@@ -52,12 +53,12 @@ CPU_PROOFS = (
 around them, several threads. Child processes and random cases are not part of the gate."""
 
 
-def run(arguments: Sequence[str], folder: Path, seconds: float, workers: int) -> dict[str, Any]:
-    """-> state ("green" or "red"), counts, names of what failed, why it is red. Keeps pytest's
-    report as gate.xml and its output as gate.log in `folder`.
+def run(arguments: Sequence[str], folder: Path, seconds: float, workers: int) -> Record:
+    """Run tests; keep pytest's report as gate.xml and its output as gate.log in `folder`.
 
-    Green takes at least one test that passed, none that failed, and an end in time. Where the end
-    came too early the counts are of the tests that had ended.
+    Returns:
+        `state`: "green" if at least one test passed, none failed, and the end came in time, else
+        "red" with the `reason`; counts; names of what failed.
     """
     if importlib.util.find_spec("pytest") is None:
         raise SystemExit("the gate needs pytest, which is not installed: extra 'test'")
@@ -72,7 +73,7 @@ def run(arguments: Sequence[str], folder: Path, seconds: float, workers: int) ->
     if workers > 1 and importlib.util.find_spec("xdist"):
         command += ["-n", str(workers), "--dist", "worksteal"]
         environment.setdefault("OMP_NUM_THREADS", "1")  # workers share the cores
-    found = {"command": " ".join(command[1:]), "state": "red", "reason": None}
+    found: Record = {"command": " ".join(command[1:]), "state": "red", "reason": None}
     with log.open("w", encoding="utf-8") as stream:
         process = subprocess.Popen(
             command,
@@ -87,7 +88,8 @@ def run(arguments: Sequence[str], folder: Path, seconds: float, workers: int) ->
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            return found | _counts_so_far(log) | {"reason": f"did not end within {seconds:.0f} s"}
+            late = f"did not end within {seconds:.0f} s; {log.name} has what had ended"
+            return found | _counts(report) | {"reason": late}
     found |= _counts(report)
     if code == 0 and found["passed"]:
         found["state"] = "green"
@@ -96,43 +98,17 @@ def run(arguments: Sequence[str], folder: Path, seconds: float, workers: int) ->
     return found
 
 
-def _none() -> dict[str, Any]:
-    return {"passed": 0, "failed": 0, "skipped": 0, "failures": []}
-
-
-_ENDED = re.compile(r"(?P<before>\S+::.*?)?\b(PASSED|FAILED|ERROR|SKIPPED)\b(?P<after> \S+::.*)?")
-
-
-def _counts_so_far(log: Path) -> dict[str, Any]:
-    """From the lines "PASSED test" of workers and "test PASSED" of one process."""
-    counts = _none()
-    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
-        found = _ENDED.search(line)
-        test = found and (found["before"] or found["after"])
-        if not found or not test:
-            continue
-        broken = found[2] in ("FAILED", "ERROR")
-        counts["failed" if broken else found[2].lower()] += 1
-        if broken:
-            counts["failures"].append(test.strip())
-    return counts
-
-
-def _counts(report: Path) -> dict[str, Any]:
-    counts = _none()
-    if not report.exists():
-        return counts
-    for case in ElementTree.parse(report).iter("testcase"):
+def _counts(report: Path) -> Record:
+    """Of pytest's report; none where there is no report."""
+    counts: Record = {"passed": 0, "failed": 0, "skipped": 0, "failures": []}
+    for case in ElementTree.parse(report).iter("testcase") if report.exists() else ():
         broken = [e for e in case if e.tag in ("failure", "error")]
         if broken:
-            counts["failed"] += 1
             message = (broken[0].get("message") or "").splitlines() or [""]
             name = f"{case.get('classname')}::{case.get('name')}"
             counts["failures"].append(f"{name}: {message[0][:300]}")
-        elif case.find("skipped") is not None:
-            counts["skipped"] += 1
-        else:
-            counts["passed"] += 1
+        skipped = case.find("skipped") is not None
+        counts["failed" if broken else "skipped" if skipped else "passed"] += 1
     return counts
 
 
@@ -143,7 +119,7 @@ class Unproven(Exception):
     """A gate that does not count; the message says why."""
 
 
-def proven(file: Path, machine: Mapping[str, Any]) -> dict[str, Any]:
+def proven(file: Path, machine: Record) -> Record:
     """The gate of an earlier call; Unproven unless green, on this device, of these sources."""
     earlier = json.loads(file.read_text(encoding="utf-8"))
     for name in ("device", "sources"):
@@ -153,8 +129,9 @@ def proven(file: Path, machine: Mapping[str, Any]) -> dict[str, Any]:
     state = earlier["gate"]["state"]
     if state != "green":
         raise Unproven(f"expected a green gate, got {state} in {file.name}")
-    gate: dict[str, Any] = earlier["gate"]
-    return gate | {name: earlier["machine"][name] for name in ("date", "commit", "sources")}
+    return dict(earlier["gate"]) | {
+        name: earlier["machine"][name] for name in ("date", "commit", "sources")
+    }
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -163,12 +140,8 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--budget", type=float, default=900.0, help="seconds (default 900)")
     parser.add_argument("--workers", type=int, default=max(1, min(14, (os.cpu_count() or 2) - 2)))
     options = parser.parse_args(given)
-    import torch
-
-    from bench import machines, records
-
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    tests = PROOFS if device == "cuda" else CPU_PROOFS
+    tests = GPU_TESTS if device == "cuda" else CPU_TESTS
     found = run(tests, options.file.parent, options.budget, options.workers)
     result = {"machine": machines.of(device), "gate": found}
     records.write(options.file, json.dumps(result, indent=1) + "\n")

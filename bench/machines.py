@@ -1,21 +1,84 @@
-"""The machine that a figure was measured on."""
+"""What a stored figure depends on: machine, versions, date, commit, and a digest of the sources."""
 
 from __future__ import annotations
 
+import datetime
+import hashlib
 import importlib.metadata
 import os
 import platform
 import re
+import subprocess
+from pathlib import Path
 
 import torch
 
-from bench.provenance import provenance, said
+from bench import ROOT
 from bench.records import Record
 from hetsyn_triton import ops
 from hetsyn_triton.experiments.training.machine import cpu_name
 
 CLOCK = 1.98e9
 """Highest clock of an H200, assumed where nvidia-smi does not tell."""
+SOURCES = (
+    "hetsyn_triton/kernels",
+    "hetsyn_triton/ops",
+    "hetsyn_triton/reference",
+    "hetsyn_triton/modules",
+    "tests/cpu",
+    "tests/gpu",
+    "tests/operators",
+    "tests/support",
+)
+"""What is tested and timed, and its tests."""
+MEASURING = (
+    "apart", "conftest", "contests", "measuring", "operators", "peak", "plain_lif", "processes",
+    "registry", "replicas", "rivals", "cases", "test_benchmark", "timing", "workloads",
+)  # fmt: skip
+"""Files of bench that say what is timed and how."""
+
+
+def said(*command: str) -> str | None:
+    """What a command prints, in the checkout; None where it cannot run or fails."""
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def commit() -> str:
+    """Of the checkout; unknown without git."""
+    return said("git", "rev-parse", "HEAD") or "unknown"
+
+
+def sources(root: Path = ROOT) -> str:
+    """Return a digest of kernels, operators, closed forms, layers, their tests and timing code.
+
+    Two results with one digest tested and timed the same code.
+    """
+    files = [file for folder in SOURCES for file in (root / folder).rglob("*.py")]
+    files += (root / "hetsyn_triton").glob("*.py")
+    files += [f for name in MEASURING if (f := root / "bench" / f"{name}.py").exists()]
+    files += [f for f in (root / "tests").glob("*.py") if not f.name.startswith("test_")]
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        digest.update(file.relative_to(root).as_posix().encode() + b"\0")
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def provenance() -> Record:
+    """Return what is common to all results."""
+    return {
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "changed": bool(said("git", "status", "--porcelain", "--untracked-files=no")),
+        "sources": sources(),
+        "threads": torch.get_num_threads(),
+    }
 
 
 def _version(package: str) -> str | None:
@@ -25,13 +88,13 @@ def _version(package: str) -> str | None:
         return None
 
 
-def of(device: str, commit: str = "") -> Record:
-    """The record of a "cpu" or a "cuda" device."""
-    return gpu(torch.device(device), commit) if device == "cuda" else cpu(commit)
+def of(device: str) -> Record:
+    """Return all that a figure of a "cpu" or a "cuda" device depends on."""
+    return (gpu() if device == "cuda" else cpu()) | provenance()
 
 
-def cpu(commit: str) -> Record:
-    """All that a figure depends on."""
+def cpu() -> Record:
+    """Return the machine, and the versions that matter on a CPU."""
     capability = torch.backends.cpu.get_cpu_capability()
     compiler = (said(os.environ.get("CXX", "g++"), "--version") or "").splitlines()
     packages = ("numba", "llvmlite", "numpy", "spikingjelly", "snntorch", "norse")
@@ -43,7 +106,6 @@ def cpu(commit: str) -> Record:
         "system": f"{platform.system()} {platform.machine()}",
         **{name: _version(name) for name in packages},
         "compiler": compiler[0] if compiler else None,
-        **provenance(commit),
         "load_average": os.getloadavg()[0],
         "denormals_zero": _denormals_are_zero(),
         "operators": {i.operator: i.chosen for i in ops.backend_info("cpu").operators},
@@ -56,40 +118,33 @@ def _denormals_are_zero() -> bool:
     return not halves.count_nonzero()
 
 
-def file_name(kind: str, machine: Record) -> str:
-    """Of what is stored: `kind`, processor, where they are known its instructions and threads."""
-    threads = f"{machine['threads']}-threads" if "threads" in machine else None
-    parts = (kind, machine["device"], machine.get("instructions"), threads)
-    name = "-".join(part for part in parts if part is not None)
-    return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-") + ".json"
+def file_name(machine: Record) -> str:
+    """Of what is stored: processor, where they are known its instructions, threads."""
+    parts = ("benchmark", machine["device"], machine.get("instructions"), machine["threads"])
+    name = "-".join(str(part) for part in parts if part is not None)
+    return re.sub(r"[^A-Za-z0-9]+", "-", name) + "-threads.json"
 
 
-def gpu(device: torch.device, commit: str) -> Record:
-    """All that a figure depends on. `fma_rate`: multiply-adds a second at the highest clock."""
+def gpu() -> Record:
+    """Return the machine; `fma_rate` is multiply-adds a second at the highest clock."""
     import triton
 
-    found: Record = {
-        "device": platform.processor() or platform.machine(),
-        "cuda": torch.version.cuda,
-        "triton": triton.__version__,
-        **provenance(commit),
-        "fma_rate": None,
-    }
-    if device.type != "cuda":
-        return found
-    properties = torch.cuda.get_device_properties(device)
+    properties = torch.cuda.get_device_properties("cuda")
     query = "--query-gpu=clocks.max.sm,driver_version,power.limit"
     answer = (said("nvidia-smi", query, "--format=csv,noheader,nounits") or "").splitlines()
     megahertz, driver, power = (answer[0].split(", ") if answer else ["", "", ""])[:3]
-    clock = float(megahertz) * 1e6 if re.fullmatch(r"\d+", megahertz) else CLOCK
+    known = re.fullmatch(r"\d+", megahertz) is not None
+    clock = float(megahertz) * 1e6 if known else CLOCK
     # GA100 has 64 lanes a multiprocessor; what came after has 128.
     lanes = 64 if (properties.major, properties.minor) == (8, 0) else 128
-    return found | {
+    return {
         "device": properties.name,
+        "cuda": torch.version.cuda,
+        "triton": triton.__version__,
         "sms": properties.multi_processor_count,
         "lanes": lanes,
         "clock_hz": clock,
-        "clock_from": "nvidia-smi" if clock != CLOCK or megahertz else "assumed",
+        "clock_from": "nvidia-smi" if known else "assumed",
         "driver": driver,
         "power_limit_w": power,
         "memory_bytes": properties.total_memory,

@@ -75,13 +75,14 @@ class Work:
         if self.operator:
             return f"{self.kind} {self.operator} {shape} {sizes}"
         if self.kind == "network":
-            shape = network_name((self.I, *self.hidden, self.J))
+            shape = "-".join([str(self.I), *(f"{h}r" for h in self.hidden), str(self.J)])
         return f"{self.kind} {shape} {sizes} {self.part}"
 
     @property
     def synapses(self) -> int:
         if self.kind == "network":
-            return network_synapses((self.I, *self.hidden, self.J))
+            forward = sum(a * b for a, b in pairwise((self.I, *self.hidden, self.J)))
+            return forward + sum(h * h for h in self.hidden)
         if self.kind == "synapses" or self.operator:
             return self.I * self.J
         return self.I * self.J + (self.J * self.J if self.recurrent else 0)
@@ -91,25 +92,10 @@ class Work:
         """Multiply-adds the mathematics needs; 0 for replicas and for work that moves bytes."""
         if self.kind == "replicas":
             return 0
-        if self.kind == "network":
-            return network_fma(self.T, self.B, (self.I, *self.hidden, self.J))
+        if self.kind == "network":  # nobody asks for the gradient of the input
+            return self.T * self.B * (8 * self.synapses - 2 * self.I * self.hidden[0])
         need = OPERATOR_FMA.get(self.operator, 0) if self.operator else FMA[self.part]
         return need * self.T * self.B * self.synapses
-
-
-def network_name(sizes: Sequence[int]) -> str:
-    """As 700-128r-64r-20."""
-    inputs, *hidden, classes = sizes
-    return "-".join([str(inputs), *(f"{h}r" for h in hidden), str(classes)])
-
-
-def network_synapses(sizes: Sequence[int]) -> int:
-    return sum(a * b for a, b in pairwise(sizes)) + sum(h * h for h in sizes[1:-1])
-
-
-def network_fma(T: int, B: int, sizes: Sequence[int]) -> int:
-    """Multiply-adds of a training step. Nobody asks for the gradient of the input."""
-    return T * B * (8 * network_synapses(sizes) - 2 * sizes[0] * sizes[1])
 
 
 # -- sizes -----------------------------------------------------------------------------------------
@@ -157,17 +143,6 @@ AXES = {
 """Sizes double four times, all else as in BASE, from where what grows is most of a call."""
 RECURRENT = {"T": AXES["T"], "B": AXES["B"], "J": (256, 384, 512, 768, 1024)}
 """J neurons have J^2 synapses; in between their states leave one of a CPU's caches."""
-
-
-def axis_works(
-    axis: str, recurrent: bool, sizes: Sequence[int], base: dict[str, int] = BASE
-) -> list[Work]:
-    """A layer, forward and all gradients, over the sizes of one axis; recurrent: one input."""
-    base = base | ({"I": 1} if recurrent else {})
-    return [
-        Work("layer", **(base | {axis: size}), recurrent=recurrent)  # type: ignore[arg-type]
-        for size in sizes
-    ]
 
 
 # -- works -----------------------------------------------------------------------------------------
@@ -280,8 +255,8 @@ PLAIN = ("spikingjelly", "snntorch", "norse")
 LSTM, GRU = "nn.LSTM", "nn.GRU"
 OTHERS = (*PLAIN, LSTM, GRU)
 """Other models: they compute less, or something else."""
-PER_STEP, PER_STEP_AT, SQUARE = "memory of a step, feedforward", (256, 512), (128, 256, 512, 1024)
-"""Layers N -> N at two lengths: the bytes that one more step takes. A term T I J would show."""
+PER_STEP = "memory of a step, feedforward"
+SQUARE = (128, 256, 512, 1024)
 GROWTH = "growth with "
 """Groups of growth begin so; then the axis and the form."""
 TOGETHER, ONE_BY_ONE = "together", "one after another"
@@ -316,23 +291,30 @@ def _gpu_contest(work: Work) -> list[Entry]:
     return _contest(work, (who for who in chosen if work.kind == "layer" or who not in OTHERS))
 
 
-def _growth(short: bool) -> list[Entry]:
-    found = [
-        Entry(PER_STEP, f"N {N} T {T}", Work("layer", T, 8, N, N), OURS)
-        for N in (SQUARE[:QUICK_GROWTH] if short else SQUARE)
-        for T in PER_STEP_AT
+def _growth(
+    recurrent: bool, axes: dict[str, tuple[int, ...]], base: dict[str, int] = BASE
+) -> list[Entry]:
+    """A layer, forward and all gradients, over the sizes of each axis; recurrent: one input."""
+    form, base = ("recurrent", base | {"I": 1}) if recurrent else ("feedforward", base)
+    return [
+        Entry(
+            f"{GROWTH}{axis}, {form}",
+            f"{axis} {size}",
+            Work("layer", **(base | {axis: size}), recurrent=recurrent),  # type: ignore[arg-type]
+            OURS,
+        )
+        for axis, sizes in axes.items()
+        for size in sizes
     ]
-    for recurrent, axes in ((False, AXES), (True, RECURRENT)):
-        form = "recurrent" if recurrent else "feedforward"
-        for axis, sizes in axes.items():
-            chosen = sizes[:QUICK_GROWTH] if short else sizes
-            works = axis_works(axis, recurrent, chosen)
-            group = f"{GROWTH}{axis}, {form}"
-            found += [
-                Entry(group, f"{axis} {size}", work, OURS)
-                for size, work in zip(chosen, works, strict=True)
-            ]
-    return found
+
+
+def _per_step(neurons: Iterable[int], steps: Sequence[int]) -> list[Entry]:
+    """Layers N -> N at two lengths: the bytes that one more step takes. A term T I J would show."""
+    return [
+        Entry(PER_STEP, f"N {N} T {T}", Work("layer", T, 8, N, N), OURS)
+        for N in neurons
+        for T in steps
+    ]
 
 
 def entries(full: bool, device: str = "cpu") -> list[Entry]:
@@ -344,7 +326,8 @@ def entries(full: bool, device: str = "cpu") -> list[Entry]:
         found = [e for work in works for e in _contest(work, CONTENDERS[work.part])]
         if not full:  # compiling one size takes a sixth of the quick set's time
             found = [e for e in found if e.contender != COMPILED or e.work == MAIN]
-        found += [e for work in FIXED for e in _contest(work, (OURS, GRU))]
+        for work in FIXED:
+            found += _contest(work, (OURS, GRU))
     if device == "cpu" or full:
         found += _contest(CURRENT, (OURS, CLOSED, LOOP))
     if full:
@@ -356,38 +339,31 @@ def entries(full: bool, device: str = "cpu") -> list[Entry]:
     if device == "cpu" or full:
         for work in MORE_REPLICAS if full else REPLICAS:
             found += _contest(work, (TOGETHER, ONE_BY_ONE))
-        found += _growth(not full)
+        most = None if full else QUICK_GROWTH
+        found += _per_step(SQUARE[:most], (256, 512))
+        for recurrent, axes in ((False, AXES), (True, RECURRENT)):
+            found += _growth(recurrent, {axis: sizes[:most] for axis, sizes in axes.items()})
     return found
 
 
 def rehearsed() -> list[Entry]:
     """Every kind of entry and every contender in tiny, for tests of the way through."""
-    layer, base = Work("layer", 4, 2, 5, 4), {"T": 4, "B": 2, "I": 5, "J": 4}
+    layer = Work("layer", 4, 2, 5, 4)
     works = [replace(layer, part=part) for part in PARTS]
     works += [replace(layer, recurrent=True)]
     works += [Work("network", 4, 2, 5, 3, part="step", hidden=(4, 4))]
     found = []
     for work in works:
         found += _contest(work, dict.fromkeys((*CONTENDERS[work.part], *GPU_CONTENDERS[work.part])))
-    found += [e for work in FIXED for e in _contest(work, (OURS, GRU))]
+    for work in FIXED:
+        found += _contest(work, (OURS, GRU))
     found += _gpu_contest(Work("synapses", 3, 2, 4, 4, True))
-    found += [
-        e for o in dict.fromkeys(operator for operator, *_ in operators())
-        for e in _gpu_contest(_operator("kernel", o, 2, 1, 4, 3))
-    ]  # fmt: skip
-    found += [
-        e for o in CPU_OPERATORS for e in _contest(_operator("operator", o, 3, 2, 5, 4), (OURS,))
-    ]
+    for name in dict.fromkeys(operator for operator, *_ in operators()):
+        found += _gpu_contest(_operator("kernel", name, 2, 1, 4, 3))
+    for name in CPU_OPERATORS:
+        found += _contest(_operator("operator", name, 3, 2, 5, 4), (OURS,))
     found += _contest(Work("current", 16, 2, 5, 4, part="forward"), (OURS, CLOSED, LOOP))
     found += _contest(replace(REPLICAS[0], T=30, B=2, R=2), (TOGETHER, ONE_BY_ONE))
-    found += [
-        Entry(PER_STEP, f"N {N} T {T}", Work("layer", T, 8, N, N), OURS)
-        for N in (64, 128, 256)
-        for T in (50, 150)
-    ]
-    found += [
-        Entry(f"{GROWTH}{axis}, feedforward", f"{axis} {n}", work, OURS)
-        for axis in AXES
-        for n, work in zip((4, 8, 16), axis_works(axis, False, (4, 8, 16), base), strict=True)
-    ]
-    return found
+    found += _per_step((64, 128, 256), (50, 150))
+    tiny = {"T": 4, "B": 2, "I": 5, "J": 4}
+    return found + _growth(False, dict.fromkeys(AXES, (4, 8, 16)), tiny)

@@ -27,7 +27,7 @@ from pathlib import Path
 import torch
 
 from bench import ROOT, gate, machines, records, stored, tables
-from bench.provenance import commit, sources
+from bench.machines import commit, sources
 from bench.records import Record
 
 SPEED = "benchmark"
@@ -63,7 +63,7 @@ def gate_of(result: Record) -> Record:
         return dict(result["gate"])  # of --benchmark-proven
     if "cuda" in result["machine"] and not torch.cuda.is_available():
         raise stored.Refused("the tests need a GPU: measure with --benchmark-proven")
-    wanted = gate.PROOFS if "cuda" in result["machine"] else gate.CPU_PROOFS
+    wanted = gate.GPU_TESTS if "cuda" in result["machine"] else gate.CPU_TESTS
     with tempfile.TemporaryDirectory() as folder:
         found = gate.run(wanted, Path(folder), SECONDS, os.cpu_count() or 1)
     return found | {"commit": commit(), "sources": sources()}
@@ -83,7 +83,7 @@ def store(file: Path, root: Path) -> Path:
         print("  ", failure)
     stored.check(result)
     folder = root / "bench" / "results"
-    to = folder / machines.file_name("benchmark", result["machine"])
+    to = folder / machines.file_name(result["machine"])
     records.write(to, json.dumps(result, indent=1) + "\n")
     return to
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bench import gate, provenance, registry, report, stored, tables
+from bench import gate, machines, registry, report, stored, tables
 from bench.registry import LOOP, OURS, Work
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -205,8 +205,8 @@ def test_storing_asks_whether_it_is_the_same(
 
 
 def test_slow_tests_of_kernels_run_before_a_result_is_stored() -> None:
-    for proofs in (gate.PROOFS, gate.CPU_PROOFS):
-        assert "--slow" in proofs
+    for tests in (gate.GPU_TESTS, gate.CPU_TESTS):
+        assert "--slow" in tests
 
 
 def test_the_digest_changes_with_kernels_proofs_and_timing(tmp_path: Path) -> None:
@@ -216,15 +216,15 @@ def test_the_digest_changes_with_kernels_proofs_and_timing(tmp_path: Path) -> No
         file = tmp_path / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("1")
-    seen = {provenance.sources(tmp_path)}
+    seen = {machines.sources(tmp_path)}
     for name in names:
         (tmp_path / name).write_text("2")
-        seen.add(provenance.sources(tmp_path))
+        seen.add(machines.sources(tmp_path))
     for name in ("tests/test_other.py", "bench/pictures.py"):
         (tmp_path / name).write_text("")
-        seen.add(provenance.sources(tmp_path))
+        seen.add(machines.sources(tmp_path))
     assert len(seen) == 5
-    for name in provenance.MEASURING:
+    for name in machines.MEASURING:
         assert (ROOT / "bench" / f"{name}.py").exists()
 
 
