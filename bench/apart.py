@@ -37,14 +37,20 @@ class Apart:
             "first": Worker(prepare, threads=threads),
         }
 
-    def ask(self, work: Work, contender: str, saved: bool, kind: str = "memory") -> Answer:
-        """Ask a worker, or return the `reason` why there is no answer.
+    def ask(self, work: Work, contender: str, saved: bool = False) -> Answer:
+        """Measure a call, or return the `reason` why there is no answer.
 
-        `memory` answers peak, bytes beyond input and parameters, None with the reason `no_peak`;
-        fresh_ms; if asked for `saved`, what autograd keeps. `first` answers first_ms.
+        Returns:
+            `peak`, bytes beyond input and parameters, None with the reason `no_peak`; `fresh_ms`;
+            if asked for, `saved`, bytes that autograd keeps.
         """
-        function, given = (of_memory, (saved,)) if kind == "memory" else (of_a_first_call, ())
-        return self.workers[kind].call(_forked, function, self.threads, work, contender, *given)
+        given = (self.threads, work, contender, saved)
+        return self.workers["memory"].call(_forked, of_memory, *given)
+
+    def first_call(self, work: Work, contender: str) -> Answer:
+        """Time a first call, `first_ms`, or return the `reason` why there is no answer."""
+        given = (self.threads, work, contender)
+        return self.workers["first"].call(_forked, of_a_first_call, *given)
 
     def close(self) -> None:
         for worker in self.workers.values():

@@ -22,7 +22,6 @@ import traceback
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 import triton
 
@@ -32,15 +31,8 @@ from bench.cases import SETS, Case
 from bench.records import Record
 from hetsyn_triton.kernels.gpu.lib.launch import Launch
 
-
-class Task(NamedTuple):
-    """The launch number `place` of a case, to be compiled for a target."""
-
-    case: Case
-    place: int
-    target: str
-
-
+Task = tuple[Case, int, str]
+"""A case, the number of its launch, and the target that this is to be compiled for."""
 _FLUSHING = re.compile(r"\bF(?:FMA|ADD|MUL|SET|SETP|MNMX)\S*\.FTZ")
 """Arithmetic that flushes subnormal numbers to 0; divisions of integers convert so."""
 
@@ -59,16 +51,17 @@ def key_of(call: Launch) -> str:
 
 def compiled(task: Task) -> Record:
     """Compile in a process of the pool: what is recorded there is what was recorded here."""
-    call = task.case.record()[task.place]
+    case, place, target = task
+    call = case.record()[place]
     record: Record = {
         "key": key_of(call),
         "kernel": call.name,
-        "target": task.target,
+        "target": target,
         "constants": constants_of(call),
         "warps": call.num_warps,
     }
     try:
-        code = compile_launch(call, task.target)
+        code = compile_launch(call, target)
     except Exception:
         return record | {"error": traceback.format_exc(limit=-3)}
     record |= {"registers": code.registers, "shared": code.shared, "spills": code.spills}
@@ -90,8 +83,8 @@ def compile_all(
     cases: Sequence[Case], targets: Sequence[str], kernel: str = "", jobs: int = 2
 ) -> list[Record]:
     """Compile every distinct launch of the cases once per target."""
-    tasks = {
-        (key_of(call), target): Task(case, place, target)
+    tasks: dict[tuple[str, str], Task] = {
+        (key_of(call), target): (case, place, target)
         for case in cases
         for place, call in enumerate(case.record())
         for target in targets

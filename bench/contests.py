@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 from unittest import mock
 
@@ -141,25 +141,15 @@ def _our_synapses(given: Problem) -> Made:
     return _call(given, way, weights.tensors)
 
 
-def _no_kernels() -> Any:
-    """While this is entered no kernel can be used, as where its package is missing."""
-    return mock.patch.object(dispatch, "usable", return_value=False)
+def _unusable(*_: Any) -> bool:
+    return False
 
 
 def _closed_forms(given: Problem) -> Made:
-    """Every operator takes its closed form, in both directions."""
-    with _no_kernels():
-        made = _ours(given)
-
-    def run() -> Any:
-        with _no_kernels():
-            return made.run()
-
-    def forward() -> Tensor:
-        with _no_kernels():
-            return made.forward()
-
-    return Made(run, forward, made.given)
+    """No kernel can be used, as where its package is missing: operators take their closed forms."""
+    no_kernels: Any = mock.patch.object(dispatch, "usable", new=_unusable)
+    made = no_kernels(_ours)(given)
+    return Made(no_kernels(made.run), no_kernels(made.forward), made.given)
 
 
 _LOOPS = {
@@ -183,21 +173,14 @@ def _of(compiled: bool) -> rivals.Compile:
     return rivals.compiler() if compiled else rivals.as_it_is
 
 
-def _plain(library: str) -> Callable[[Problem], Made]:
-    def make(given: Problem) -> Made:
-        work, device = given.work, given.x.device
-        sizes = (work.I, work.J, work.recurrent)
-        return _call(given, *plain_lif.layer(library, *sizes, device=device))
-
-    return make
+def _plain(library: str, given: Problem) -> Made:
+    work, device = given.work, given.x.device
+    return _call(given, *plain_lif.layer(library, work.I, work.J, work.recurrent, device=device))
 
 
-def _gated(kind: type[nn.LSTM] | type[nn.GRU]) -> Callable[[Problem], Made]:
-    def make(given: Problem) -> Made:
-        layer = kind(given.work.I, given.work.J, device=given.x.device)
-        return _call(given, lambda x: layer(x)[0], list(layer.parameters()))
-
-    return make
+def _gated(kind: type[nn.LSTM] | type[nn.GRU], given: Problem) -> Made:
+    layer = kind(given.work.I, given.work.J, device=given.x.device)
+    return _call(given, lambda x: layer(x)[0], list(layer.parameters()))
 
 
 LAYERS: dict[str, Callable[[Problem], Made]] = {
@@ -208,13 +191,13 @@ LAYERS: dict[str, Callable[[Problem], Made]] = {
     LOOP: _loop,
     registry.COMPILED: lambda given: _loop(given, compiled=True),
     registry.CHECKPOINTED: lambda given: _loop(given, way=rivals.checkpointed_layer_loop),
-    **{library: _plain(library) for library in registry.PLAIN},
-    registry.LSTM: _gated(nn.LSTM),
-    registry.GRU: _gated(nn.GRU),
+    **{library: partial(_plain, library) for library in registry.PLAIN},
+    registry.LSTM: partial(_gated, nn.LSTM),
+    registry.GRU: partial(_gated, nn.GRU),
 }
 
 
-def errors_over_time(work: Work, who: str, device: torch.device) -> dict[str, list[float]]:
+def errors_over_time(work: Work, who: str, device: torch.device) -> dict[str, list[Any]]:
     """Root mean square of a contender's current minus that of the loop in float64 with the same
     weights and decays, over that of the current, in windows of time that double: `steps` has their
     ends."""
@@ -222,14 +205,12 @@ def errors_over_time(work: Work, who: str, device: torch.device) -> dict[str, li
     found = LAYERS[who](given).run().double()
     with torch.no_grad():
         wanted = rivals.current_loop(given.x.double(), given.weights.changed(Tensor.double))
-    steps, errors, end = [], [], 1
-    while end <= work.T:
+    steps = [2**k for k in range(work.T.bit_length())]
+    errors = []
+    for end in steps:
         window = slice(end // 2, end)
-        error = (found[window] - wanted[window]).square().mean().sqrt()
-        scale = wanted[window].square().mean().sqrt()
-        steps.append(end)
-        errors.append((error / scale).item())
-        end *= 2
+        error, scale = (found - wanted)[window], wanted[window]
+        errors.append((error.square().mean() / scale.square().mean()).sqrt().item())
     return {"steps": steps, "errors": errors}
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from bench import ROOT, machines, records
-from bench.records import Record
+from bench.records import Record, Refused
 
 GPU_TESTS = (
     "--slow",
@@ -30,24 +30,15 @@ GPU_TESTS = (
     "-k=not (Numba or eager)",
 )
 """All tests of GPU kernels except those of the compiler's output, which need no GPU."""
+_CPU = (
+    "operators", "synaptic_current", "neurons", "recurrent", "sweeps", "vectors", "surrogate",
+    "between", "threads",
+)  # fmt: skip
 CPU_TESTS = (
     "--slow",
     "-k=not (Triton or eager)",
     "tests/operators",
-    *(
-        f"tests/cpu/test_cpu_{name}.py"
-        for name in (
-            "operators",
-            "synaptic_current",
-            "neurons",
-            "recurrent",
-            "sweeps",
-            "vectors",
-            "surrogate",
-            "between",
-            "threads",
-        )
-    ),
+    *(f"tests/cpu/test_cpu_{name}.py" for name in _CPU),
 )
 """Tests of CPU kernels: every operator within rounding of the loop in float64, what is computed
 around them, several threads. Child processes and random cases are not part of the gate."""
@@ -115,20 +106,16 @@ def _counts(report: Path) -> Record:
 # -- the gate as a program -------------------------------------------------------------------------
 
 
-class Unproven(Exception):
-    """A gate that does not count; the message says why."""
-
-
 def proven(file: Path, machine: Record) -> Record:
-    """The gate of an earlier call; Unproven unless green, on this device, of these sources."""
+    """The gate of an earlier call; Refused unless green, on this device, of these sources."""
     earlier = json.loads(file.read_text(encoding="utf-8"))
     for name in ("device", "sources"):
         if earlier["machine"][name] != machine[name]:
             there = earlier["machine"][name]
-            raise Unproven(f"expected {name} {machine[name]}, got {there} in {file.name}")
+            raise Refused(f"expected {name} {machine[name]}, got {there} in {file.name}")
     state = earlier["gate"]["state"]
     if state != "green":
-        raise Unproven(f"expected a green gate, got {state} in {file.name}")
+        raise Refused(f"expected a green gate, got {state} in {file.name}")
     return dict(earlier["gate"]) | {
         name: earlier["machine"][name] for name in ("date", "commit", "sources")
     }

@@ -257,7 +257,7 @@ def memory(entry: Entry, plan: Plan, apart: Apart) -> Record:
     info: Record = {}
     whole = plan.rehearse or entry.work.name in registry.published("cpu")
     if plan.thorough and whole and entry.contender in (OURS, LOOP):
-        first = apart.ask(entry.work, entry.contender, False, "first")
+        first = apart.first_call(entry.work, entry.contender)
         info |= {"first_ms": first["first_ms"]} if "first_ms" in first else {}
     found = apart.ask(entry.work, entry.contender, plan.thorough)
     if "reason" in found:

@@ -1,4 +1,4 @@
-"""What this machine's cores can do at most: fused multiply-adds a second, bytes copied a second.
+"""What this machine's cores can do at most: fused multiply-adds a second.
 
 The kernel has nothing but fused multiply-adds on registers, in chains that do not wait for each
 other: 6 of 64 bytes are 12 of AVX2's registers, 12 are what AVX-512 needs to keep both pipes busy.
@@ -79,15 +79,4 @@ def fma_rate(seconds: float = 1.0) -> float:
             best = max(best, work / (now - begin))
             if now >= end:
                 break
-    return best
-
-
-def copy_rate(size: int = 256 << 20) -> float:
-    """Bytes read and written a second by a copy of `size` bytes, which no cache holds."""
-    source, target = torch.ones(size // 4), torch.zeros(size // 4)
-    best = 0.0
-    for _ in range(5):
-        begin = time.perf_counter()
-        target.copy_(source)
-        best = max(best, 2 * size / (time.perf_counter() - begin))
     return best

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -133,24 +132,26 @@ def _fit(axes: Axes, one: stored.Growth, values: Sequence[float | None], verdict
     label = f"{one.form}\nslope {slope:.2f}{'' if error is None else f' ± {error:.2f}'}{verdict}"
     known = [value for value in values if value]
     axes.plot(one.sizes, known, "o", color=color, ms=4)
-    size, value = _mean_log(one.sizes), _mean_log(known)
+    size, value = (math.prod(v ** (1 / len(of)) for v in of) for of in (one.sizes, known))
     line = [value * (n / size) ** slope for n in one.sizes]
     axes.plot(one.sizes, line, color=color, lw=1, label=label)
 
 
-def _mean_log(values: Sequence[float]) -> float:
-    product = 1.0
-    for value in values:
-        product *= value ** (1 / len(values))
-    return product
+def _lines(x: str, y: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(5.6, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    clean_axes(axes)
+    axes.set_xlabel(x, fontsize=9)
+    axes.set_ylabel(y, fontsize=9)
+    return figure, axes
 
 
 def errors(result: Record) -> Figure | None:
     rows = [row for row in result["rows"] if "error" in row]
     if not rows:
         return None
-    figure = Figure(figsize=(5.6, 3.6), layout="constrained")
-    axes = figure.add_subplot()
+    label = "error of the synaptic current\nagainst float64, relative (rms)"
+    figure, axes = _lines("time step", label)
     for row in rows:
         color, marker = LOOK[row["contender"]]
         steps, values = row["error"]["steps"], row["error"]["errors"]
@@ -164,10 +165,7 @@ def errors(result: Record) -> Figure | None:
     )  # fmt: skip
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
-    clean_axes(axes)
     axes.tick_params(which="both", labelsize=8)
-    axes.set_xlabel("time step", fontsize=9)
-    axes.set_ylabel("error of the synaptic current\nagainst float64, relative (rms)", fontsize=9)
     axes.legend(fontsize=8, frameon=False)
     return figure
 
@@ -182,22 +180,18 @@ def replicas(result: Record) -> Figure | None:
             found.setdefault(key, []).append((work["J"], row["ms"] / work["R"]))
     if not found:
         return None
-    figure = Figure(figsize=(5.6, 3.6), layout="constrained")
-    axes = figure.add_subplot()
-    styles = ("-", "--", ":")
-    dashes: Any = {R: styles[k % 3] for k, R in enumerate(sorted({R for _, R in found}))}
+    figure, axes = _lines("recurrent neurons of a network", "training step, ms for each network")
+    networks = sorted({R for _, R in found})
     for (who, R), points in sorted(found.items()):
         color = {registry.TOGETHER: BLUE, registry.ONE_BY_ONE: ORANGE}[who]
-        axes.plot(*zip(*sorted(points), strict=True), "o", ls=dashes[R], color=color, ms=4, lw=1.2,
-                  label=f"{R} networks {who}")  # fmt: skip
+        style = ("-", "--", ":")[networks.index(R) % 3]
+        axes.plot(*zip(*sorted(points), strict=True), marker="o", ls=style, color=color, ms=4,
+                  lw=1.2, label=f"{R} networks {who}")  # fmt: skip
     sizes = sorted({n for points in found.values() for n, _ in points})
     axes.set_xscale("log")
     axes.set_xticks(sizes, [str(n) for n in sizes])
     axes.set_xticks([], minor=True)
     axes.set_ylim(bottom=0)
-    clean_axes(axes)
-    axes.set_xlabel("recurrent neurons of a network", fontsize=9)
-    axes.set_ylabel("training step, ms for each network", fontsize=9)
     axes.legend(fontsize=8, frameon=False)
     return figure
 
@@ -216,13 +210,14 @@ def draw(result: Record, folder: Path) -> list[str]:
     written = []
     for name, (_, make) in PICTURES.items():
         figure = make(result)
+        file = f"{name}.svg" if make is speed else f"{name}.png"
         if figure is None:
             continue
-        if make is speed:
-            # The same bytes for the same figures, and text as text.
-            with rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
-                figure.savefig(folder / f"{name}.svg", transparent=True, metadata={"Date": None})
-        else:
-            save_figure(figure, folder / f"{name}.png")
-        written.append(f"{name}.svg" if make is speed else f"{name}.png")
+        written.append(file)
+        if make is not speed:
+            save_figure(figure, folder / file)
+            continue
+        # The same bytes for the same figures, and text as text.
+        with rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
+            figure.savefig(folder / file, transparent=True, metadata={"Date": None})
     return written

@@ -2,11 +2,7 @@
 
 They compute less than a layer here: one time constant for a whole layer, so its synapses are one
 matrix product and no decay learns. They say what a time constant per synapse costs against what one
-would use instead. Into a virtual environment (two of them name torchvision among their needs, which
-their neurons do not use; hence --no-deps, and the few that they do use by name):
-
-    pip install -e '.[bench]' loguru tqdm
-    pip install --no-deps 'spikingjelly==2.0.*' 'snntorch==1.0.*' 'norse==1.1.*' nir nirtorch
+would use instead. bench/README.md says how to install them.
 """
 
 from __future__ import annotations

@@ -11,6 +11,10 @@ from typing import Any
 Record = dict[str, Any]
 
 
+class Refused(Exception):
+    """A result that cannot be stored; the message says why."""
+
+
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of columns as wide as their contents, the first to the left, the others to the
     right."""

@@ -111,7 +111,7 @@ PIXELS = (784, 256, 1, 64)
 
 
 def operators() -> list[tuple[str, int, int, int, int]]:
-    """What predictions and measurements of GPU kernels are published for: operator, I, J, T, B."""
+    """GPU kernels that are compiled and measured: operator, I, J, T, B."""
     found = []
     synaptic = ("synaptic_current", "synaptic_current_backward", "synaptic_parameter_gradient")
     layers = ("feedforward_scan_fused", "feedforward_scan_split")

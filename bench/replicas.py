@@ -8,6 +8,7 @@ the weights are the same to the last bit (`check`).
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,22 +28,15 @@ TASK = "delayed-match"
 
 def configs(work: Work, device: torch.device) -> list[TrainConfig]:
     """One for each of R seeds."""
-    given: dict[str, Any] = {
-        "hidden": (work.J,),
-        "recurrent": work.recurrent,
-        "batch_size": work.B,
-        "device": str(device),
-    }
+    given: dict[str, Any] = {"hidden": (work.J,), "recurrent": work.recurrent}
+    given |= {"batch_size": work.B, "device": str(device)}
     return [default_config(TASK, seed=seed, **given) for seed in range(work.R)]
 
 
 def batches(work: Work, device: torch.device) -> list[Batch]:
     """The first of each network's seed, its first T steps."""
-    found = []
-    for config in configs(work, device):
-        batch = next(iter(build_task(config).batches("train", 0)))
-        found.append(Batch(batch.input[: work.T].to(device), batch.target.to(device)))
-    return found
+    found = [next(iter(build_task(c).batches("train", 0))) for c in configs(work, device)]
+    return [Batch(b.input[: work.T].to(device), b.target.to(device)) for b in found]
 
 
 def together(work: Work, device: torch.device) -> tuple[Replicas, Callable[[], Any]]:
@@ -55,9 +49,9 @@ def one_by_one(work: Work, device: torch.device) -> tuple[list[SpikingNetwork], 
     networks, steps = [], []
     for config, batch in zip(configs(work, device), batches(work, device), strict=True):
         task = build_task(config)
-        network = build_network(config, task)
+        network = build_network(config, task).train()
         networks.append(network)
-        steps.append(_step(network, build_optimizer(config, network), task, batch))
+        steps.append(partial(_step, network, build_optimizer(config, network), task, batch))
 
     def run() -> None:
         for step in steps:
@@ -68,18 +62,13 @@ def one_by_one(work: Work, device: torch.device) -> tuple[list[SpikingNetwork], 
 
 def _step(
     network: SpikingNetwork, optimizer: torch.optim.Optimizer, task: Task, batch: Batch
-) -> Callable[[], None]:
-    network.train()
-
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        loss, _ = measure(task, network, batch)
-        loss.backward()
-        check_gradients(loss, network, "in a benchmark")
-        step_checked(optimizer, network, "in a benchmark")
-        clamp_decays_(network)
-
-    return step
+) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss, _ = measure(task, network, batch)
+    loss.backward()
+    check_gradients(loss, network, "in a benchmark")
+    step_checked(optimizer, network, "in a benchmark")
+    clamp_decays_(network)
 
 
 def training(work: Work, who: str, device: torch.device) -> tuple[Callable[[], Any], list[Tensor]]:

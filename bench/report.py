@@ -28,7 +28,7 @@ import torch
 
 from bench import ROOT, gate, machines, records, stored, tables
 from bench.machines import commit, sources
-from bench.records import Record
+from bench.records import Record, Refused
 
 SPEED = "benchmark"
 README = {
@@ -45,15 +45,6 @@ LOAD = 0.5
 """How far the loads of two measurements may be apart, in running processes."""
 
 
-def arguments_of(given: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    add = parser.add_argument
-    add("file", nargs="?", type=Path, help="of pytest --benchmark-rows, to be stored")
-    add("--compare", nargs=2, type=Path, metavar=("A", "B"), help="two files, stored or not")
-    add("--root", type=Path, default=ROOT, help="where results and documents are written")
-    return parser.parse_args(given)
-
-
 # -- storing ---------------------------------------------------------------------------------------
 
 
@@ -62,7 +53,7 @@ def gate_of(result: Record) -> Record:
     if result.get("gate"):
         return dict(result["gate"])  # of --benchmark-proven
     if "cuda" in result["machine"] and not torch.cuda.is_available():
-        raise stored.Refused("the tests need a GPU: measure with --benchmark-proven")
+        raise Refused("the tests need a GPU: measure with --benchmark-proven")
     wanted = gate.GPU_TESTS if "cuda" in result["machine"] else gate.CPU_TESTS
     with tempfile.TemporaryDirectory() as folder:
         found = gate.run(wanted, Path(folder), SECONDS, os.cpu_count() or 1)
@@ -75,7 +66,6 @@ def store(file: Path, root: Path) -> Path:
     green = {"gate": {"state": "green"}}
     stored.check(result | green)  # without the gate's minutes, if the result is refused anyway
     stored.check_same(result["machine"], commit(), sources())
-    result["machine"].setdefault("sources", sources())
     print("gate: the tests of the kernels", flush=True)
     result["gate"] = gate_of(result)
     print(f"gate: {result['gate']['state']} {result['gate']['reason'] or ''}", flush=True)
@@ -112,8 +102,9 @@ def section(file: Path, result: Record, root: Path) -> str:
         ("### Many small networks", tables.replicas(result)),
     )
     for title, found in titles:
-        lines += ["", title, *map(_wrapped, found)] if found else []
-    return "\n".join([*lines, *tables.missing(result)])
+        lines += ["", title, "", *map(_wrapped, found)] if found else []
+    left_out = tables.missing(result)
+    return "\n".join([*lines, *([""] if left_out else []), *left_out])
 
 
 def _wrapped(line: str) -> str:
@@ -248,7 +239,12 @@ def _where(result: Record) -> str:
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    options = arguments_of(given)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    add = parser.add_argument
+    add("file", nargs="?", type=Path, help="of pytest --benchmark-rows, to be stored")
+    add("--compare", nargs=2, type=Path, metavar=("A", "B"), help="two files, stored or not")
+    add("--root", type=Path, default=ROOT, help="where results and documents are written")
+    options = parser.parse_args(given)
     try:
         if options.compare:
             print(comparison(*map(stored.load, options.compare)))
@@ -257,7 +253,7 @@ def main(given: Sequence[str] | None = None) -> int:
             print(f"stored: {store(options.file, options.root)}")
         for path in write_all(options.root):
             print(f"written: {path}")
-    except stored.Refused as reason:
+    except Refused as reason:
         print(f"refused: {reason}")
         return 1
     return 0

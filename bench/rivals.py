@@ -146,12 +146,6 @@ def _zeros(like: Tensor, *shape: int) -> Tensor:
     return like.new_zeros(shape).requires_grad_(torch.is_grad_enabled())
 
 
-def _neuron(like: Tensor, B: int, J: int) -> tuple[Tensor, ...]:
-    """Reset current and spike before the first step, theta, kappa (of 20 steps)."""
-    zeros = _zeros(like, B, J), _zeros(like, B, J)
-    return *zeros, like.new_ones(J), like.new_full((J,), KAPPA)
-
-
 def current_loop(x: Tensor, layer: Weights, compile: Compile = as_it_is) -> Tensor:
     """x [T, B, I] -> summed current [T, B, J]."""
     cell, out = compile(synapse_cell), []
@@ -181,35 +175,32 @@ def _layer_states(x: Tensor, layer: Weights) -> tuple[Tensor, ...]:
     """Currents, recurrent currents if there are any, reset current and spike before the first
     step."""
     (J, I), B = layer.w.shape, x.shape[1]  # noqa: E741
-    reset, s, *_ = _neuron(x, B, J)
     back = () if layer.recurrent is None else (_zeros(x, B, J, J),)
-    return _zeros(x, B, J, I), *back, reset, s
+    return _zeros(x, B, J, I), *back, _zeros(x, B, J), _zeros(x, B, J)
 
 
 def _layer_steps(
-    x: Tensor, layer: Weights, states: tuple[Tensor, ...], compile: Compile = as_it_is
+    x: Tensor,
+    layer: Weights,
+    states: tuple[Tensor, ...],
+    compile: Compile = as_it_is,
+    cell: Callable[..., Any] | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Steps [T, B, I] from given states -> spikes [T, B, J], states after them."""
     *currents, reset, s = states
     theta, kappa = reset.new_ones(reset.shape[1]), reset.new_full((reset.shape[1],), KAPPA)
     weights = (layer.w, layer.r, *(layer.recurrent or ()), theta, kappa)
-    cell, out = compile(layer_cell if layer.recurrent is None else full_cell), []
+    step = compile(cell or (layer_cell if layer.recurrent is None else full_cell))
+    out = []
     for z in x.unbind(0):
-        s, *currents, reset = cell(z, *currents, reset, s, *weights)
+        s, *currents, reset = step(z, *currents, reset, s, *weights)
         out.append(s)
     return torch.stack(out), (*currents, reset, s)
 
 
 def recurrent_loop(c: Tensor, layer: Weights, compile: Compile = as_it_is) -> Tensor:
     """Given current c [T, B, J] -> spikes; only the recurrent synapses (w, r) are the layer's."""
-    B, J = c.shape[1:]
-    cell, out = compile(recurrent_cell), []
-    reset, s, theta, kappa = _neuron(c, B, J)
-    current = _zeros(c, B, J, J)
-    for c_t in c.unbind(0):
-        s, current, reset = cell(c_t, current, reset, s, layer.w, layer.r, theta, kappa)
-        out.append(s)
-    return torch.stack(out)
+    return _layer_steps(c, layer, _layer_states(c, layer), compile, recurrent_cell)[0]
 
 
 def network_loop(

@@ -19,16 +19,12 @@ import numpy as np
 from scipy.stats import linregress
 
 from bench import registry
-from bench.records import Record, lines
+from bench.records import Record, Refused, lines
 from bench.registry import GROWTH
 
 RESULTS = Path(__file__).resolve().parent / "results"
 WITHIN = 0.1
 """How far the exponent of time may be from that of a cost in proportion."""
-
-
-class Refused(Exception):
-    """A result that cannot be stored; the message says why."""
 
 
 def files(folder: Path = RESULTS) -> list[Path]:
@@ -86,15 +82,10 @@ def check(result: Record) -> None:
 
 
 def check_same(machine: Record, commit: str, sources: str) -> None:
-    """Raise Refused if other sources were measured than those that the gate is about to test.
-
-    Sources are compared by their digest, or by the commit of a file without one.
-    """
+    """Raise Refused if other sources were measured than those that the gate is about to test."""
     if machine["changed"]:
         raise Refused("measured with changes that are in no commit")
-    if machine.get("sources", sources) != sources or (
-        "sources" not in machine and machine["commit"] != commit
-    ):
+    if machine["sources"] != sources:
         raise Refused(
             f"measured of commit {machine['commit'][:10]}; the kernels or tests here, at"
             f" {commit[:10]}, differ: measure again, or store it from that commit"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench import registry, stored
@@ -29,19 +29,15 @@ def as_csv(result: Record) -> str:
     return text.getvalue()
 
 
-def markdown(lines: Sequence[Sequence[str]]) -> list[str]:
-    """A table; the first line is its head."""
-    head, *rest = lines
-    marks = "|" + "---|" * len(head)
-    return [f"| {' | '.join(head)} |", marks, *(f"| {' | '.join(line)} |" for line in rest)]
-
-
-def filled(lines: Sequence[Sequence[str]]) -> list[list[str]]:
-    """A table without the columns that have nothing measured in any line."""
-    _, *rest = lines
+def markdown(lines: Sequence[dict[str, str]]) -> list[str]:
+    """A table of lines by column, without the columns that have nothing measured in any line."""
+    if not lines:
+        return []
     nothing = ("-", NOT_MEASURED)
-    kept = [k for k in range(len(lines[0])) if any(line[k] not in nothing for line in rest)]
-    return [[line[k] for k in kept] for line in lines]
+    head = [name for name in lines[0] if any(line[name] not in nothing for line in lines)]
+    cells = [head, *([line[name] for name in head] for line in lines)]
+    found = [f"| {' | '.join(line)} |" for line in cells]
+    return [found[0], "|" + "---|" * len(head), *found[1:]]
 
 
 def figures(value: float | None, figures: int = 3) -> str:
@@ -63,12 +59,28 @@ def _milliseconds(row: Record | None) -> str:
     return NOT_MEASURED if row is None else f"{figures(row['ms'])} ms"
 
 
-def _against(rows: Sequence[Record], who: str) -> str:
-    """The time of a contender and how many times faster this library is."""
+def _quartiles(row: Record) -> str:
+    return f"{figures(row['low_ms'])}-{figures(row['high_ms'])}"
+
+
+def _percent(part: float | None, digits: int = 0) -> str:
+    return "-" if part is None else f"{part:.{digits}%}"
+
+
+def _mega(value: float | None) -> str:
+    return figures(None if value is None else value / 1e6)
+
+
+def _times(rows: Sequence[Record], who: str) -> str:
+    """How many times faster this library is than a contender."""
     ours, other = stored.base(rows), stored.base(rows, who)
-    if ours is None or other is None:
-        return NOT_MEASURED
-    return f"{_milliseconds(other)} ({figures(other['ms'] / ours['ms'])}x)"
+    return figures(other["ms"] / ours["ms"]) if ours and other else "-"
+
+
+def _against(rows: Sequence[Record], who: str) -> str:
+    """The time of a contender, and how many times faster this library is."""
+    ratio = _times(rows, who)
+    return NOT_MEASURED if ratio == "-" else f"{_milliseconds(stored.base(rows, who))} ({ratio}x)"
 
 
 def pass_name(group: str) -> str:
@@ -81,49 +93,41 @@ def pass_name(group: str) -> str:
 
 def passes(result: Record) -> list[str]:
     """The README's table: forward and backward, and the training step of a network."""
-    groups = stored.passes(result)
-
-    def plain(rows: Sequence[Record]) -> str:
-        if rows[0]["work"]["kind"] == "network":
-            return "-"
-        row = stored.fastest(rows, registry.PLAIN)
-        return (
-            NOT_MEASURED
-            if row is None
-            else f"{_against(rows, row['contender'])}, {NAMES[row['contender']]}"
+    lines = []
+    for group, rows in stored.passes(result).items():
+        ours = stored.base(rows)
+        assert ours is not None
+        lines.append(
+            {
+                "forward and backward": pass_name(group),
+                "this library": _milliseconds(ours),
+                "in a CUDA graph": _milliseconds(stored.base(rows, registry.OURS_GRAPH)),
+                "eager loop": _against(rows, registry.LOOP),
+                "compiled step": _against(rows, registry.COMPILED),
+                "loop in a graph": _against(rows, registry.GRAPH),
+                "compiled step in a graph": _against(rows, registry.COMPILED_GRAPH),
+                "fastest plain LIF": _plain(rows),
+                registry.LSTM: _against(rows, registry.LSTM),
+                registry.GRU: _against(rows, registry.GRU),
+                "of the peak": _percent(stored.fraction(ours, result), 1),
+                "peak memory": _memory(ours),
+                "of the loop": _memory(stored.base(rows, registry.LOOP)),
+            }
         )
+    return markdown(lines)
 
-    def share(rows: Sequence[Record]) -> str:
-        part = stored.fraction(rows[0], result)
-        return "-" if part is None else f"{part:.1%}"
 
-    def memory(rows: Sequence[Record], who: str) -> str:
-        row = stored.base(rows, who)
-        peak = None if row is None else stored.peak(row)
-        return "-" if peak is None else f"{_mega(peak)} MB"
+def _plain(rows: Sequence[Record]) -> str:
+    """The fastest plain LIF; of a network there is none."""
+    row = stored.fastest(rows, registry.PLAIN)
+    if row is not None:
+        return f"{_against(rows, row['contender'])}, {NAMES[row['contender']]}"
+    return "-" if rows[0]["work"]["kind"] == "network" else NOT_MEASURED
 
-    def other(who: str) -> Callable[[Sequence[Record]], str]:
-        return lambda rows: _against(rows, who)
 
-    columns: dict[str, Callable[[Sequence[Record]], str]] = {
-        "this library": lambda rows: _milliseconds(rows[0]),
-        "in a CUDA graph": lambda rows: _milliseconds(stored.base(rows, registry.OURS_GRAPH)),
-        "eager loop": other(registry.LOOP),
-        "compiled step": other(registry.COMPILED),
-        "loop in a graph": other(registry.GRAPH),
-        "compiled step in a graph": other(registry.COMPILED_GRAPH),
-        "fastest plain LIF": plain,
-        registry.LSTM: other(registry.LSTM),
-        registry.GRU: other(registry.GRU),
-        "of the peak": share,
-        "peak memory": lambda rows: memory(rows, registry.OURS),
-        "of the loop": lambda rows: memory(rows, registry.LOOP),
-    }
-    table = [["forward and backward", *columns]]
-    for group, rows in groups.items():
-        ours_first = sorted(rows, key=lambda row: row["contender"] != registry.OURS)
-        table.append([pass_name(group), *(cell(ours_first) for cell in columns.values())])
-    return markdown(filled(table)) if len(table) > 1 else []
+def _memory(row: Record | None) -> str:
+    peak = None if row is None else stored.peak(row)
+    return "-" if peak is None else f"{_mega(peak)} MB"
 
 
 def speed_ups(result: Record) -> str:
@@ -153,15 +157,13 @@ def speed_ups(result: Record) -> str:
 
 def summary(result: Record) -> list[str]:
     """The ranges over all passes."""
-    groups = list(stored.passes(result).values())
-    lines = [f"- {speed_ups(result)}."]
-    peaks = [
-        (stored.peak(loop), stored.peak(ours))
-        for rows in groups
-        if (ours := stored.base(rows)) and (loop := stored.base(rows, registry.LOOP))
-    ]
-    ratios = [loop / ours for loop, ours in peaks if loop and ours]
-    lines += [f"- {factors(ratios)} less peak memory than the eager loop."] if ratios else []
+    lines, ratios = [f"- {speed_ups(result)}."], []
+    for rows in stored.passes(result).values():
+        ours, loop = stored.base(rows), stored.base(rows, registry.LOOP)
+        peaks = ours and stored.peak(ours), loop and stored.peak(loop)
+        ratios += [peaks[1] / peaks[0]] if peaks[0] and peaks[1] else []
+    if ratios:
+        lines.append(f"- {factors(ratios)} less peak memory than the eager loop.")
     return lines
 
 
@@ -221,109 +223,114 @@ def machine(result: Record) -> str:
 
 def contests(result: Record) -> list[str]:
     """A table of all contenders for each work that has several."""
-    lines: list[str] = []
+    found: list[str] = []
     for group, rows in stored.groups(result).items():
-        ours = stored.base(rows)
-        if ours is None or (len(rows) < 4 and rows[0]["work"]["kind"] != "network"):
+        if not stored.base(rows) or (len(rows) < 4 and rows[0]["work"]["kind"] != "network"):
             continue
-        table = [
-            [
-                "",
-                "ms",
-                "quartiles",
-                "x",
-                "of the peak",
-                "peak MB",
-                "kept MB",
-                "ms, fresh memory",
-                "ms, first call",
-            ]
-        ]
+        lines = []
         for row in rows:
             backend = row["contender"] in (registry.OURS, registry.CLOSED)
-            part = stored.fraction(row, result) if backend else None
-            table.append(
-                [
-                    row["label"] + ("" if row["check"].startswith("equal") else " (another model)"),
-                    figures(row["ms"]),
-                    f"{figures(row['low_ms'])}-{figures(row['high_ms'])}",
-                    figures(row["ms"] / ours["ms"]),
-                    "-" if part is None else f"{part:.0%}",
-                    _mega(stored.peak(row)),
-                    _mega(stored.kept(row)),
-                    figures(row.get("fresh_ms")),
-                    figures(row.get("first_ms")),
-                ]
+            other = "" if row["check"].startswith("equal") else " (another model)"
+            lines.append(
+                {
+                    "": row["label"] + other,
+                    "ms": figures(row["ms"]),
+                    "quartiles": _quartiles(row),
+                    "x": _times(rows, row["contender"]),
+                    "of the peak": _percent(stored.fraction(row, result) if backend else None),
+                    "peak MB": _mega(stored.peak(row)),
+                    "kept MB": _mega(stored.kept(row)),
+                    "ms, fresh memory": figures(row.get("fresh_ms")),
+                    "ms, first call": figures(row.get("first_ms")),
+                }
             )
-        lines += ["", f"**{group}**", "", *markdown(filled(table))]
-    return lines
+        found += ["", f"**{group}**", "", *markdown(lines)]
+    return found[1:]
 
 
 def sweep(result: Record) -> list[str]:
     """This library against the closed forms and the loop, at all sizes."""
-    table = [["", "ms", "of the peak", "peak MB", "x closed forms", "x loop", "MB of the loop"]]
+    lines = []
     for group, rows in stored.groups(result, "layer").items():
-        ours = stored.base(rows)
-        if ours is None or len(rows) >= 4 or rows[0]["work"]["T"] == 1:
+        ours, loop = stored.base(rows), stored.base(rows, registry.LOOP)
+        if ours is None or len(rows) >= 4 or ours["work"]["T"] == 1:
             continue
-        part = stored.fraction(ours, result)
-        others = [stored.base(rows, name) for name in (registry.CLOSED, registry.LOOP)]
-        ratios = [figures(o["ms"] / ours["ms"]) if o else "-" for o in others]
-        loop = _mega(stored.peak(others[1])) if others[1] else "-"
-        cells = [group, figures(ours["ms"]), f"{part:.0%}" if part else "-"]
-        table.append([*cells, _mega(stored.peak(ours)), *ratios, loop])
-    return ["", *markdown(filled(table))] if len(table) > 1 else []
+        lines.append(
+            {
+                "": group,
+                "ms": figures(ours["ms"]),
+                "of the peak": _percent(stored.fraction(ours, result)),
+                "peak MB": _mega(stored.peak(ours)),
+                "x closed forms": _times(rows, registry.CLOSED),
+                "x loop": _times(rows, registry.LOOP),
+                "MB of the loop": _mega(stored.peak(loop)) if loop else "-",
+            }
+        )
+    return markdown(lines)
 
 
 def fixed(result: Record) -> list[str]:
     """One step of one sample, where the fixed cost of a call is nearly all of it."""
-    table = [["one step, one sample", "this library", registry.GRU]]
-    for group, rows in stored.groups(result, "layer").items():
-        if rows[0]["work"]["T"] == 1 and stored.base(rows):
-            table.append([group, _milliseconds(stored.base(rows)), _against(rows, registry.GRU)])
-    return ["", *markdown(table)] if len(table) > 1 else []
+    return markdown(
+        [
+            {
+                "one step, one sample": group,
+                "this library": _milliseconds(stored.base(rows)),
+                registry.GRU: _against(rows, registry.GRU),
+            }
+            for group, rows in stored.groups(result, "layer").items()
+            if rows[0]["work"]["T"] == 1 and stored.base(rows)
+        ]
+    )
 
 
 def alone(result: Record) -> list[str]:
     """Operators, kernels and recurrent synapses by themselves."""
-    table = [["", "ms", "quartiles", "of the peak", "predicted", "GB/s", "x loop", "x graph"]]
+    lines = []
     for group, rows in stored.alone(result).items():
         ours = stored.base(rows)
         if ours is None:
             continue
-        part, predicted = stored.fraction(ours, result), (ours.get("predicted") or {})
         moved = ours.get("bytes") if not ours["fma"] else None
-        others = [stored.base(rows, who) for who in (registry.LOOP, registry.GRAPH)]
-        table.append(
-            [
-                group.removesuffix(" both"),
-                figures(ours["ms"]),
-                f"{figures(ours['low_ms'])}-{figures(ours['high_ms'])}",
-                "-" if part is None else f"{part:.0%}",
-                f"{predicted['in_waves']:.0%}" if predicted.get("in_waves") else "-",
-                figures(moved / ours["ms"] / 1e6 if moved else None),
-                *(figures(other["ms"] / ours["ms"] if other else None) for other in others),
-            ]
+        lines.append(
+            {
+                "": group.removesuffix(" both"),
+                "ms": figures(ours["ms"]),
+                "quartiles": _quartiles(ours),
+                "of the peak": _percent(stored.fraction(ours, result)),
+                # Of a model that left out latency: only files of that time have it.
+                "predicted": _percent(ours.get("predicted", {}).get("in_waves")),
+                "GB/s": figures(moved / ours["ms"] / 1e6 if moved else None),
+                "x loop": _times(rows, registry.LOOP),
+                "x graph": _times(rows, registry.GRAPH),
+            }
         )
-    return ["", *markdown(filled(table))] if len(table) > 1 else []
+    return markdown(lines)
 
 
 def growth(result: Record) -> list[str]:
     """Exponents; of time also the target and whether it is reached."""
-    table = [["layer", "axis", "sizes", "points", "time", "target", "reached", "memory"]]
-    for one in stored.growths(result):
-        sizes = [f"{one.sizes[0]}-{one.sizes[-1]}", str(len(one.sizes))]
-        reached = {True: "yes", False: "no", None: "-"}[one.reached]
-        target = [f"{one.target} ± {stored.WITHIN}", reached]
-        times, memory = (_exponent(*stored.fit(one.sizes, v)) for v in (one.ms, one.peaks))
-        table.append([one.form, one.axis, *sizes, times, *target, memory])
-    lines = []
-    if len(table) > 1:
-        lines = ["", *markdown(filled(table)), ""]
-        lines.append(
+    lines = markdown(
+        [
+            {
+                "layer": one.form,
+                "axis": one.axis,
+                "sizes": f"{one.sizes[0]}-{one.sizes[-1]}",
+                "points": str(len(one.sizes)),
+                "time": _exponent(*stored.fit(one.sizes, one.ms)),
+                "target": f"{one.target} ± {stored.WITHIN}",
+                "reached": {True: "yes", False: "no", None: "-"}[one.reached],
+                "memory": _exponent(*stored.fit(one.sizes, one.peaks)),
+            }
+            for one in stored.growths(result)
+        ]
+    )
+    if lines:
+        lines += [
+            "",
             "The exponent of time, ± the standard error of the fit. An exponent below the target"
-            " means that a part of the call does not grow; above it, growth is faster than linear."
-        )
+            " means that a part of the call does not grow; above it, growth is faster than linear.",
+        ]
     steps = stored.per_step(result)
     slope, _ = stored.fit(list(steps), list(steps.values()))
     if slope is not None:
@@ -336,17 +343,20 @@ def growth(result: Record) -> list[str]:
 
 
 def replicas(result: Record) -> list[str]:
-    table = [["training step", "sequential", "together", "speed-up"]]
+    lines = []
     for group, rows in stored.groups(result, "replicas").items():
-        together, turns = (
-            stored.base(rows, registry.TOGETHER),
-            stored.base(rows, registry.ONE_BY_ONE),
-        )
-        if together and turns:
-            ratio = figures(turns["ms"] / together["ms"])
-            cells = [f"{figures(row['ms'])} ms" for row in (turns, together)]
-            table.append([group, *cells, ratio])
-    return ["", *markdown(table)] if len(table) > 1 else []
+        together = stored.base(rows, registry.TOGETHER)
+        sequential = stored.base(rows, registry.ONE_BY_ONE)
+        if together and sequential:
+            lines.append(
+                {
+                    "training step": group,
+                    "sequential": _milliseconds(sequential),
+                    "together": _milliseconds(together),
+                    "speed-up": figures(sequential["ms"] / together["ms"]),
+                }
+            )
+    return markdown(lines)
 
 
 def missing(result: Record) -> list[str]:
@@ -355,14 +365,10 @@ def missing(result: Record) -> list[str]:
         if "memory" in row and row["work"]["part"] != "backward":
             reason = row["memory"].removeprefix("not measured: ")
             lines.append(f"- memory of {row['group']}, {row['label']}: {reason}")
-    return ["", "Not measured:", "", *lines] if lines else []
+    return ["Not measured:", "", *lines] if lines else []
 
 
-def _exponent(value: float | None, error: float | None = None) -> str:
+def _exponent(value: float | None, error: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:.2f}" + ("" if error is None else f" ± {error:.2f}")
-
-
-def _mega(value: float | None) -> str:
-    return figures(None if value is None else value / 1e6)

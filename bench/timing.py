@@ -10,8 +10,8 @@ import ctypes
 import gc
 import itertools
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import torch
@@ -72,17 +72,6 @@ def _timed_cpu(runs: Sequence[Callable[[], Any]]) -> list[float]:
     return found
 
 
-@contextmanager
-def _free_of_garbage() -> Iterator[None]:
-    """Switch Python's garbage collector off, so that it does not run between two events."""
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
 # -- interleaved contenders, and memory on a CPU ---------------------------------------------------
 
 
@@ -125,19 +114,21 @@ def in_turn(
             broken[key] = error
             return []
 
-    with _free_of_garbage():
+    gc.collect()
+    gc.disable()  # it would run between two events
+    try:
         for key in runs:
             take(key, len(runs[key]))
         once = {key: ms for key in runs for ms in take(key, 1)}
         slowest = max(once.values(), default=0.0)
-        times = {
-            key: max(1, min(at_once, int(slowest / max(ms, 1e-3)))) for key, ms in once.items()
-        }
-        times = {key: n if len(once) > 1 else at_once for key, n in times.items()}
+        times = {key: max(1, min(at_once, int(slowest / max(once[key], 1e-3)))) for key in once}
+        times = times if len(once) > 1 else dict.fromkeys(once, at_once)
         a_round = sum(times[key] * once[key] for key in once)
         for _ in range(max(least, min(most, int(1e3 * seconds / max(a_round, 1e-3))))):
             for key in once:
                 found[key] += take(key, times[key])
+    finally:
+        gc.enable()
     return {key: ms for key, ms in found.items() if key not in broken}, broken
 
 

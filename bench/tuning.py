@@ -12,6 +12,7 @@ from __future__ import annotations
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -58,7 +59,7 @@ def candidates(run: Callable[[], Any], key: str) -> list[str]:
 
 
 def tune(
-    run: Callable[[], Any], time_ms: Callable[[], float], known: Mapping[str, str] | None = None
+    run: Callable[[], Any], ms: Callable[[], float], known: Mapping[str, str] | None = None
 ) -> tuple[dict[str, str], dict[str, dict[str, float]]]:
     """-> winners by size class, and the times of all candidates. Classes in `known` stay as they
     are."""
@@ -69,10 +70,18 @@ def tune(
         times[key] = {}
         for name in candidates(run, key):
             with pinned({**best, key: name}):
-                times[key][name] = time_ms()
+                times[key][name] = ms()
         fastest = min(times[key], key=times[key].__getitem__)
         best[key] = fastest if times[key][fastest] <= GAIN * times[key][first] else first
     return best, times
+
+
+def time_ms(case: Case, calls: Sequence[Callable[[], Any]], device: torch.device) -> float:
+    """Median of a case, whose inputs rotate."""
+    found, broken = timing.in_turn({case: calls}, 0.1, 3, device=device)
+    for error in broken.values():
+        raise error
+    return statistics.median(found[case])
 
 
 def tune_all(cases: Sequence[Case], device: torch.device) -> dict[str, str]:
@@ -80,18 +89,11 @@ def tune_all(cases: Sequence[Case], device: torch.device) -> dict[str, str]:
     best: dict[str, str] = {}
     for case in cases:
         try:
-            given = [case.arguments(device)]
-            sets = timing.sets_for(timing.size_of(*given[0])) if device.type == "cuda" else 1
-            given += [case.arguments(device, seed) for seed in range(1, sets)]
-            calls = [lambda arguments=one: case.run(arguments) for one in given]  # noqa: B023
-
-            def time_ms() -> float:
-                found, broken = timing.in_turn({case: calls}, 0.1, 3, device=device)  # noqa: B023
-                for error in broken.values():
-                    raise error
-                return statistics.median(found[case])  # noqa: B023
-
-            best, times = tune(calls[0], time_ms, best)
+            first = case.arguments(device)
+            sets = timing.sets_for(timing.size_of(*first)) if device.type == "cuda" else 1
+            more = (case.arguments(device, seed) for seed in range(1, sets))
+            calls = [partial(case.run, given) for given in (first, *more)]
+            best, times = tune(calls[0], partial(time_ms, case, calls, device), best)
             for key, of in times.items():
                 said = ", ".join(f"{name} {ms:.3f} ms" for name, ms in of.items())
                 print(f"{key}: {best[key]} of {said}", flush=True)
