@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from bench import ROOT, aot
+from bench import ROOT, aot, codegen
 from bench.cases import BENCHMARK, EVERY, ONE, Case
 from hetsyn_triton.kernels.gpu.lib.configs import pinned
 from hetsyn_triton.kernels.gpu.lib.recurrent_tile import path
@@ -67,6 +67,8 @@ def test_the_figures_held_are_of_the_triton_of_ci() -> None:
     assert f"\ntriton=={HELD}." in constraints
     stored = json.loads((ROOT / "bench/results/codegen.json").read_text(encoding="utf-8"))
     assert triton_of(stored) == HELD
+    launched = {codegen.key_of(call) for c in BENCHMARK for call in c.record()}
+    assert {r["key"] for r in stored["kernels"]} == launched
 
 
 def triton_of(record: Record) -> str:
