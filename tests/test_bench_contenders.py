@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bench import contests, measuring, plain_lif, registry, replicas, rivals, workloads
 from bench.registry import Entry, Work
-from hetsyn_triton import HetSynLIF, HetSynReadout
+from hetsyn_triton import HetSynLIF
 from hetsyn_triton.surrogates import FastSigmoid, Triangular
 from tests.support.problems import apply
 
@@ -46,15 +46,6 @@ def test_a_rehearsal_has_every_kind_and_contender() -> None:
         for entry in registry.entries(True, device):
             kind = entry.work.kind, entry.work.operator, entry.contender
             assert kind in {(e.work.kind, e.work.operator, e.contender) for e in rehearsed}
-
-
-def test_the_readout_of_the_loop() -> None:
-    """The last layer of `network_loop` does not spike: its current is the output."""
-    generator = torch.Generator().manual_seed(0)
-    readout = HetSynReadout(6, 5, dtype=torch.float64, generator=generator)
-    x = (torch.rand(12, 3, 6, generator=generator) < 0.4).double()
-    last = rivals.Weights(readout.weight, readout.decay(), spiking=False)
-    torch.testing.assert_close(rivals.network_loop(x, [last]), readout(x)[0])
 
 
 @pytest.mark.parametrize("part", registry.PARTS)
@@ -98,6 +89,13 @@ def test_recurrent_synapses_compute_the_same(who: str, monkeypatch: pytest.Monke
     work = Work("synapses", 6, 8, 40, 40, True)
     assert contests.checked(work, who, CPU) == "equal"
     assert contests.make(work, who, CPU, exact=True).run()[1].abs().max() > 0
+
+
+@pytest.mark.parametrize("who", [registry.OURS, registry.CLOSED, registry.LOOP])
+def test_the_error_of_a_current_is_within_rounding(who: str) -> None:
+    work = Work("current", 12, 3, 6, 5, part="forward")
+    assert contests.checked(work, who, CPU) == "equal"
+    assert contests.errors_over_time(work, who, CPU)["steps"] == [1, 2, 4, 8]
 
 
 @pytest.mark.parametrize("who", [registry.LSTM, registry.GRU])
@@ -215,19 +213,6 @@ def test_the_loop_takes_the_same_training_step(way: Callable[..., Tensor]) -> No
     for before, got, want in zip(begin, theirs, ours, strict=True):
         assert not torch.equal(before, got)
         torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-12)
-
-
-def test_the_recurrent_loop_computes_what_the_operator_computes() -> None:
-    generator = torch.Generator().manual_seed(1)
-    c = torch.randn(9, 2, 5, generator=generator, dtype=torch.float64)
-    w = torch.randn(5, 5, generator=generator, dtype=torch.float64)
-    r = torch.rand(5, 5, generator=generator, dtype=torch.float64)
-    one, zeros = c.new_ones(1, 5), c.new_zeros(1, 2, 5)
-    neuron = (one, rivals.KAPPA * one[None], one[None], zeros[None], zeros)
-    spikes, *_ = apply(
-        "recurrent_scan", c[None], w[None], r[None], None, *neuron, surrogate=Triangular()
-    )
-    assert torch.equal(rivals.recurrent_loop(c, rivals.Weights(w, r)), spikes[0])
 
 
 @pytest.mark.gpu

@@ -21,7 +21,6 @@ from bench.plain_lif import Missing
 from bench.processes import Worker
 from bench.registry import CLOSED, LOOP, OURS, Entry, Work
 from bench.test_benchmark import advance, measured_time
-from hetsyn_triton.experiments.studies import memory
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAN = Plan("cpu", 1, 0.0, 3, rehearse=True)
@@ -288,13 +287,6 @@ def test_contenders_take_turns() -> None:
     assert seen[4:] == ["slow", *["fast"] * 5] * 3
     assert len(found["slow"]) == 3
     assert min(found["slow"]) >= 20 > sorted(found["fast"])[7]
-
-
-def test_kept_memory_counts_each_storage_once() -> None:
-    """The product keeps w twice, the sine keeps the product."""
-    w = torch.ones(10, requires_grad=True)
-    assert memory.kept_for_backward(lambda: (w * w).sin().sum()) == 80
-    assert memory.kept_for_backward(lambda: (w * w).sin().sum(), [w]) == 40
 
 
 @pytest.mark.slow

@@ -172,42 +172,20 @@ def test_what_may_not_be_stored() -> None:
             stored.check(_result(**changes))
 
 
-@pytest.mark.parametrize(
-    ("machine", "reason"),
-    [
-        ({"sources": "a", "commit": "d"}, None),
-        ({"sources": "b", "commit": "c"}, "differ"),
-        ({"sources": "a", "commit": "c", "changed": True}, "in no commit"),
-    ],
-)
-def test_what_is_stored_was_measured_of_what_is_proven(
-    machine: dict[str, Any], reason: str | None
-) -> None:
-    """At commit c, with sources a."""
-    machine = {"changed": False} | machine
-    if reason is None:
-        stored.check_same(machine, "c", "a")
-    else:
-        with pytest.raises(records.Refused, match=reason):
-            stored.check_same(machine, "c", "a")
-
-
-def test_storing_asks_whether_it_is_the_same(
+def test_what_is_stored_was_measured_of_what_is_tested(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = tmp_path / "found.json"
-    file.write_text(json.dumps(_result(memory="a process for each call")))
+    """Of the sources that lie here, without changes; else the gate is not even run."""
+    stored.check_same({"changed": False, "sources": "a", "commit": "d"}, "c", "a")
     monkeypatch.setattr(report, "gate_of", lambda _: pytest.fail("the gate was run"))
-    with pytest.raises(records.Refused, match="differ"):
-        report.store(file, tmp_path)
+    file, result = tmp_path / "found.json", _result()
+    for changes, reason in (({}, "differ"), ({"changed": True}, "in no commit")):
+        file.write_text(json.dumps(result | {"machine": result["machine"] | changes}))
+        with pytest.raises(records.Refused, match=reason):
+            report.store(file, tmp_path)
 
 
-def test_slow_tests_of_kernels_run_before_a_result_is_stored() -> None:
-    for tests in (gate.GPU_TESTS, gate.CPU_TESTS):
-        assert "--slow" in tests
-
-
-def test_the_digest_changes_with_kernels_proofs_and_timing(tmp_path: Path) -> None:
+def test_the_digest_changes_with_kernels_tests_and_timing(tmp_path: Path) -> None:
     names = ["hetsyn_triton/kernels/cpu/a.py", "tests/cpu/test_a.py", "tests/support/a.py"]
     names.append("bench/rivals.py")
     for name in names:
@@ -222,6 +200,8 @@ def test_the_digest_changes_with_kernels_proofs_and_timing(tmp_path: Path) -> No
         (tmp_path / name).write_text("")
         seen.add(machines.sources(tmp_path))
     assert len(seen) == 5
+    assert "--slow" in gate.GPU_TESTS
+    assert "--slow" in gate.CPU_TESTS
     for name in machines.MEASURING:
         assert (ROOT / "bench" / f"{name}.py").exists()
 
