@@ -12,14 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench import registry
 from hetsyn_triton.ops.surrogate import numbers_of
 from hetsyn_triton.surrogates import MultiGaussian
-from tests.support.operators import OPERATORS, Size
+from tests.support.operators import Size
 
 Arguments = tuple[Any, ...]
-
-VARIANTS = ("_fused", "_split", "_by_steps")
-"""Ways to run an operator; its arguments are the same."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +47,7 @@ class Sizes:
         device = torch.device(device)
         meta = device.type == "meta"
         generator = None if meta else torch.Generator(device).manual_seed(seed)
-        name = self.operator
-        for variant in VARIANTS:
-            name = name.removesuffix(variant)
-        table = OPERATORS["surrogate" if name.startswith("surrogate") else name]
+        table = registry.table_of(self.operator)
 
         def normal(shape: tuple[int, ...]) -> Tensor:
             return torch.randn(shape, device=device, generator=generator)
@@ -79,6 +74,6 @@ class Sizes:
                 made.append(uniform(shape))
             else:
                 made.append(normal(shape))
-        if name == "surrogate":
+        if self.operator == "surrogate":
             made += numbers_of(MultiGaussian(), torch.float32) or ()
         return *made, *([self.detach] if table.detachable else [])

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+from tests.support.operators import OPERATORS, Operator
+
 STEPS = 250
 SHD = (700, 128, 64, 20)
 """Sizes of the paper's network for the Spiking Heidelberg Digits."""
@@ -19,27 +21,15 @@ PARTS = tuple(FMA)
 the gradients of input, weights and decays."""
 
 
-OPERATOR_FMA = {
-    "synaptic_current": 2,
-    "synaptic_current_backward": 2,
-    "synaptic_parameter_gradient": 4,
-    "feedforward_scan": 2,
-    "feedforward_scan_fused": 2,
-    "feedforward_scan_split": 2,
-    "recurrent_scan": 2,
-    "recurrent_scan_backward": 2,
-    "leaky_recurrent_scan": 1,
-    "leaky_recurrent_scan_backward": 2,
-}
-"""Multiply-adds per synapse, sample and step. All other operators move bytes."""
-CPU_OPERATORS = (
-    *(name for name in OPERATOR_FMA if not name.startswith("feedforward_scan_")),
-    "leaky_current",
-    "leaky_current_backward",
-    "spike_scan",
-    "spike_scan_backward",
-    "surrogate",
-)
+CPU_OPERATORS = tuple(sorted(OPERATORS, key=lambda name: not OPERATORS[name].multiply_adds[0]))
+"""Those of synapses first; all others move bytes."""
+
+
+def table_of(operator: str) -> Operator:
+    """The operator of the table: of a way to run it, or of one surrogate, the same."""
+    for way in ("_fused", "_split", "_by_steps"):
+        operator = operator.removesuffix(way)
+    return OPERATORS["surrogate" if operator.startswith("surrogate") else operator]
 
 
 @dataclass(frozen=True)
@@ -94,7 +84,7 @@ class Work:
             return 0
         if self.kind == "network":  # nobody asks for the gradient of the input
             return self.T * self.B * (8 * self.synapses - 2 * self.I * self.hidden[0])
-        need = OPERATOR_FMA.get(self.operator, 0) if self.operator else FMA[self.part]
+        need = table_of(self.operator).multiply_adds[0] if self.operator else FMA[self.part]
         return need * self.T * self.B * self.synapses
 
 
@@ -191,7 +181,7 @@ def _cpu_operators() -> list[Work]:
 
 
 def _operator(kind: str, name: str, T: int, B: int, I: int, J: int) -> Work:  # noqa: E741
-    synaptic = name in OPERATOR_FMA and "recurrent" not in name
+    synaptic = table_of(name).multiply_adds[1] == "RTBJI"
     inputs = I if synaptic else J
     return Work(kind, T, B, inputs, J, part=name, operator=name)
 

@@ -116,7 +116,7 @@ def test_operators_are_fed_all_they_take(operator: str) -> None:
     made = contests.make(work, registry.OURS, CPU)
     made.run()
     per_step = 2 * 4 * (4 if "recurrent" in operator else 3)
-    assert work.fma == 5 * per_step * registry.OPERATOR_FMA.get(operator, 0)
+    assert work.fma == 5 * per_step * registry.table_of(operator).multiply_adds[0]
     assert made.moved > 0
 
 

@@ -37,11 +37,11 @@ import triton.language as tl
 from torch import Tensor
 
 from .lib.configs import Configuration
-from .lib.launch import Cost, dense, launch, named_strides, processors, quads, strides
+from .lib.launch import dense, launch, named_strides, processors, quads, strides
 from .lib.neuron import neuron_step
 from .lib.synaptic_tile import first_features, load_matrix, load_state, steps_at_once, store_trace
 from .spike_scan import spike_scan
-from .synaptic_current import blocks_of, cost as current_cost, synaptic_current, tile, tile_of
+from .synaptic_current import blocks_of, synaptic_current, tile, tile_of
 
 CHUNK = 128
 
@@ -198,7 +198,7 @@ class Path(NamedTuple):
     split_us: float
 
 
-# Fitted to times on an H200 (bench/results/gpu-NVIDIA-H200-16-threads.json): cycles of a step.
+# Cycles of a step, fitted to times on an H200 (bench/results/benchmark-NVIDIA-H200-*.json).
 _FUSED_ALONE = (740.0, 300.0)
 """Fused, for each block of inputs and for the threshold: a program to a multiprocessor."""
 _FUSED = (935.0, 1000.0)
@@ -335,30 +335,3 @@ def fused(
         chosen.num_warps,
     )
     return spikes, potential, feedback_last, last
-
-
-def cost(replicas: int, steps: int, batch: int, inputs: int, neurons: int) -> Cost:
-    """Of the fused kernel."""
-    chosen = tile_of_layer(inputs, neurons)
-    depth = chosen.constants["GROUPS"] * chosen.constants["BS"]
-    blocks = blocks_of(chosen, inputs)
-    width = -(-neurons // chosen.constants["BO"])
-    samples = replicas * batch
-    chunks = -(-steps // CHUNK)
-    synapses = samples * inputs * neurons
-    outputs = samples * steps * neurons
-    return Cost(
-        fma=2 * steps * synapses,
-        executed=2 * samples * steps * blocks * depth * width * chosen.constants["BO"],
-        hbm=4 * samples * steps * inputs + 8 * outputs + 8 * synapses * (chunks - 1) + 4 * synapses,
-        l2=4 * samples * steps * inputs * width
-        + 4 * outputs * (2 * blocks + 4)
-        + 4 * synapses * (4 * chunks - 1),
-    )
-
-
-def split_cost(replicas: int, steps: int, batch: int, inputs: int, neurons: int) -> Cost:
-    """Of the split form."""
-    current = current_cost(replicas, steps, batch, inputs, neurons)
-    scan = 12 * replicas * steps * batch * neurons
-    return current._replace(hbm=current.hbm + scan, l2=current.l2 + scan)

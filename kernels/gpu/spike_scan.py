@@ -36,7 +36,7 @@ from torch import Tensor
 from .lib.add_partials import add_partials
 from .lib.feedback_gradient import feedback_gradient
 from .lib.lanes import lane_configuration, lane_grid, lanes_of_program, load_chunk
-from .lib.launch import Cost, dense, launch, named_strides, rows
+from .lib.launch import dense, launch, named_strides, rows
 from .lib.neuron import load_per_feedback, neuron_reverse_step, neuron_step
 
 
@@ -319,25 +319,3 @@ def launch_reverse(
         chosen.num_warps,
     )
     return to_threshold, d_feedback, d_spike
-
-
-def cost(
-    replicas: int,
-    steps: int,
-    batch: int,
-    neurons: int,
-    feedbacks: int,
-    *,
-    backward: bool = False,
-    given: int = 2,
-) -> Cost:
-    """Of one direction; `given` of g_spikes and g_potential are there. Without the sums over
-    samples and without `feedback_gradient`."""
-    lanes = replicas * batch * neurons
-    if backward:
-        done = (3 * feedbacks + 3) * steps * lanes
-        moved = 4 * lanes * ((2 + given) * steps + 2 * feedbacks + 3)
-    else:
-        done = (2 * feedbacks + 1) * steps * lanes
-        moved = 4 * lanes * (3 * steps + 2 * feedbacks + 1)
-    return Cost(fma=done, executed=done, hbm=moved, l2=moved)

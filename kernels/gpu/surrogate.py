@@ -23,7 +23,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..surrogate_kinds import all_numbers
-from .lib.launch import Cost, dense, launch
+from .lib.launch import dense, launch
 
 _THREADS = 128
 
@@ -111,9 +111,3 @@ def launch_surrogate(
         {"J": neurons, "WIDTH": width, "BLOCK": block, "KIND": kind},
         _THREADS // 32,
     )
-
-
-def cost(replicas: int, steps: int, batch: int, neurons: int) -> Cost:
-    """Of `surrogate`."""
-    moved = 8 * replicas * steps * batch * neurons
-    return Cost(fma=0, executed=0, hbm=moved, l2=moved)

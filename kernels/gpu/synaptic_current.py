@@ -34,7 +34,7 @@ from torch import Tensor
 from ..parallel_in_time import allowed
 from .lib.add_partials import add_partials
 from .lib.configs import Configuration, configuration
-from .lib.launch import Cost, dense, launch, processors, quads, strides
+from .lib.launch import dense, launch, processors, quads, strides
 from .lib.parameter_gradient import synaptic_parameter_gradient as synaptic_parameter_gradient
 from .lib.synaptic_tile import (
     first_features,
@@ -267,26 +267,3 @@ def synaptic_current_backward(
 
     dz, last = run_in_chunks(run, g, weight, decay, None, count, backward=True)
     return dz, (weight * decay).unsqueeze(1) * last
-
-
-def cost(
-    replicas: int, steps: int, batch: int, summed: int, outputs: int, *, state: bool = False
-) -> Cost:
-    """Of one direction, the adding of partial sums included."""
-    chosen = tile(summed, outputs)
-    depth = chosen.constants["GROUPS"] * chosen.constants["BS"]
-    blocks = blocks_of(chosen, summed)
-    width = -(-outputs // chosen.constants["BO"])
-    samples = replicas * batch
-    partials = 0 if blocks == 1 else 2 * blocks * outputs
-    read = 4 * samples * steps * summed
-    written = 4 * samples * steps * (outputs + partials) + 4 * samples * summed * outputs * (
-        2 if state else 1
-    )
-    matrices = 8 * samples * summed * outputs
-    return Cost(
-        fma=2 * samples * steps * summed * outputs,
-        executed=2 * samples * steps * blocks * depth * width * chosen.constants["BO"],
-        hbm=read + written + 8 * replicas * summed * outputs,
-        l2=read * width + written + matrices,
-    )

@@ -91,7 +91,6 @@ def test_offsets_beyond_32_bits(device: torch.device, tmp_path: Path) -> None:
     programs = -(-elements // 128)
     launch_sum(partials, total, 2, elements, 1, width=4, threads=32, unrolled=8, first=programs - 1)
     assert torch.equal(total[-4:], 1.5 + torch.arange(4.0, device=device))
-    assert module.cost(1, 2, elements).hbm == 12 * elements
 
 
 def test_launches_without_reading(device: torch.device) -> None:

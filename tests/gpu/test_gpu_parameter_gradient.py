@@ -7,7 +7,7 @@ import torch
 
 from hetsyn_triton.kernels.gpu.lib import parameter_gradient
 from hetsyn_triton.kernels.gpu.lib.launch import Launch, recording
-from hetsyn_triton.kernels.gpu.lib.parameter_gradient import cost, depth
+from hetsyn_triton.kernels.gpu.lib.parameter_gradient import depth
 from tests.support.implementations import CLOSED_FORM, TRITON
 from tests.support.operators import OPERATORS, Size
 from tests.support.tensors import same
@@ -133,12 +133,3 @@ def test_partial_sums_stay_few() -> None:
     assert depth(256, 700, 128) == 2
     assert depth(256, 2048, 2048) == 64
     assert depth(1, 10**4, 10**4) == 1
-
-
-def test_cost_of_the_layer_of_the_paper() -> None:
-    """The arithmetic decides, not the memory, and little of it is wasted."""
-    spent = cost(R=1, T=250, B=256, I=700, J=128)
-    assert spent.fma == 4 * 250 * 256 * 700 * 128
-    assert spent.fma / spent.executed > 0.99
-    assert spent.hbm / 4.3e12 < 0.1 * spent.fma / 33.45e12
-    assert spent.l2 / 7e12 < 0.7 * spent.fma / 33.45e12

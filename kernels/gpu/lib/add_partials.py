@@ -22,7 +22,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import Cost, launch
+from .launch import launch
 
 _SMALL = 1 << 16
 """Elements below which programs are narrow, on many multiprocessors, with more loads in flight."""
@@ -106,9 +106,3 @@ def launch_sum(
         {"WIDTH": width, "BLOCK": block, "U": unrolled},
         threads // 32,
     )
-
-
-def cost(outer: int, parts: int, elements: int) -> Cost:
-    """Of `add_partials` on [outer, parts, elements]."""
-    moved = 4 * outer * elements * (parts + 1) if parts > 1 else 0
-    return Cost(fma=0, executed=0, hbm=moved, l2=moved)

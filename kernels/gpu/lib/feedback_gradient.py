@@ -31,7 +31,7 @@ from torch import Tensor
 
 from .add_partials import add_partials
 from .lanes import lane_configuration, lane_grid, lanes_of_program, load_chunk
-from .launch import Cost, dense, launch, named_strides, rows
+from .launch import dense, launch, named_strides, rows
 from .neuron import load_per_feedback
 
 
@@ -177,11 +177,3 @@ def feedback_gradient(
         for partial in (to_decay, to_strength)
     )
     return d_decay, d_strength
-
-
-def cost(replicas: int, steps: int, batch: int, neurons: int, feedbacks: int) -> Cost:
-    """Of `feedback_gradient`, the adding over samples included."""
-    lanes = replicas * batch * neurons
-    done = 6 * feedbacks * steps * lanes
-    moved = 8 * steps * lanes + 4 * (6 * feedbacks + 1) * lanes
-    return Cost(fma=done, executed=done, hbm=moved, l2=moved)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -95,19 +95,6 @@ def rows(steps: Tensor) -> Tensor:
 def dense(tensor: Tensor) -> Tensor:
     """float32 and contiguous: itself where it is so already."""
     return tensor.to(torch.float32).contiguous()
-
-
-class Cost(NamedTuple):
-    """What a launch, or several, must do at least by its own design."""
-
-    fma: int
-    """Multiply-adds the mathematics needs."""
-    executed: int
-    """Multiply-adds done, those on padding included."""
-    hbm: int
-    """Bytes between device memory and the chip, partial sums included."""
-    l2: int
-    """Bytes between the L2 cache and the multiprocessors, partial sums included."""
 
 
 def quads(steps: Tensor, least: int = 4) -> Tensor:

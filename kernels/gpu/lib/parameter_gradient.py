@@ -28,7 +28,7 @@ the P programs, ascending. Only B, I and J decide that order; BI, BJ, UNROLL and
 may be tuned.
 
 Arithmetic: 4 R T B I J multiply-adds. Device memory: z and g once, partial sums out and in. L2: g
-once per block of inputs, z once per block of neurons. `cost` has the figures.
+once per block of inputs, z once per block of neurons.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import Cost, dense, launch, quads, strides
+from .launch import dense, launch, quads, strides
 from .tiles import quarter
 
 ROWS = 4  # part of the order of the sums, as PARTIALS is: not to be tuned
@@ -346,19 +346,3 @@ def synaptic_parameter_gradient(
         4,
     )
     return dw, dr
-
-
-def cost(R: int, T: int, B: int, I: int, J: int) -> Cost:
-    """What the gradients of one layer take, without the states."""
-    BI, BJ = block(I, J)
-    groups = ceil_div(B, ROWS)
-    programs = ceil_div(groups, depth(B, I, J))
-    blocks = ceil_div(I, BI) * ceil_div(J, BJ)
-    sums = 2 * 2 * R * programs * I * J * 4  # of dw and of dr, written and read
-    layers = 4 * R * I * J * 4  # w, r, dw, dr
-    return Cost(
-        fma=4 * R * T * B * I * J,
-        executed=4 * R * T * groups * ROWS * blocks * BI * BJ,
-        hbm=R * T * B * (I + J) * 4 + sums + layers,
-        l2=R * T * groups * ROWS * blocks * (BI + BJ) * 4 + sums + layers,
-    )
