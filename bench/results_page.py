@@ -77,8 +77,8 @@ python -m bench.results_page FOLDER...    # copy run and study folders to result
 - **mse**: mean squared error. **distance**: how much the output differs between two presentations
   of the input, relative to how much the target differs; 1 is ideal.
 - **rate**: spikes per hidden neuron and step. **rate hz**: the same in Hz.
-- **SMALL**: the study ran without `--full`. **full size but**: a full study, except for the settings
-  that follow. [studies.md](studies.md#options) explains the other columns of studies.
+- **SMALL**: the study ran without `--full`. **full size but**: a full study, except for the
+  settings that follow. [studies.md](studies.md#options) explains the other columns of studies.
 - **hours**: wall-clock time on machines with other load, so hours of equal runs differ. Those of a
   study are summed over its cells (usually one network each).
 - **machine**: a row of the [last table](#machines).

@@ -260,8 +260,8 @@ def encode_command(**given: Any) -> Callable[[], int]:
     "more",
     metavar="NAME=VALUE",
     multiple=True,
-    help="Change a setting of the study, the task or the training; may be repeated. The error for an "
-    "unknown NAME lists all names.",
+    help="Change a setting of the study, the task or the training; may be repeated. The error for "
+    "an unknown NAME lists all names.",
 )
 @click.option(
     "--out",
