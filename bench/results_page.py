@@ -60,23 +60,31 @@ from [results/remarks.md](results/remarks.md).
 python -m bench.results_page FOLDER...    # copy run and study folders to results/, write this page
 ```
 
-- **a ± b**: mean and standard deviation over seeds; in a row "mean of ...", over the rows above.
+- **model**: hetsyn is HetSynLIF, hetneu HetNeuLIF, homneu HomNeuLIF, homneu-adaptive HomNeuALIF.
+- **a ± b**: mean and standard deviation over seeds; in a row "mean of N", over the N rows above it.
 - **last epoch**: the test result after the last epoch.
 - **validation-selected**: the test result of the epoch that is best on held-out samples.
 - **test-selected**: the best test result of all epochs. The test samples selected it, so it is not
   a held-out result.
-- **-**: the run has no such result, because no samples were held out or the test came only at the
-  end.
+- **-** in a result: no samples were held out, or the test came only at the end. In **tau**: the
+  task's own time constants. In **chosen**: no choice, because only one time constant was tried.
 - **95 % interval**: Wilson interval of the accuracy after the last epoch, for the number of test
-  samples of one seed. It does not show how seeds differ. It is missing where the number of test
-  samples was not recorded.
+  samples of one seed. It does not show how seeds differ. "-": the number of test samples was not
+  recorded, or the row is a mean of rows.
 - **run**: the number of the command below the table. **speaker**: the one that is tested and not
   trained on; "all" is the official split.
-- **mse**: mean squared error. **rate hz**: mean firing rate of the hidden neurons in Hz.
-- **SMALL**: the study has fewer seeds or shorter training than the paper.
-- **hours**: wall-clock time on machines with other load, so equal runs differ. The
-  [machines](#machines) are at the end of the page.
+- **size of hetsyn**: hidden neurons of the HetSynLIF network that the row is compared with.
+- **mse**: mean squared error. **distance**: how much the output differs between two presentations
+  of the input, relative to how much the target differs; 1 is ideal.
+- **rate**: spikes per hidden neuron and step. **rate hz**: the same in Hz.
+- **SMALL**: the study ran without `--full`. **full size but**: a full study, except for the
+  settings that follow. [studies.md](studies.md#options) explains the other columns of studies.
+- **hours**: wall-clock time on machines with other load, so hours of equal runs differ. Those of a
+  study are summed over its cells (usually one network each).
+- **machine**: a row of the [last table](#machines).
 """
+VERSIONS = "Checkouts before version 0.2.0 reported 0.1.0 ([changelog](../CHANGELOG.md))."
+HINT = "; --full is the paper's size"  # in the size of a study, for whoever runs it
 
 
 class Machines:
@@ -99,7 +107,7 @@ class Machines:
             {"machine": number, "hardware": hardware, "versions": versions}
             for (hardware, versions), number in self.found.items()
         ]
-        return ["## Machines\n", f"{_table(rows)}\n"] if rows else []
+        return ["## Machines\n", f"{VERSIONS}\n", f"{_table(rows)}\n"] if rows else []
 
 
 def write(docs: Path) -> Path:
@@ -208,7 +216,8 @@ def _study(stem: str, values: dict[str, Any], machines: Machines) -> str:
     task = values["settings"]["task"]
     failed = len(values["failures"])
     missing = f" {failed} of {values['cells']} cells failed." if failed else ""
-    lines = [f"{_wrapped(f'{task}: ' if task else '', values['size'], '.', missing)}\n"]
+    size = values["size"].removesuffix(HINT)
+    lines = [f"{_wrapped(f'{task}: ' if task else '', size, '.', missing)}\n"]
     file = f"[CSV]({STORED}/{stem}.csv)"
     narrower = False
     for about, rows in blocks(values["table"], kind.blocks):
@@ -425,7 +434,7 @@ def _trained(values: dict[str, Any], machines: Machines) -> str:
     """Return where and when a run was trained: its last session, then earlier ones."""
     where, sessions = machines.where(values["environment"]), values.get("sessions")
     if sessions is None:
-        return f"{where} (machine and date of the collection, not of the training)"
+        return f"{where} (where and when the result was copied, not where it was trained)"
     earlier = list(dict.fromkeys(map(machines.where, sessions[:-1])))
     if sessions and sessions[0]["step"] > 0:
         earlier.insert(0, f"{NOT_RECORDED} up to step {sessions[0]['step']}")

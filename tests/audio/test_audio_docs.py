@@ -42,9 +42,9 @@ def test_the_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_the_speed() -> None:
-    """The command's CPU time for a minute; 30 ms when the page was written."""
+    """The command's CPU time for a minute: 100 times faster than real time, as the page says."""
     words = shlex.split(blocks("bash")[1].replace("\\\n", ""))
     assert words[0] == "python"
     done = subprocess.run([sys.executable, *words[1:]], capture_output=True, text=True, timeout=200)
     (milliseconds,) = re.findall(r"best of 5: (\S+) msec per loop", done.stdout)
-    assert 60_000 / float(milliseconds) >= 20, done.stderr
+    assert 60_000 / float(milliseconds) >= 100, done.stderr

@@ -293,7 +293,7 @@ def test_a_copy_of_before_says_when_its_machine_was_noted(tmp_path: Path) -> Non
     """Runs collected before they named their machine themselves."""
     source, values = a_stored_run("delayed-match")
     (raw(tmp_path) / source.name).write_text(json.dumps({**values, "sessions": []}))
-    noted = "(machine and date of the collection, not of the training)."
+    noted = "(where and when the result was copied, not where it was trained)."
     begin = "`hetsyn train delayed-match"
     assert noted not in paragraph(page(tmp_path), begin)
     values.pop("sessions", None)
@@ -505,5 +505,5 @@ def test_a_wide_table_leaves_out_details(tmp_path: Path) -> None:
     (head, *_), *_ = tables(text)
     assert len(table[0]) > len(head) == 8
     assert "form: recurrent, threads: 2" in text
-    assert not {"threads", "step ms lower quartile", "kept mb of homneu"} & set(head)
+    assert not {"threads", "step ms lower quartile", "kept mb / homneu"} & set(head)
     assert "All columns: [CSV](results/study-cost-" in " ".join(text.split())

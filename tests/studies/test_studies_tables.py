@@ -134,9 +134,9 @@ def test_a_ratio_is_a_factor() -> None:
         for model, ratio in (("hetsyn", 1.8349), ("homneu", 1.0), ("hetneu", 12))
     ]
     ((table,),) = check_whole(study("cost"), rows, 80)
-    assert table["step ms of homneu"] == 2 * "1.83x1.00x12.00x"
+    assert table["step ms / homneu"] == 2 * "1.83x1.00x12.00x"
     head, _, *lines = parts(on_the_page(rows), "|")
-    assert [line[head.index("step ms of homneu")] for line in lines[:2]] == ["1.83x", "1.00x"]
+    assert [line[head.index("step ms / homneu")] for line in lines[:2]] == ["1.83x", "1.00x"]
 
 
 def test_one_name_for_one_measure() -> None:

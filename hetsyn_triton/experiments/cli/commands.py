@@ -29,7 +29,7 @@ TASK is digits (default), smnist, psmnist, idx, pattern-generation, delayed-matc
 multi-timescale-xor, shd, fsdd, tidigits or ti46. The file docs/tasks.md describes the tasks.
 
 A run folder contains settings, metrics, checkpoint, summary and pictures. Each task has its own
-default settings, which `hetsyn settings TASK` lists. config.json in the run folder has them all.
+default settings, which `hetsyn settings TASK` lists. config.json records every setting of the run.
 
 \b
 Examples:
@@ -229,8 +229,8 @@ def eval_command(**given: Any) -> Callable[[], int]:
 @click.option(
     "--normalization",
     metavar="NAME",
-    help="NAME is utterance (default), band or none. Level 1 is the maximum of the utterance, the "
-    "maximum of each band, or a sine of amplitude 1.",
+    help="NAME is utterance (default), band or none. Level 1 is, respectively, the maximum of the "
+    "utterance, the maximum of each band, or the level of a sine of amplitude 1.",
 )
 @click.option("--scale", metavar="NAME", help="Scale of the levels: log (default) or linear.")
 @click.option("--range-db", type=float, help="Range of a log scale in dB (default: 50).")
@@ -243,20 +243,25 @@ def encode_command(**given: Any) -> Callable[[], int]:
 @click.argument("name", metavar="NAME")
 @click.option("--task", metavar="NAME", help="Task to train on. Each study has its own default.")
 @click.option("--data-dir", metavar="DIR", callback=_folder, help="Folder of the task's files.")
-@click.option("--seeds", type=int, help="Number of seeds, counted from 0.")
-@click.option("--full", is_flag=True, help="Train at the paper's size (default: a shorter study).")
+@click.option("--seeds", type=int, help="Number of seeds; the first seed is 0.")
+@click.option(
+    "--full",
+    is_flag=True,
+    help="Run the full study, at the paper's size where it has one (default: a small study).",
+)
 @click.option(
     "--jobs",
     type=int,
-    help="Number of cells to run in parallel (default: one per core, or one on a GPU).",
+    help="Number of cells (usually one network each) to train in parallel (default: one per core, "
+    "or one on a GPU).",
 )
 @click.option(
     "--set",
     "more",
     metavar="NAME=VALUE",
     multiple=True,
-    help="Change a setting of the study, the task or the training; may be repeated. A wrong NAME "
-    "lists all names.",
+    help="Change a setting of the study, the task or the training; may be repeated. The error for "
+    "an unknown NAME lists all names.",
 )
 @click.option(
     "--out",

@@ -7,8 +7,8 @@ from hetsyn_triton.experiments.training.measure import shown_name
 
 
 def in_words(name: str) -> str:
-    """Return the name of a measure as axes and tables show it."""
-    return shown_name(name)
+    """Return the name of a measure as axes and tables show it; ratios as in "step ms / homneu"."""
+    return shown_name(name).replace(" of homneu", " / homneu")
 
 
 def counted(count: int, name: str) -> str:
