@@ -81,7 +81,7 @@ def speed(result: Record) -> Figure | None:
     times = [ms for found in bars.values() for ms in found.values()]
     axes.set_xlim(10 ** math.floor(math.log10(min(times))), 2 * max(times))
     axes.invert_yaxis()
-    axes.set_xlabel("forward and backward, ms (logarithmic)", fontsize=9, color=TEXT)
+    axes.set_xlabel("time, ms (logarithmic)", fontsize=9, color=TEXT)
     axes.tick_params(which="both", labelsize=8, colors=TEXT)
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
@@ -101,11 +101,11 @@ def growth(result: Record) -> Figure | None:
     grid = figure.subplots(lines, len(names), squeeze=False)
     for one in found:
         column = grid[:, names.index(one.axis)]
-        verdict = {True: ", as wanted", False: f", wanted {one.target}", None: ""}[one.reached]
+        verdict = {True: ", target reached", False: f", target {one.target}", None: ""}[one.reached]
         _fit(column[0], one, one.ms, verdict)
         if all(one.peaks):
             _fit(column[1], one, [peak and peak / 1e6 for peak in one.peaks])
-    for line, label in zip(grid, ("time, ms", "memory at the peak, MB"), strict=False):
+    for line, label in zip(grid, ("time, ms", "peak memory, MB"), strict=False):
         line[0].set_ylabel(label, fontsize=9)
         for axes, name in zip(line, names, strict=True):
             axes.set_xscale("log", base=2)

@@ -135,7 +135,11 @@ def readme_section(root: Path, marker: str) -> str:
         return NOTHING_STORED
     result = named[1]
     chart = named[0].with_suffix("").relative_to(root).as_posix()
-    lines = [f"![Time of a pass by contender]({chart}/speed.svg)", *tables.summary(result), ""]
+    lines = [
+        f"![Time of a pass by contender]({chart}/speed.svg)",
+        *map(_wrapped, tables.summary(result)),
+        "",
+    ]
     lines += [*tables.passes(result), ""]
     lines.append(_wrapped(tables.medians(*named)))
     for file, other in here:

@@ -50,8 +50,8 @@ def figures(value: float | None, figures: int = 3) -> str:
 
 
 def factors(values: Sequence[float]) -> str:
-    """The range of factors, as in 12-20x."""
-    low, high = (figures(v, 2 if v < 100 else 3) for v in (min(values), max(values)))
+    """The range of factors with the figures of the tables, as in 12.3-19.7x."""
+    low, high = figures(min(values)), figures(max(values))
     return f"{low}x" if low == high else f"{low}-{high}x"
 
 
@@ -99,7 +99,7 @@ def passes(result: Record) -> list[str]:
         assert ours is not None
         lines.append(
             {
-                "forward and backward": pass_name(group),
+                "layer or network": pass_name(group),
                 "this library": _milliseconds(ours),
                 "in a CUDA graph": _milliseconds(stored.base(rows, registry.OURS_GRAPH)),
                 "eager loop": _against(rows, registry.LOOP),
@@ -109,9 +109,9 @@ def passes(result: Record) -> list[str]:
                 "fastest plain LIF": _plain(rows),
                 registry.LSTM: _against(rows, registry.LSTM),
                 registry.GRU: _against(rows, registry.GRU),
-                "of the peak": _percent(stored.fraction(ours, result), 1),
+                "share of peak rate": _percent(stored.fraction(ours, result), 1),
                 "peak memory": _memory(ours),
-                "of the loop": _memory(stored.base(rows, registry.LOOP)),
+                "peak memory of the loop": _memory(stored.base(rows, registry.LOOP)),
             }
         )
     return markdown(lines)
@@ -140,10 +140,10 @@ def speed_ups(result: Record) -> str:
     said: list[str] = []
     for names, what in (
         ((registry.LOOP,), "the eager loop"),
-        ((registry.COMPILED,), "with a compiled step"),
+        ((registry.COMPILED,), "the loop with a compiled step"),
         ((registry.GRAPH,), "the loop in a CUDA graph"),
-        ((registry.COMPILED_GRAPH,), "with a compiled step in a CUDA graph"),
-        (registry.PLAIN, f"plain LIF{which}"),
+        ((registry.COMPILED_GRAPH,), "the loop with a compiled step in a CUDA graph"),
+        (registry.PLAIN, f"the fastest plain LIF layer{which}"),
     ):
         found = [
             other["ms"] / ours["ms"]
@@ -151,7 +151,7 @@ def speed_ups(result: Record) -> str:
             if (ours := stored.base(rows)) and (other := stored.fastest(rows, names))
         ]
         if found:
-            said.append(f"{factors(found)} {'' if said else 'faster '}than {what}")
+            said.append(f"{factors(found)} faster than {what}")
     return ", ".join(said)
 
 
@@ -180,7 +180,7 @@ def medians(file: Path, result: Record) -> str:
     kernels = f"Triton {m['triton']}" if "cuda" in m else f"Numba {m['numba']}"
     peak = ""
     if m.get("fma_rate"):
-        peak = f" The peak is {m['fma_rate'] / 1e12:.3g}e12 multiply-adds/s."
+        peak = f" The peak rate is {m['fma_rate'] / 1e12:.3g}e12 multiply-adds per second."
     link = f"[stored file](bench/results/{file.name})"
     return (
         f"Medians on {device(m)}{threads}, float32, torch {m['torch']}, {kernels},"
@@ -237,7 +237,9 @@ def contests(result: Record) -> list[str]:
                     "ms": figures(row["ms"]),
                     "quartiles": _quartiles(row),
                     "x": _times(rows, row["contender"]),
-                    "of the peak": _percent(stored.fraction(row, result) if backend else None),
+                    "share of peak rate": _percent(
+                        stored.fraction(row, result) if backend else None
+                    ),
                     "peak MB": _mega(stored.peak(row)),
                     "kept MB": _mega(stored.kept(row)),
                     "ms, fresh memory": figures(row.get("fresh_ms")),
@@ -259,11 +261,11 @@ def sweep(result: Record) -> list[str]:
             {
                 "": group,
                 "ms": figures(ours["ms"]),
-                "of the peak": _percent(stored.fraction(ours, result)),
+                "share of peak rate": _percent(stored.fraction(ours, result)),
                 "peak MB": _mega(stored.peak(ours)),
-                "x closed forms": _times(rows, registry.CLOSED),
-                "x loop": _times(rows, registry.LOOP),
-                "MB of the loop": _mega(stored.peak(loop)) if loop else "-",
+                "closed forms (x)": _times(rows, registry.CLOSED),
+                "loop (x)": _times(rows, registry.LOOP),
+                "peak MB of the loop": _mega(stored.peak(loop)) if loop else "-",
             }
         )
     return markdown(lines)
@@ -297,12 +299,12 @@ def alone(result: Record) -> list[str]:
                 "": group.removesuffix(" both"),
                 "ms": figures(ours["ms"]),
                 "quartiles": _quartiles(ours),
-                "of the peak": _percent(stored.fraction(ours, result)),
+                "share of peak rate": _percent(stored.fraction(ours, result)),
                 # Of a model that left out latency: only files of that time have it.
                 "predicted": _percent(ours.get("predicted", {}).get("in_waves")),
                 "GB/s": figures(moved / ours["ms"] / 1e6 if moved else None),
-                "x loop": _times(rows, registry.LOOP),
-                "x graph": _times(rows, registry.GRAPH),
+                "loop (x)": _times(rows, registry.LOOP),
+                "loop in a CUDA graph (x)": _times(rows, registry.GRAPH),
             }
         )
     return markdown(lines)
