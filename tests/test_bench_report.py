@@ -73,7 +73,7 @@ def test_the_readme_table() -> None:
     assert tables.summary(result) == [
         "- 16.0-29.0x faster than the eager loop, 14.0x faster than the loop with a compiled step,"
         " 3.99x faster than the fastest plain LIF layer (SpikingJelly, Norse).",
-        "- 58x less peak memory than the eager loop.",
+        "- 58.0x less peak memory than the eager loop.",
     ]
     assert tables.passes(result) == [
         "| layer or network | this library | eager loop | compiled step | fastest plain LIF"
