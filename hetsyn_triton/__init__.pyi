@@ -28,6 +28,7 @@ from .ops import (
     BackendUnavailableError as BackendUnavailableError,
     backend_info as backend_info,
     parallel_in_time as parallel_in_time,
+    trial_kernels as trial_kernels,
 )
 from .optim import (
     clamp_decays_ as clamp_decays_,

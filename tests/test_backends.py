@@ -2,12 +2,13 @@
 
 import importlib
 import importlib.util
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
-from hetsyn_triton import ops
+from hetsyn_triton import ops, trial_kernels
 from hetsyn_triton.ops import (
     BACKENDS,
     BackendUnavailableError,
@@ -46,11 +47,12 @@ def test_info_names_every_operator_once(device: str) -> None:
 def test_info_agrees_with_the_dispatcher(operator: str, device: str) -> None:
     key, kernel = KERNELS[device]
     info = info_of(operator, device)
-    if has_kernel(operator, key):
-        assert info.chosen == kernel
-    else:
+    assert has_kernel(operator, key)
+    if device == "cuda" and operator in dispatch.TRITON.trial:
         assert info.chosen == "closed form (PyTorch)"
-        assert f"no {kernel}" in info.others[kernel]
+        assert "trial_kernels()" in info.others[kernel]
+    else:
+        assert info.chosen == kernel
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda", "meta"])
@@ -130,33 +132,32 @@ def test_a_broken_package_is_told_of_and_replaced(monkeypatch: pytest.MonkeyPatc
         assert torch.equal(f, e)
 
 
-def test_a_registered_triton_kernel_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    operator = "leaky_current"
-    found = importlib.util.find_spec
-
-    def installed(name: str, *rest: Any) -> Any:
-        return object() if name == "triton" else found(name, *rest)
+def test_what_stands_against_a_triton_kernel_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    operator, found = "leaky_current", importlib.util.find_spec
 
     def missing(name: str, *rest: Any) -> Any:
         return None if name == "triton" else found(name, *rest)
 
-    with torch.library._scoped_library("hetsyn_triton", "IMPL") as library:
-        library.impl(operator, lambda *a: None, "CUDA")
-        monkeypatch.setattr(importlib.util, "find_spec", installed)
-        # The backward has no kernel: an explicit request must not fall back half of the way.
-        refused = "cannot run leaky_current_backward on cuda"
-        with pytest.raises(BackendUnavailableError, match=refused):
-            resolve("triton", torch.device("cuda"), operator)
+    def reason(device: str) -> str:
+        return info_of(operator, device).others["Triton kernel"]
+
+    assert "it runs inside trial_kernels()" in reason("cuda")
+    with trial_kernels():
         assert info_of(operator, "cuda").chosen == "Triton kernel"
-        assert "CUDA device" in info_of(operator, "cpu").others["Triton kernel"]
+        assert "CUDA device" in reason("cpu")
         with pytest.raises(BackendUnavailableError, match="CUDA device"):
             call(operator, "triton")(**problem(operator, SIZE))
-        monkeypatch.setattr(importlib.util, "find_spec", missing)
-        info = info_of(operator, "cuda")
-        assert info.chosen == "closed form (PyTorch)"
-        assert "not installed" in info.others["Triton kernel"]
-    monkeypatch.undo()
-    assert "no Triton kernel" in info_of(operator, "cuda").others["Triton kernel"]
+        with monkeypatch.context() as patch:
+            patch.setattr(importlib.util, "find_spec", missing)
+            assert info_of(operator, "cuda").chosen == "closed form (PyTorch)"
+            assert "not installed" in reason("cuda")
+        forward_only = replace(dispatch.TRITON, operators=frozenset({operator}))
+        monkeypatch.setattr(dispatch, "TRITON", forward_only)
+        monkeypatch.setattr(dispatch, "has_kernel", lambda *_: False)
+        # The backward has no kernel: an explicit request must not fall back half of the way.
+        refused = "cannot run leaky_current_backward on cuda: this version has no Triton kernel"
+        with pytest.raises(BackendUnavailableError, match=refused):
+            resolve("triton", torch.device("cuda"), operator)
 
 
 @pytest.mark.parametrize("backend", ["Triton", "numba", "", "cuda", None])

@@ -6,6 +6,7 @@ callers that have checked, and takes every tensor with the replica axis.
 """
 
 from hetsyn_triton.kernels.parallel_in_time import parallel_in_time
+from hetsyn_triton.kernels.trial import trial_kernels
 
 from . import (
     feedforward_scan,
@@ -42,4 +43,5 @@ __all__ = [
     "spike_scan",
     "surrogate",
     "synaptic_current",
+    "trial_kernels",
 ]

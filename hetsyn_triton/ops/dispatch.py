@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hetsyn_triton.kernels import trial
 from hetsyn_triton.validation import check_choice
 
 NAMESPACE = "hetsyn_triton"
@@ -36,6 +37,7 @@ class Kernels:
         package: The compiler's package.
         folder: Folder in `kernels/`.
         operators: The operators that have a kernel.
+        trial: Those of them that run inside `trial_kernels()` only.
         dtypes: The dtypes that kernels compute in. Others use the closed forms.
     """
 
@@ -45,6 +47,7 @@ class Kernels:
     package: str
     folder: str
     operators: frozenset[str]
+    trial: frozenset[str]
     dtypes: frozenset[torch.dtype]
 
     @cache  # noqa: B019 - there are two tables, and they stay
@@ -75,11 +78,12 @@ _WITH_A_DECAY_PER_NEURON = frozenset({
 
 TRITON = Kernels(
     "Triton kernel", "CUDA", "cuda", "triton", "gpu",
-    _WITH_A_DECAY_PER_SYNAPSE, frozenset({torch.float32}),
+    _WITH_A_DECAY_PER_SYNAPSE | _WITH_A_DECAY_PER_NEURON, _WITH_A_DECAY_PER_NEURON,
+    frozenset({torch.float32}),
 )  # fmt: skip
 NUMBA = Kernels(
     "Numba kernel", "CPU", "cpu", "numba", "cpu",
-    _WITH_A_DECAY_PER_SYNAPSE | _WITH_A_DECAY_PER_NEURON,
+    _WITH_A_DECAY_PER_SYNAPSE | _WITH_A_DECAY_PER_NEURON, frozenset(),
     frozenset({torch.float32, torch.float64}),
 )  # fmt: skip
 KERNELS = (TRITON, NUMBA)
@@ -137,7 +141,8 @@ def implementation(
     def run(*args: Any) -> Any:
         # The checked functions bring inputs to the parameters' dtype: it is one dtype for all.
         dtypes = {a.dtype for a in args if isinstance(a, Tensor)}
-        if len(dtypes) == 1 and dtypes <= kernels.dtypes and usable(kernels):
+        chosen = operator not in kernels.trial or trial.allowed()
+        if chosen and len(dtypes) == 1 and dtypes <= kernels.dtypes and usable(kernels):
             return _contiguous(kernels.launcher(operator)(*args))
         return otherwise(*args)
 
@@ -303,6 +308,8 @@ def _why_not(
     """Why `kernels` do not serve a raw operator on `device`; None where they do."""
     if operator not in kernels.operators and not has_kernel(operator, kernels.key):
         return f"this version has no {kernels.name} for it"
+    if operator in kernels.trial and not trial.allowed():
+        return f"its {kernels.name} has not been tested on a GPU; it runs inside trial_kernels()"
     if device.type != kernels.device:
         return f"{kernels.name}s need tensors on a {kernels.key} device"
     if dtype not in kernels.dtypes:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hetsyn_triton import HetSynLIF, HetSynReadout, SpikingNetwork
+from hetsyn_triton import HetSynLIF, HetSynReadout, SpikingNetwork, trial_kernels
 from hetsyn_triton.kernels.gpu.lib import launch
 from hetsyn_triton.ops.dispatch import _NEEDED, BackendUnavailableError, resolve
 from tests.support.operators import Size
@@ -107,9 +107,23 @@ def test_float64_takes_the_closed_form(device: torch.device, launched: list[str]
 
 @pytest.mark.parametrize("operator", _NEEDED)
 def test_triton_is_there_or_says_why(operator: str) -> None:
-    """All operators of layers with a decay per synapse have kernels, backwards included."""
+    """Every operator has a kernel; those not tested on a GPU yet say how they are chosen."""
     if operator.startswith("leaky"):
-        with pytest.raises(BackendUnavailableError, match="this version has no Triton kernel"):
+        with pytest.raises(BackendUnavailableError, match=r"it runs inside trial_kernels\(\)"):
             resolve("triton", torch.device("cuda"), operator)
-    else:
+    with trial_kernels():
         assert resolve("triton", torch.device("cuda"), operator) == "dispatcher"
+
+
+@pytest.mark.usefixtures("on_kernels")
+def test_kernels_on_trial_run_inside_the_switch_only(
+    device: torch.device, launched: list[str]
+) -> None:
+    tensors = problem("leaky_current", Size(T=3), dtype=torch.float32)
+    given: dict[str, Any] = {n: t.to(device) for n, t in tensors.items()}
+    (expected,) = apply("leaky_current", **given)
+    assert launched == []
+    with trial_kernels():
+        (found,) = apply("leaky_current", **given)
+    assert launched == ["leaky_current_kernel"]
+    torch.testing.assert_close(found, expected)

@@ -52,8 +52,10 @@ class Implementation:
 
 
 def _by_steps(operator: str) -> Call:
-    """The recurrent scan of layers whose synapses do not fit into registers."""
-    from hetsyn_triton.kernels.gpu import recurrent_scan as module
+    """A recurrent scan of layers whose synapses do not fit into registers."""
+    from hetsyn_triton.kernels.gpu import leaky_recurrent_scan, recurrent_scan
+
+    module = leaky_recurrent_scan if operator.startswith("leaky") else recurrent_scan
 
     def run(*arguments: Any) -> Any:
         with pytest.MonkeyPatch.context() as patch:
@@ -92,7 +94,9 @@ TRITON = _triton("Triton", dispatch.TRITON.launcher, dispatch.TRITON.operators)
 TRITON_FUSED = _triton("Triton fused", _layer("fused"), frozenset({"feedforward_scan"}))
 TRITON_SPLIT = _triton("Triton split", _layer("split"), frozenset({"feedforward_scan"}))
 TRITON_BY_STEPS = _triton(
-    "Triton by steps", _by_steps, frozenset({"recurrent_scan", "recurrent_scan_backward"})
+    "Triton by steps",
+    _by_steps,
+    frozenset(n for n in dispatch.TRITON.operators if "recurrent_scan" in n),
 )
 KERNELS = (NUMBA, TRITON, TRITON_FUSED, TRITON_SPLIT, TRITON_BY_STEPS)
 IMPLEMENTATIONS = (CLOSED_FORM, *KERNELS)

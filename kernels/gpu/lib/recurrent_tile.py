@@ -184,3 +184,17 @@ def advance(
             else:
                 b_odd = tl.fma(b_w[p], b_new, b_odd)
     return tl.sum(b_even + b_odd, axis=1), b_next
+
+
+@triton.jit
+def weighted_sum(b_w, b_z, BJ: tl.constexpr, KG: tl.constexpr, KK: tl.constexpr):
+    """Sum over s of each row [BJ], without a state: the order is that of `advance`."""
+    b_even = tl.zeros([BJ, KG], tl.float32)
+    b_odd = tl.zeros([BJ, KG], tl.float32)
+    for p in tl.static_range(KK):
+        b_zp = tl.broadcast_to(b_z[p][None, :], [BJ, KG])
+        if p % 2 == 0:
+            b_even = tl.fma(b_w[p], b_zp, b_even)
+        else:
+            b_odd = tl.fma(b_w[p], b_zp, b_odd)
+    return tl.sum(b_even + b_odd, axis=1)
