@@ -23,6 +23,8 @@ from bench import registry
 from bench.operators import Arguments, Sizes
 from hetsyn_triton.kernels.gpu import (
     feedforward_scan,
+    leaky_current,
+    leaky_recurrent_scan,
     recurrent_scan,
     spike_scan,
     surrogate,
@@ -63,6 +65,11 @@ def _backward_by_steps(*given: Any) -> tuple[Tensor, ...]:
     return backward(*given[:5], *given[6:10], given[12])
 
 
+def _leaky_backward_by_steps(*given: Any) -> tuple[Tensor, ...]:
+    backward: Callable[..., tuple[Tensor, ...]] = leaky_recurrent_scan.backward_by_steps
+    return backward(*given[:5], *given[6:12], given[14])
+
+
 def _surrogate(kind: str, potential: Tensor, threshold: Tensor) -> Tensor:
     return surrogate.surrogate(potential, threshold, kind, [1.0 for _ in KINDS[kind]])
 
@@ -78,10 +85,16 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "spike_scan_backward": spike_scan.spike_scan_backward,
     "recurrent_scan": recurrent_scan.recurrent_scan,
     "recurrent_scan_backward": recurrent_scan.recurrent_scan_backward,
+    "leaky_current": leaky_current.leaky_current,
+    "leaky_current_backward": leaky_current.leaky_current_backward,
+    "leaky_recurrent_scan": leaky_recurrent_scan.leaky_recurrent_scan,
+    "leaky_recurrent_scan_backward": leaky_recurrent_scan.leaky_recurrent_scan_backward,
     **{f"surrogate_{kind}": partial(_surrogate, kind) for kind in KINDS},
     # What the launcher takes for J > 1024, and where a GPU cannot hold a sample's programs.
     "recurrent_scan_by_steps": recurrent_step.forward_by_steps,
     "recurrent_scan_backward_by_steps": _backward_by_steps,
+    "leaky_recurrent_scan_by_steps": leaky_recurrent_scan.forward_by_steps,
+    "leaky_recurrent_scan_backward_by_steps": _leaky_backward_by_steps,
 }
 
 
@@ -121,6 +134,12 @@ ONE = [
     case("recurrent_scan_backward", 16, 16, B=32),
     case("recurrent_scan_by_steps", 16, 16, B=2, T=2),
     case("recurrent_scan_backward_by_steps", 16, 16, B=2, T=2),
+    case("leaky_current", 16, 16, B=32),
+    case("leaky_current_backward", 16, 16, B=32),
+    case("leaky_recurrent_scan", 16, 16, B=32),
+    case("leaky_recurrent_scan_backward", 16, 16, B=32),
+    case("leaky_recurrent_scan_by_steps", 16, 16, B=2, T=2),
+    case("leaky_recurrent_scan_backward_by_steps", 16, 16, B=2, T=2),
 ]
 
 _SUMMED = (4, 16, 32, 64, 128, 700)  # one of each depth, and one with partial sums
@@ -169,9 +188,16 @@ def _recurrent() -> list[Case]:
         for K in (1, 2):
             T = 250 if neurons <= 1024 else 2
             given: dict[str, Any] = {"B": 32, "K": K, "states": K == 2, "T": T}
-            found.append(case("recurrent_scan", neurons, neurons, **given))
-            found.append(case("recurrent_scan_backward", neurons, neurons, **given, detach=K == 2))
+            for o in ("recurrent_scan", "leaky_recurrent_scan"):
+                found.append(case(o, neurons, neurons, **given))
+                found.append(case(f"{o}_backward", neurons, neurons, **given, detach=K == 2))
     return found
+
+
+def _leaky() -> list[Case]:
+    """Few lanes, and many."""
+    both = ("leaky_current", "leaky_current_backward")
+    return [case(o, 128, 128, B=B) for o in both for B in (32, 2048)]
 
 
 def _surrogates() -> list[Case]:
@@ -179,5 +205,5 @@ def _surrogates() -> list[Case]:
     return [case(f"surrogate_{kind}", J, J) for kind in KINDS for J in (16, 13)]
 
 
-EVERY = _synaptic() + _scans() + _recurrent() + _surrogates()
+EVERY = _synaptic() + _scans() + _recurrent() + _leaky() + _surrogates()
 SETS = {"benchmark": BENCHMARK, "one": ONE, "every": EVERY}

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from .lib.add_partials import add_partials
 from .lib.lanes import lane_configuration, lane_grid, lanes_of_program, load_chunk
-from .lib.launch import Cost, dense, launch, named_strides, rows
+from .lib.launch import dense, launch, named_strides, rows
 
 
 @triton.jit(
@@ -178,11 +178,3 @@ def leaky_current_backward(
         chosen.num_warps,
     )
     return d_drive, add_partials(to_decay, neurons), d_current
-
-
-def cost(replicas: int, steps: int, batch: int, neurons: int, *, backward: bool = False) -> Cost:
-    """Of one direction, the adding over samples left out."""
-    lanes = replicas * batch * neurons
-    done = (2 if backward else 1) * steps * lanes
-    moved = 4 * lanes * ((3 if backward else 2) * steps + (3 if backward else 1))
-    return Cost(fma=done, executed=done, hbm=moved, l2=moved)
