@@ -23,17 +23,16 @@ from bench import registry
 from bench.operators import Arguments, Sizes
 from hetsyn_triton.kernels.gpu import (
     feedforward_scan,
-    leaky_current,
     leaky_recurrent_scan,
-    recurrent_scan,
     spike_scan,
     surrogate,
     synaptic_current,
 )
-from hetsyn_triton.kernels.gpu.lib import parameter_gradient, recurrent_step
+from hetsyn_triton.kernels.gpu.lib import recurrent_step
 from hetsyn_triton.kernels.gpu.lib.configs import pinned
 from hetsyn_triton.kernels.gpu.lib.launch import Launch, recording
 from hetsyn_triton.kernels.surrogate_kinds import KINDS
+from hetsyn_triton.ops.dispatch import TRITON
 
 
 @dataclass(frozen=True)
@@ -75,22 +74,11 @@ def _surrogate(kind: str, potential: Tensor, threshold: Tensor) -> Tensor:
 
 
 OPERATORS: dict[str, Callable[..., Any]] = {
-    "synaptic_current": synaptic_current.synaptic_current,
-    "synaptic_current_backward": synaptic_current.synaptic_current_backward,
-    "synaptic_parameter_gradient": parameter_gradient.synaptic_parameter_gradient,
-    "feedforward_scan": feedforward_scan.feedforward_scan,
+    **{name: TRITON.launcher(name) for name in TRITON.operators},
     "feedforward_scan_fused": feedforward_scan.fused,
     "feedforward_scan_split": _split,
-    "spike_scan": spike_scan.spike_scan,
-    "spike_scan_backward": spike_scan.spike_scan_backward,
-    "recurrent_scan": recurrent_scan.recurrent_scan,
-    "recurrent_scan_backward": recurrent_scan.recurrent_scan_backward,
-    "leaky_current": leaky_current.leaky_current,
-    "leaky_current_backward": leaky_current.leaky_current_backward,
-    "leaky_recurrent_scan": leaky_recurrent_scan.leaky_recurrent_scan,
-    "leaky_recurrent_scan_backward": leaky_recurrent_scan.leaky_recurrent_scan_backward,
     **{f"surrogate_{kind}": partial(_surrogate, kind) for kind in KINDS},
-    # What the launcher takes for J > 1024, and where a GPU cannot hold a sample's programs.
+    # What the launchers take for J > 1024, and where a GPU cannot hold a sample's programs.
     "recurrent_scan_by_steps": recurrent_step.forward_by_steps,
     "recurrent_scan_backward_by_steps": _backward_by_steps,
     "leaky_recurrent_scan_by_steps": leaky_recurrent_scan.forward_by_steps,

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, multiprocessing
 
+from hetsyn_triton.kernels.gpu import leaky_recurrent_scan as leaky
 from hetsyn_triton.kernels.gpu.lib.exchange import SENTINEL, await_all
 from hetsyn_triton.kernels.gpu.lib.launch import Launch, recording
 from hetsyn_triton.kernels.gpu.lib.recurrent_reverse import backward_in_registers
@@ -44,14 +45,15 @@ def _run_program(
 ) -> None:
     """One program of a launch, in a process of its own."""
     torch.set_num_threads(1)
-    from hetsyn_triton.kernels.gpu import recurrent_scan
+    from hetsyn_triton.kernels.gpu import leaky_recurrent_scan, recurrent_scan
     from hetsyn_triton.kernels.gpu.lib import recurrent_reverse
 
-    kernels = {
-        "recurrent_scan_kernel": recurrent_scan.recurrent_scan_kernel,
-        "recurrent_scan_backward_kernel": recurrent_reverse.recurrent_scan_backward_kernel,
-    }
-    Launch(kernels[call_name], (1,), arguments, constants, num_warps).run()
+    kernel = next(
+        getattr(module, call_name)
+        for module in (recurrent_scan, recurrent_reverse, leaky_recurrent_scan)
+        if hasattr(module, call_name)
+    )
+    Launch(kernel, (1,), arguments, constants, num_warps).run()
 
 
 class Programs:
@@ -154,6 +156,28 @@ def test_programs_that_meet_are_one_program_in_reverse(
     assert_bits_equal(found, run(alone(tile), 1))
 
 
+@pytest.mark.slow
+@interpreted
+@pytest.mark.parametrize(("size", "tile", "groups"), MEETINGS)
+def test_leaky_programs_that_meet_are_one_program(
+    programs: Programs, size: Size, tile: Tile, groups: int
+) -> None:
+    """With one decay per neuron: forward, and backward with every gradient."""
+    forward = TRITON.given("leaky_recurrent_scan", size)
+    back = TRITON.given("leaky_recurrent_scan_backward", size)
+    for name in ("spikes", "feedback", "spike"):  # what the sweep itself does not read
+        del back[name]
+    runs: list[Callable[..., tuple[Tensor, ...]]] = [
+        partial(leaky.forward_in_registers, **forward),
+        partial(leaky.backward_in_registers, **back, detach_reset=False),
+    ]
+    for run in runs:
+        with recording() as calls:
+            found = run(tile, groups * tile.programs)
+        programs.run_together(calls[0])
+        assert_bits_equal(found, run(alone(tile), 1))
+
+
 @interpreted
 def test_data_that_looks_unpublished_hangs_nobody(programs: Programs) -> None:
     """The sentinel's own bits in what a user hands in: NaN comes out, and nobody waits for it."""
@@ -200,7 +224,7 @@ def test_path_depends_on_neurons_and_room_only() -> None:
 def test_meeting_on_the_device(neurons: int) -> None:
     """More samples than groups, the shipped tiles, against the truth; twice, bit for bit."""
     size = Size(R=2, T=6, B=41, J=neurons, K=1)
-    for operator in ("recurrent_scan", "recurrent_scan_backward"):
+    for operator in [o for o in sorted(TRITON.operators) if "recurrent_scan" in o]:
         given = TRITON.given(operator, size)
         found = TRITON(operator, given)
         check(operator, given, found)

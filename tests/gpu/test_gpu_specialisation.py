@@ -54,10 +54,13 @@ def key(call: Launch, target: str, left_out: str = "") -> str:
 
 
 def kind(c: Case, call: Launch) -> str:
-    """The kernel. Scans of neurons have two size classes, by R B J; partial sums, by their sums."""
+    """The kernel, and what may compile it again: scans of neurons have two size classes, by R B J,
+    partial sums by the number of sums."""
     many = "LANES" in call.constants and c.R * c.B * c.J > 1 << 17
     many |= call.name == "add_partials_kernel" and call.arguments["total"].numel() > 1 << 16
-    return f"{call.name} many" if many else call.name
+    # A step of a longer tensor may begin off the alignment.
+    off = any(t.storage_offset() % 4 for t in call.arguments.values() if isinstance(t, Tensor))
+    return f"{call.name}{' many' if many else ''}{' unaligned' if off else ''}"
 
 
 def beyond_2_gib(call: Launch) -> bool:
@@ -89,7 +92,7 @@ def test_a_name_left_out_shows() -> None:
                 for call in replace(c, T=size, B=size).record():
                     if name in call.arguments:
                         made[call.name].add(key(call, "cuda", left_out=name))
-        assert all(len(found) == 3 for found in made.values()), name
+        assert all(len(found) >= 3 for found in made.values()), name
         shown |= set(made)
     neither = {"add_partials_kernel", "parameter_gradient_sum_kernel", "surrogate_kernel"}
     assert shown == {call.name for c in ONE for call in c.record()} - neither
