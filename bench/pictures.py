@@ -198,7 +198,7 @@ def replicas(result: Record) -> Figure | None:
 
 PICTURES: dict[str, tuple[str, Callable[[Record], Figure | None]]] = {
     "speed": ("Time of a pass by contender", speed),
-    "growth": ("Growth of time and memory, with the fitted exponents", growth),
+    "growth": ("Growth of a call with its sizes, with the fitted exponents", growth),
     "error": ("Error against float64 over time steps", errors),
     "replicas": ("Small networks one after another and together", replicas),
 }

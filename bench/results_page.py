@@ -74,8 +74,9 @@ python -m bench.results_page FOLDER...    # copy run and study folders to result
 - **run**: the number of the command below the table. **speaker**: the one that is tested and not
   trained on; "all" is the official split.
 - **size of hetsyn**: hidden neurons of the HetSynLIF network that the row is compared with.
-- **mse**: mean squared error. **distance**: how much the output differs between two presentations
-  of the input, relative to how much the target differs; 1 is ideal.
+- **mse**: mean squared error. **distance**: a trial shows the same burst three times, but the
+  target differs each time; `distance` is the difference of the output between two of these times,
+  divided by that of the target. 1 is ideal.
 - **rate**: spikes per hidden neuron and step. **rate hz**: the same in Hz.
 - **SMALL**: the study ran without `--full`. **full size but**: a full study, except for the
   settings that follow. [studies.md](studies.md#options) explains the other columns of studies.

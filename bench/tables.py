@@ -208,7 +208,8 @@ def machine(result: Record) -> str:
     if "earlier" in result:
         other, rate = result["earlier"]["machine"], result["earlier"]["rates"]["fma"]
         earlier = (
-            " An earlier program measured the operators and the passes of the README's table, on"
+            f" An older benchmark program ({result['earlier']['program']}) measured the operators"
+            " and the passes of the README's table, with their memory, on"
             f" {other['date'][:10]}, commit {other['commit'][:10]}; its peak is"
             f" {figures(rate / 1e9)} billion multiply-adds per second."
         )
@@ -331,15 +332,16 @@ def growth(result: Record) -> list[str]:
         lines += [
             "",
             "The exponent of time, ± the standard error of the fit. An exponent below the target"
-            " means that a part of the call does not grow; above it, growth is faster than linear.",
+            " means that a part of the call does not grow. Above the target, time grows faster than"
+            " the work.",
         ]
     steps = stored.per_step(result)
     slope, _ = stored.fit(list(steps), list(steps.values()))
     if slope is not None:
         lines += [
             "",
-            f"Bytes per additional step of layers N -> N, N {min(steps)}-{max(steps)}: exponent"
-            f" {slope:.2f}. A term T I J would give 2.",
+            f"Layers of N inputs and N neurons, N from {min(steps)} to {max(steps)}: the memory"
+            f" of a time step grows as N^{slope:.2f}. Memory per synapse and step would be N^2.",
         ]
     return lines
 

@@ -269,7 +269,8 @@ def test_growth_of_what_is_stored() -> None:
     assert (one.axis, one.form, one.sizes) == ("J", "recurrent", [256, 512, 1024])
     assert "2.00 ± 0.00 | 2 ± 0.1 | yes | 1.00 ± 0.00 |" in "\n".join(tables.growth({"rows": rows}))
     assert stored.per_step({"rows": rows}) == {64: 12 * 64, 128: 12 * 128}
-    assert "N 64-128: exponent 1.00." in tables.growth({"rows": rows})[-1]
+    said = tables.growth({"rows": rows})[-1]
+    assert "N from 64 to 128: the memory of a time step grows as N^1.00." in said
 
 
 def test_memory_that_a_figure_would_not_show() -> None:

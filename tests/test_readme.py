@@ -32,8 +32,11 @@ def test_the_second_command_is_what_ci_runs() -> None:
     assert "\n" not in train + check
     assert train.endswith("hetsyn train")
     script = (ROOT / ".ci/run").read_text(encoding="utf-8")
-    lines = [line.split() for line in script.splitlines()]
-    for step in check.replace(".venv", ".venv-ci").split(" && "):
+    given = dict(re.findall(r"^(venv|extras)=(\S+)$", script, re.MULTILINE))
+    for name, value in given.items():
+        script = script.replace(f"${name}", value)
+    lines = [line.replace('"', "'").replace("'", "").split() for line in script.splitlines()]
+    for step in check.replace(".venv", given["venv"]).replace("'", "").split(" && "):
         assert any(line[: len(step.split())] == step.split() for line in lines), step
 
 

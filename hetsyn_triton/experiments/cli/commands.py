@@ -267,7 +267,7 @@ def encode_command(**given: Any) -> Callable[[], int]:
     "--out",
     metavar="DIR",
     callback=_folder,
-    help="Study folder (default: runs/study-NAME-TASK).",
+    help="Study folder (default: runs/study-NAME-TASK, with -full if --full).",
 )
 def study_command(**given: Any) -> Callable[[], int]:
     """Return the action of `hetsyn study`."""
