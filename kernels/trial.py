@@ -10,12 +10,13 @@ _allowed = False
 def trial_kernels() -> Iterator[None]:
     """Use GPU kernels that have passed their tests under Triton's interpreter only.
 
-    Without it, their operators run in closed form. `backend_info()` names them. It holds for the
-    whole process, forward and backward, because a backward pass runs in threads of its own.
+    Without it, their operators run in closed form. `backend_info("cuda")` names them. It holds for
+    the whole process, because a backward pass runs in threads of its own: call `backward()` inside.
 
     Example:
         >>> with trial_kernels():
         ...     spikes, state = HomNeuLIF(8, 4)(torch.rand(20, 2, 8))
+        ...     spikes.sum().backward()
     """
     global _allowed
     before, _allowed = _allowed, True

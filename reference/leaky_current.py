@@ -30,10 +30,10 @@ def leaky_current(drive: Tensor, decay: Tensor, current: Tensor) -> Tensor:
 
 @torch.no_grad()
 def leaky_current_backward(
-    g: Tensor, result: Tensor, decay: Tensor, current: Tensor
+    g: Tensor, currents: Tensor, decay: Tensor, current: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """g and result [R, T, B, J] -> d_drive [R, T, B, J], d_decay [R, J], d_current [R, B, J]."""
+    """g and currents [R, T, B, J] -> d_drive [R, T, B, J], d_decay [R, J], d_current [R, B, J]."""
     d_drive = leaky_current(g.flip(1), decay, torch.zeros_like(current)).flip(1)
-    d_decay = (d_drive * previous_steps(result, current)).sum((1, 2))
+    d_decay = (d_drive * previous_steps(currents, current)).sum((1, 2))
     d_current = decay.unsqueeze(1) * d_drive[:, 0] if g.shape[1] else torch.zeros_like(current)
     return d_drive, d_decay, d_current

@@ -8,7 +8,7 @@ from hypothesis import settings
 
 from tests.support.tensors import poisoned_memory
 
-# One fixed set of examples, so that a red run is red again; no deadline: a first call may compile.
+# One fixed set of examples, so that what fails fails again; no deadline: a first call may compile.
 settings.register_profile("hetsyn", derandomize=True, deadline=None)
 settings.load_profile("hetsyn")
 

@@ -146,9 +146,9 @@ def first_failure(checkout: Path, tests: str) -> str | None:
         text=True,
     )
     found = re.search(r"^FAILED (.+?)(?: - .*)?$", done.stdout, re.MULTILINE)
-    if done.returncode == 0:
-        return None
-    return found.group(1) if found else f"pytest ended with {done.returncode}"
+    if done.returncode not in (0, 1) or (done.returncode == 1 and found is None):
+        raise SystemExit(f"pytest {tests} ended with {done.returncode}: {done.stdout[-2000:]}")
+    return found.group(1) if found else None
 
 
 def main() -> int:
@@ -158,6 +158,10 @@ def main() -> int:
     missed = 0
     with tempfile.TemporaryDirectory() as made:
         checkout = copy_of_checkout(Path(made))
+        for tests in {mutant.tests for mutant in chosen}:
+            broken = first_failure(checkout, tests)
+            if broken:
+                raise SystemExit(f"fails without a mutant: {broken}")
         for mutant in chosen:
             file = checkout / LIBRARY / mutant.file
             text = file.read_text()

@@ -109,6 +109,19 @@ def test_gated_layers_have_the_sizes_of_the_work(who: str) -> None:
     assert len(biases) == 2
 
 
+MULTIPLY_ADDS = {
+    "synaptic_current": 2,
+    "synaptic_current_backward": 2,
+    "synaptic_parameter_gradient": 4,
+    "feedforward_scan": 2,
+    "recurrent_scan": 2,
+    "recurrent_scan_backward": 2,
+    "leaky_recurrent_scan": 1,
+    "leaky_recurrent_scan_backward": 2,
+}
+"""Per synapse, sample and step, counted by hand from the equations."""
+
+
 @pytest.mark.parametrize("operator", registry.CPU_OPERATORS)
 def test_operators_are_fed_all_they_take(operator: str) -> None:
     """With other sizes everywhere, so that no two can be mixed up."""
@@ -116,7 +129,7 @@ def test_operators_are_fed_all_they_take(operator: str) -> None:
     made = contests.make(work, registry.OURS, CPU)
     made.run()
     per_step = 2 * 4 * (4 if "recurrent" in operator else 3)
-    assert work.fma == 5 * per_step * registry.table_of(operator).multiply_adds[0]
+    assert work.fma == 5 * per_step * MULTIPLY_ADDS.get(operator, 0)
     assert made.moved > 0
 
 

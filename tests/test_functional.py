@@ -1,6 +1,6 @@
 """The functional API: numbers or tensors, replicas, empty sizes, and errors that name the argument.
 
-What the functions compute is proved layer by layer in test_layers.py and operator by operator.
+What the functions compute is tested layer by layer in test_layers.py and operator by operator.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """The operators as PyTorch sees them: schemas and fakes, replicas, strides, empty sizes, memory.
 
-That their numbers are right is proved in test_closed_forms; here the same numbers must come out of
+tests/operators and test_closed_forms test the numbers; here the same numbers must come out of
 every way to call them.
 """
 
@@ -20,6 +20,7 @@ from tests.support.problems import (
     RAW,
     SIZES,
     Tensors,
+    as_tuple,
     assert_same,
     call,
     gradients,
@@ -60,6 +61,11 @@ def test_the_table_is_the_schema(name: str) -> None:
     assert {n for n, kind in tensors.items() if "Optional" in str(kind)} == set(table.optional)
     assert len(schema.returns) == len(table.results)
     assert table.detachable is any(a.name == "detach_reset" for a in schema.arguments)
+    given = raw_arguments(name, SIZE, True)
+    for tensor, letters in zip(given, table.arguments.values(), strict=False):
+        assert tensor.shape == SIZE.shape(letters)
+    results = as_tuple(RAW[name](*given))
+    assert [t.shape for t in results] == [SIZE.shape(s) for s in table.results.values()]
 
 
 @pytest.mark.parametrize("case", CASES)

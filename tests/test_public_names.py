@@ -7,7 +7,7 @@ import sys
 from importlib import import_module
 from inspect import isclass, isfunction
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 import torch
@@ -115,3 +115,15 @@ def test_an_unknown_name() -> None:
         package.HetSynLIFF  # noqa: B018
     with pytest.raises(ImportError, match="cannot import name 'HetSynLIFF'"):
         from hetsyn_triton import HetSynLIFF  # type: ignore[attr-defined]  # noqa: F401
+
+
+@pytest.mark.parametrize("name", HOMES)
+def test_type_hints_resolve(name: str) -> None:
+    """Of every public class and function, and of the methods of a class."""
+    thing = getattr(hetsyn_triton, name)
+    if isclass(thing):
+        get_type_hints(thing)
+        for method in [m for m in vars(thing).values() if isfunction(m)]:
+            get_type_hints(method)
+    elif callable(thing):
+        get_type_hints(thing)

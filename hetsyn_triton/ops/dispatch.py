@@ -308,13 +308,13 @@ def _why_not(
     """Why `kernels` do not serve a raw operator on `device`; None where they do."""
     if operator not in kernels.operators and not has_kernel(operator, kernels.key):
         return f"this version has no {kernels.name} for it"
-    if operator in kernels.trial and not trial.allowed():
-        return f"its {kernels.name} has not been tested on a GPU; it runs inside trial_kernels()"
     if device.type != kernels.device:
         return f"{kernels.name}s need tensors on a {kernels.key} device"
     if dtype not in kernels.dtypes:
         able = " and ".join(sorted(str(d)[6:] for d in kernels.dtypes))
         return f"{kernels.name}s compute in {able}, the parameters are {str(dtype)[6:]}"
+    if operator in kernels.trial and not trial.allowed():
+        return f"its {kernels.name} has not been tested on a GPU; it runs inside trial_kernels()"
     return unusable(kernels)
 
 
@@ -377,6 +377,8 @@ def backend_info(
         if runs:
             others[_CLOSED_FORM] = f"the {runs[0]} is preferred"
         others["reference loop"] = 'runs only when asked for: backend="reference"'
+        if operator == "surrogate":
+            others["your own surrogate"] = "an ordinary PyTorch function, called as it is"
         infos.append(OperatorInfo(operator, runs[0] if runs else _CLOSED_FORM, others))
     return BackendInfo(str(device), tuple(infos))
 

@@ -19,10 +19,10 @@ raw = define(
 )
 
 raw_backward = define(
-    "leaky_current_backward(Tensor g, Tensor result, Tensor decay, Tensor current)"
+    "leaky_current_backward(Tensor g, Tensor currents, Tensor decay, Tensor current)"
     " -> (Tensor, Tensor, Tensor)",
     closed_form.leaky_current_backward,
-    lambda g, result, decay, current: like(g, decay, current),
+    lambda g, currents, decay, current: like(g, decay, current),
 )
 
 

@@ -101,7 +101,7 @@ def leaky_current(drive: Tensor, decay: Tensor, current: Tensor) -> Tensor:
 
 
 def leaky_current_backward(
-    g: Tensor, result: Tensor, decay: Tensor, current: Tensor
+    g: Tensor, currents: Tensor, decay: Tensor, current: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """g and c [R, T, B, J] -> d_drive [R, T, B, J], d_decay [R, J], d_current [R, B, J]."""
     R, T, B, J = g.shape
@@ -110,7 +110,7 @@ def leaky_current_backward(
     d_current = torch.empty(current.shape, dtype=g.dtype)
     run(
         _reverse, R * B * -(-blocks_of(J, g) // SPAN), 8 * R * T * B * J,
-        flat(g), flat(result), padded(decay), flat(current), flat(d_drive), flat(d_decay),
+        flat(g), flat(currents), padded(decay), flat(current), flat(d_drive), flat(d_decay),
         flat(d_current), T, B, J,
     )  # fmt: skip
     return d_drive, sum_in_order(d_decay), d_current

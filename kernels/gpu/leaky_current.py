@@ -146,11 +146,11 @@ def leaky_current(drive: Tensor, decay: Tensor, current: Tensor) -> Tensor:
 
 
 def leaky_current_backward(
-    g: Tensor, result: Tensor, decay: Tensor, current: Tensor
+    g: Tensor, currents: Tensor, decay: Tensor, current: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """g and result [R, T, B, J], decay [R, J], current [R, B, J] -> d_drive [R, T, B, J], d_decay
+    """g and currents [R, T, B, J], decay [R, J], current [R, B, J] -> d_drive [R, T, B, J], d_decay
     [R, J], d_current [R, B, J]."""
-    g, result = rows(g), rows(result)
+    g, currents = rows(g), rows(currents)
     replicas, steps, batch, neurons = g.shape
     d_drive = torch.empty(g.shape, device=g.device, dtype=torch.float32)
     to_decay, d_current = (
@@ -162,7 +162,7 @@ def leaky_current_backward(
         lane_grid(replicas, batch * neurons, chosen),
         {
             "g": g,
-            "result": result,
+            "result": currents,
             "decay": dense(decay),
             "current": dense(current),
             "d_drive": d_drive,
@@ -171,7 +171,7 @@ def leaky_current_backward(
             "T": steps,
             "B": batch,
             **named_strides("g", g),
-            **named_strides("c", result),
+            **named_strides("c", currents),
             **named_strides("o", d_drive),
         },
         {"J": neurons, **chosen.constants},

@@ -4,13 +4,22 @@ Without a GPU the same functions that are registered for CUDA are put under the 
 length of a test, so that layers, autograd and vmap run on interpreted kernels.
 """
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from hetsyn_triton import HetSynLIF, HetSynReadout, SpikingNetwork, trial_kernels
+from hetsyn_triton import (
+    HetNeuLIF,
+    HetSynLIF,
+    HetSynReadout,
+    HomNeuALIF,
+    HomNeuLIF,
+    SpikingNetwork,
+    trial_kernels,
+)
 from hetsyn_triton.kernels.gpu.lib import launch
 from hetsyn_triton.ops.dispatch import _NEEDED, BackendUnavailableError, resolve
 from tests.support.operators import Size
@@ -38,25 +47,37 @@ def trained(module: torch.nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tenso
     return output.detach(), {n: p.grad for n, p in module.named_parameters()}  # type: ignore[misc]
 
 
+ADAPTIVE: dict[str, Any] = {"adaptation": 0.1, "tau_adaptation": 30.0}
+LAYERS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "HetSynLIF": (HetSynLIF, {}),
+    "HetSynLIF adaptive": (HetSynLIF, ADAPTIVE),
+    "HetNeuLIF": (HetNeuLIF, {}),
+    "HomNeuLIF": (HomNeuLIF, {"tau": 6.0}),
+    "HomNeuALIF": (HomNeuALIF, ADAPTIVE),
+}
+
+
 @pytest.mark.parametrize("recurrent", [False, True], ids=["feedforward", "recurrent"])
-@pytest.mark.parametrize("adaptation", [None, 0.1], ids=["reset", "adaptation"])
+@pytest.mark.parametrize("layer_name", LAYERS)
 @pytest.mark.usefixtures("on_kernels")
 def test_a_network_trains_on_the_kernels(
-    recurrent: bool, adaptation: float | None, device: torch.device, launched: list[str]
+    recurrent: bool, layer_name: str, device: torch.device, launched: list[str]
 ) -> None:
-    """Outputs and gradients of float32 kernels and float64 closed forms, at equal spikes."""
+    """Outputs and gradients of float32 kernels and float64 closed forms, at equal spikes. Those of
+    layers with a decay per neuron are on trial."""
+    leaky = not layer_name.startswith("HetSyn")
 
     def network(dtype: torch.dtype) -> SpikingNetwork:
         generator = torch.Generator().manual_seed(1)
-        layer = HetSynLIF(
+        cls, options = LAYERS[layer_name]
+        layer = cls(
             5,
             9,
             recurrent=recurrent,
-            adaptation=adaptation,
-            tau_adaptation=None if adaptation is None else 30.0,
             learn_threshold=True,
             generator=generator,
             dtype=dtype,
+            **options,
         )
         readout = HetSynReadout(9, 3, generator=generator, dtype=dtype)
         return SpikingNetwork([layer], readout)
@@ -67,10 +88,15 @@ def test_a_network_trains_on_the_kernels(
         for p, q in zip(double.parameters(), single.parameters(), strict=True):
             p.copy_(q)
     x = 2 * torch.rand(11, 3, 5, generator=torch.Generator().manual_seed(2)).round()
-    output, grads = trained(single, x.to(device))
-    assert any(
-        name.startswith("recurrent" if recurrent else "feedforward") for name in launched
-    ) or (not recurrent and "spike_scan_kernel" in launched)
+    with trial_kernels() if leaky else nullcontext():
+        output, grads = trained(single, x.to(device))
+    scan = ("leaky_" if leaky else "") + "recurrent_scan"
+    if recurrent:
+        assert {f"{scan}_kernel", f"{scan}_backward_kernel"} <= set(launched)
+    elif leaky:
+        assert {"leaky_current_kernel", "leaky_current_backward_kernel"} <= set(launched)
+    else:
+        assert {"feedforward_scan_kernel", "spike_scan_kernel"} & set(launched)
     assert any("gradient" in name for name in launched)
     expected, expected_grads = trained(double, x.double())
     scale = expected.abs().max()

@@ -1,6 +1,6 @@
 """The gate before any timing: public operators and layers on hundreds of random shapes.
 
-On a GPU the kernels are proved, on the CPU the same checks run on what serves the operators there,
+On a GPU the kernels are tested, on the CPU the same checks run on what serves the operators there,
 on fewer and smaller shapes; and results that are wrong on purpose must be found out.
 """
 
@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,9 +17,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from hetsyn_triton import HetSynReadout, SpikingNetwork
+from hetsyn_triton import HetSynReadout, SpikingNetwork, trial_kernels
 from tests.support import gate_checks as gate
 from tests.support.operators import Size
+
+
+@pytest.fixture(autouse=True)
+def _kernels_on_trial() -> Iterator[None]:
+    """On a GPU the kernels that wait for this test run in it."""
+    with trial_kernels():
+        yield
+
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -35,7 +43,7 @@ CASES = [
     for index in range(len(lists))
 ]
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
-KERNELS = ("synaptic_current", "spike_scan", "feedforward_scan", "recurrent_scan")
+KERNELS = tuple(gate.OUTPUTS)
 
 
 @pytest.mark.parametrize(("device", "operator", "index"), CASES)

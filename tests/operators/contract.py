@@ -41,6 +41,10 @@ class Contract:
     small: ClassVar[tuple[Size, ...]]
     large: ClassVar[tuple[Size, ...]]
     usual: ClassVar[Size] = Size(R=2, T=5, B=3, I=7, J=6, K=2)
+    blocks: ClassVar[Size] = Size(R=2, T=19, B=3, I=75, J=37, K=2)
+    """Several blocks of inputs and neurons, and of steps."""
+    tiny: ClassVar[Size] = Size(R=2, T=4, B=2, I=7, J=6, K=2)
+    """For the interpreter."""
 
     @property
     def table(self) -> Operator:
@@ -66,8 +70,11 @@ class Contract:
         for dtype in implementation.dtypes:
             for states in (True, False):
                 given = self.given(implementation, size, dtype, states=states, analog=states)
-                found = self.run(implementation, given)
-                check(self.operator, given, found)
+                if not states:  # as in training: nothing arrives at the final states
+                    given |= dict.fromkeys(n for n in self.table.optional if n != "g_spikes")
+                detach = self.table.detachable and not states
+                found = self.run(implementation, given, detach)
+                check(self.operator, given, found, detach)
                 if self.table.spiking and found[0].numel() > 100:
                     assert 0 < found[0].mean() < 1, "neurons all silent, or all firing"
 
@@ -90,7 +97,7 @@ class Contract:
 
     @pytest.mark.parametrize("layout", LAYOUTS)
     def test_strides(self, kernels: Implementation, layout: str) -> None:
-        given = self.given(kernels, self.usual)
+        given = self.given(kernels, self.tiny if kernels.slow else self.blocks)
         wanted = self.run(kernels, given)
         moved = {name: strided(t, layout) for name, t in present(given).items()}
         assert same(self.run(kernels, moved), wanted)
@@ -98,13 +105,15 @@ class Contract:
             assert same(self.run(kernels, given | {name: moved[name]}), wanted), name
 
     def test_again(self, kernels: Implementation) -> None:
-        given = self.given(kernels, self.usual)
+        given = self.given(kernels, self.tiny if kernels.slow else self.blocks)
         assert same(self.run(kernels, given), self.run(kernels, given))
 
     @pytest.mark.parametrize("axis", "RB")
     def test_a_part_is_the_same_alone(self, kernels: Implementation, axis: str) -> None:
         """Samples and replicas do not see each other: not one bit changes."""
-        size = replace(self.usual, R=3, B=3 if kernels.slow else 5)
+        size = replace(self.blocks, R=3, B=5)
+        if kernels.slow:
+            size = replace(self.tiny, R=3 if axis == "R" else 1, B=3 if axis == "B" else 1)
         for dtype in kernels.dtypes:
             given = self.given(kernels, size, dtype)
             results = dict(zip(self.table.results, self.run(kernels, given), strict=True))
@@ -137,15 +146,29 @@ class Contract:
 
 
 class Forward(Contract):
-    """An operator that computes a sequence from its initial states."""
+    """An operator that computes a sequence from its initial states. `pieces` is the size that the
+    interpreter cuts in two."""
+
+    pieces: ClassVar[Size] = Size(R=1, T=9, B=2, I=7, J=6, K=2)
+
+    def test_what_is_not_finite_leaves_earlier_steps_alone(self, kernels: Implementation) -> None:
+        given = self.given(kernels, self.usual)
+        before = self.run(kernels, given)
+        given[next(iter(given))][:, 2, 1, 3] = torch.nan
+        for found, want, letters in zip(
+            self.run(kernels, given), before, self.table.results.values(), strict=True
+        ):
+            assert "T" not in letters or torch.equal(found[:, :2], want[:, :2])
 
     def test_in_pieces(self, kernels: Implementation) -> None:
         """The final states of one piece start the next: not one bit changes, wherever it is cut."""
-        letters, T = self.table.arguments, 7
+        letters = self.table.arguments
+        size = self.pieces if kernels.slow else self.blocks
         for dtype in kernels.dtypes:
-            given = self.given(kernels, replace(self.usual, T=T), dtype)
+            given = self.given(kernels, size, dtype)
             whole = dict(zip(self.table.results, self.run(kernels, given), strict=True))
-            for at in (0, 4) if kernels.slow else (0, 1, 4, 7):
+            T = size.T
+            for at in (0, T // 2) if kernels.slow else (0, 1, 4, 8, 16, T):
                 first = narrow(letters, given, "T", 0, at)
                 early = dict(zip(self.table.results, self.run(kernels, first), strict=True))
                 second = narrow(letters, given, "T", at, T - at)
@@ -193,7 +216,9 @@ class Backward(Contract):
         """Each alone, all but one, none; with the gradient through the reset and without."""
         names = [n for n in self.table.optional if n.startswith("g_")]
         for dtype in implementation.dtypes:
-            given = self.given(implementation, self.usual, dtype)
+            given = self.given(
+                implementation, self.tiny if implementation.slow else self.usual, dtype
+            )
             alone = ([name] for name in names)
             but_one = ([n for n in names if n != name] for name in names)
             for number, absent in enumerate((names, *alone, *but_one)):
@@ -205,7 +230,7 @@ class Backward(Contract):
 
     def test_a_gradient_without_strides(self, kernels: Implementation) -> None:
         """The gradient of a plain sum: one number, seen everywhere."""
-        given = self.given(kernels, self.usual)
+        given = self.given(kernels, self.tiny if kernels.slow else self.blocks)
         for name in [n for n in self.table.arguments if n == "g" or n.startswith("g_")]:
             one = torch.ones((), device=given[name].device).expand(given[name].shape)
             wanted = self.run(kernels, given | {name: one.contiguous()})
@@ -216,12 +241,12 @@ class SpikingBackward(Backward):
     """The gradients of an operator with a threshold."""
 
     def test_no_gradient_at_all(self, implementation: Implementation) -> None:
-        given = self.given(implementation, self.usual) | dict.fromkeys(self.table.optional)
+        given = self.given(implementation, self.tiny) | dict.fromkeys(self.table.optional)
         assert not any(t.any() for t in self.run(implementation, given))
 
     def test_detached_reset(self, implementation: Implementation) -> None:
         """The gradient does not go through the feedback currents to the spikes that drive them."""
-        given = self.given(implementation, self.usual)
+        given = self.given(implementation, self.tiny)
         through, detached = (self.run(implementation, given, detach) for detach in (False, True))
         assert not torch.equal(through[0], detached[0])
         check(self.operator, given, detached, detach_reset=True)
@@ -230,12 +255,16 @@ class SpikingBackward(Backward):
 class BackwardInPieces(SpikingBackward):
     """A backward whose gradients of states are all that the piece before it needs."""
 
+    pieces: ClassVar[Size] = Size(R=1, T=9, B=2, I=7, J=6, K=2)
+
     def test_in_pieces(self, kernels: Implementation) -> None:
-        letters, T = self.table.arguments, 7
+        letters = self.table.arguments
+        size = self.pieces if kernels.slow else self.blocks
         for dtype in kernels.dtypes:
-            given = self.given(kernels, replace(self.usual, T=T), dtype)
+            given = self.given(kernels, size, dtype)
             whole = dict(zip(self.table.results, self.run(kernels, given), strict=True))
-            for at in (4,) if kernels.slow else (1, 4, 6):
+            T = size.T
+            for at in (T // 2,) if kernels.slow else (1, 4, 8, 16, T - 1):
                 second = narrow(letters, given, "T", at, T - at)
                 first = narrow(letters, given, "T", 0, at)
                 second["spike"] = first["spikes"][:, -1]

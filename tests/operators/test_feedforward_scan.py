@@ -2,6 +2,7 @@
 spike scan."""
 
 from dataclasses import replace
+from itertools import product
 
 from tests.operators.contract import Spiking
 from tests.operators.test_synaptic_current import LARGE, SMALL
@@ -18,8 +19,8 @@ class TestForward(Spiking):
         """Not one bit differs from the synaptic current followed by the spike scan."""
         parts = NUMBA if kernels is NUMBA else TRITON
         for size in self.small[:3] if kernels.slow else (*self.small, *self.large):
-            for dtype in kernels.dtypes:
-                given = self.given(kernels, size, dtype)
+            for dtype, states in product(kernels.dtypes, (True, False)):
+                given = self.given(kernels, size, dtype, states=states)
                 current, trace = parts("synaptic_current", given)
                 scanned = parts("spike_scan", given | {"current": current})
                 assert same(self.run(kernels, given), (*scanned, trace))

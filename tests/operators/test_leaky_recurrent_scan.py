@@ -14,7 +14,7 @@ class TestForward(Spiking):
     small = SMALL
     large = LARGE
 
-    @pytest.mark.parametrize(("j", "i"), [(0, 0), (15, 16), (16, 15), (63, 64), (64, 82), (82, 1)])
+    @pytest.mark.parametrize(("j", "i"), [(0, 0), (15, 16), (63, 64), (82, 1)])
     def test_a_spike_arrives_where_it_belongs(
         self, implementation: Implementation, j: int, i: int
     ) -> None:

@@ -5,13 +5,13 @@ from tests.support.operators import Size
 
 SMALL = (
     Size(R=3, T=5, B=2, J=5, K=2),
-    Size(R=1, T=3, B=3, J=1, K=1),
+    Size(R=2, T=3, B=1, J=37, K=2),
     Size(R=1, T=1, B=1, J=4, K=1),
+    Size(R=1, T=3, B=1, J=101, K=1),
+    Size(R=1, T=3, B=3, J=1, K=1),
     Size(R=2, T=4, B=1, J=16, K=3),
     Size(R=1, T=3, B=2, J=19, K=1),
-    Size(R=2, T=3, B=1, J=37, K=2),
     Size(R=1, T=3, B=1, J=64, K=1),
-    Size(R=1, T=3, B=1, J=101, K=1),
 )
 LARGE = (
     Size(R=1, T=7, B=5, J=15, K=1),

@@ -8,15 +8,16 @@ import torch
 from tests.operators.contract import Backward, Contract, Forward
 from tests.support.implementations import Implementation
 from tests.support.operators import Size
+from tests.support.tensors import same
 
 SMALL = (
     Size(R=1, T=1, B=1, I=1, J=1),
     Size(R=3, T=5, B=2, I=3, J=2),
+    Size(R=2, T=3, B=1, I=61, J=67),
+    Size(R=1, T=9, B=1, I=203, J=7),
     Size(R=1, T=4, B=2, I=4, J=33),
     Size(R=1, T=7, B=3, I=17, J=5),
-    Size(R=2, T=3, B=1, I=61, J=67),
     Size(R=1, T=3, B=1, I=131, J=131),
-    Size(R=1, T=9, B=1, I=203, J=7),
 )
 LARGE = (
     Size(R=2, T=9, B=9, I=67, J=5),
@@ -58,6 +59,13 @@ PLACES = pytest.mark.parametrize(("j", "i"), [(0, 0), (15, 63), (16, 64), (36, 8
 
 class TestForward(Synapses, Forward):
     operator = "synaptic_current"
+    pieces = Size(R=1, T=9, B=2, I=75, J=37)
+
+    def test_an_input_without_a_stride_over_time(self, kernels: Implementation) -> None:
+        given = self.given(kernels, self.usual)
+        one = given["z"][:, :1].expand(-1, self.usual.T, -1, -1)
+        wanted = self.run(kernels, given | {"z": one.contiguous()})
+        assert same(kernels(self.operator, given | {"z": one}), wanted)
 
     @PLACES
     def test_an_input_arrives_where_it_belongs(
@@ -87,10 +95,12 @@ class TestBackward(Synapses, Backward):
 class TestParameterGradient(Synapses, Backward):
     operator = "synaptic_parameter_gradient"
     small = (
-        *(size for size in SMALL if size.I * size.J < 5_000),
-        Size(R=1, T=7, B=4, I=8, J=32),
+        Size(R=1, T=1, B=1, I=1, J=1),
         Size(R=2, T=5, B=5, I=13, J=37),
         Size(R=1, T=3, B=17, I=31, J=20),
+        Size(R=1, T=6, B=2, I=17, J=128),
+        Size(R=1, T=7, B=4, I=8, J=32),
+        *(size for size in SMALL if 1 < size.I * size.J < 5_000),
     )
 
     @PLACES

@@ -7,7 +7,6 @@ a tensor [R, T, B, J]. "RBJI?" may be None. This module imports nothing but Pyth
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import prod
 
 
 @dataclass(frozen=True)
@@ -61,11 +60,6 @@ class Operator:
     def backward(self) -> bool:
         """Whether the results are gradients."""
         return next(iter(self.results)).startswith("d_")
-
-    def cost(self, size: Size) -> int:
-        """Return the multiply-adds that the synapses need."""
-        passes, letters = self.multiply_adds
-        return passes * prod(size.shape(letters))
 
 
 NEURON = {

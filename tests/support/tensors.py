@@ -1,6 +1,6 @@
 """What tests do to tensors: other strides, pieces, comparison bit by bit, poisoned memory."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -34,16 +34,6 @@ def total(tensors: Iterable[Tensor]) -> Tensor:
 def same(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
     """Bit by bit, but for the sign of a zero."""
     return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
-
-
-def cut(
-    given: Mapping[str, Any], axes: Mapping[str, int], start: int, length: int
-) -> dict[str, Any]:
-    """A piece of the arguments named in `axes`, along their axis."""
-    return {
-        n: t.narrow(axes[n], start, length) if n in axes and t is not None else t
-        for n, t in given.items()
-    }
 
 
 @contextmanager
