@@ -40,7 +40,7 @@ def test_masked_lanes_hold_anything(
     from triton.runtime.interpreter import InterpreterBuilder
 
     kernel = TRITON.launcher(name)
-    given = raw_arguments(name, Size(R=2, T=3, B=2, I=21, J=20, K=2), optional)
+    given = raw_arguments(name, Size(R=1, T=3, B=1, I=21, J=20, K=2), optional)
     given = tuple(a.float() if isinstance(a, Tensor) else a for a in given)
     expected = kernel(*given)
     create = InterpreterBuilder.create_masked_load

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.usefixtures("poisoned")
 
 ALL = sorted(TRITON.operators - {"surrogate"})
 TAKING_SPIKES = [n for n in ALL if {"z", "spikes"} & {*OPERATORS[n].arguments}]
-SIZE = Size(R=2, T=3, B=1, I=18, J=6, K=2)
+SIZE = Size(R=1, T=3, B=1, I=18, J=6, K=2)
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float16, torch.bfloat16], ids=str)

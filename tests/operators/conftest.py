@@ -1,7 +1,8 @@
 """Runs each contract once for every implementation of its operator, and every size.
 
 Triton's interpreter is slow. Quick runs have its kernels on the first sizes of each contract, and
-the second ways to run an operator on fewer; the rest is marked slow.
+the second ways to run an operator on two sizes. The other sizes, and the other tests of operators
+on trial, are marked slow; the other tests of second ways full.
 """
 
 from collections.abc import Iterator
@@ -9,12 +10,13 @@ from typing import Any
 
 import pytest
 
+from hetsyn_triton.ops import dispatch
 from tests.operators.contract import Contract
 from tests.support.implementations import IMPLEMENTATIONS, KERNELS, TRITON, Implementation
 from tests.support.tensors import poisoned_memory
 
-QUICK_SIZES = 4
-"""Of Triton's kernels under the interpreter; of second ways to run an operator, half as many."""
+QUICK_SIZES = 3
+"""Of Triton's kernels under the interpreter."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -24,7 +26,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     able = [i for i in IMPLEMENTATIONS if contract.operator in i.operators]
     if "size" in metafunc.fixturenames:
         pairs = [
-            param(i, size, name=f"{i.name}-{size}", slow=i.slow and number >= quick_sizes(i))
+            param(i, size, name=f"{i.name}-{size}", tier=tier_of(i, contract.operator, number))
             for i in able
             for number, size in enumerate(
                 contract.small if i.slow else (*contract.small, *contract.large)
@@ -35,16 +37,24 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for name, group in (("implementation", IMPLEMENTATIONS), ("kernels", KERNELS)):
         if name in metafunc.fixturenames:
             some = [i for i in group if i in able]
-            made = [param(i, name=i.name, slow=i.slow and i is not TRITON) for i in some]
+            made = [param(i, name=i.name, tier=tier_of(i, contract.operator)) for i in some]
             metafunc.parametrize(name, made)
 
 
-def quick_sizes(implementation: Implementation) -> int:
-    return QUICK_SIZES if implementation is TRITON else QUICK_SIZES // 2
+def tier_of(
+    implementation: Implementation, operator: str, size: int | None = None
+) -> tuple[Any, ...]:
+    """The mark of a test, or of a size by its number."""
+    if not implementation.slow:
+        return ()
+    if implementation is TRITON:
+        quick = operator not in dispatch.TRITON.trial if size is None else size < QUICK_SIZES
+        return () if quick else (pytest.mark.slow,)
+    return () if size is not None and size < 2 else (pytest.mark.full,)
 
 
-def param(*values: Any, name: str, slow: bool) -> Any:
-    return pytest.param(*values, id=name, marks=pytest.mark.slow if slow else ())
+def param(*values: Any, name: str, tier: tuple[Any, ...]) -> Any:
+    return pytest.param(*values, id=name, marks=tier)
 
 
 @pytest.fixture(autouse=True)

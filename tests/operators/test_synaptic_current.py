@@ -54,7 +54,7 @@ class Synapses(Contract):
         return first.cpu(), second.cpu()
 
 
-PLACES = pytest.mark.parametrize(("j", "i"), [(0, 0), (15, 63), (16, 64), (36, 82), (1, 66)])
+PLACES = pytest.mark.parametrize(("j", "i"), [(0, 0), (16, 64), (36, 82)])
 
 
 class TestForward(Synapses, Forward):
