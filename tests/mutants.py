@@ -128,18 +128,7 @@ def first_failure(checkout: Path, tests: str) -> str | None:
     paths = [str(checkout), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-x",
-            "-q",
-            "-rf",
-            "--tb=no",
-            "-p",
-            "no:cacheprovider",
-            tests,
-        ],
+        [sys.executable, "-m", "pytest", "-xq", "-rf", "--tb=no", "-pno:cacheprovider", tests],
         cwd=checkout,
         env=environment,
         capture_output=True,

@@ -9,13 +9,13 @@ from hetsyn_triton.reference import loop
 from hetsyn_triton.reference.lib.steps import surrogate_spike
 from hetsyn_triton.surrogates import ATan
 from tests.support.operators import DIFFERENTIABLE, SPIKING, Size
-from tests.support.problems import SIZES, apply, gradients, problem
+from tests.support.problems import SIZES, apply, as_tuple, gradients, problem
 
 
 def by_loop(operator: str, **options: Any) -> Any:
     function = getattr(loop, operator)
     if operator not in SPIKING:
-        return _tuple(function)
+        return lambda **tensors: as_tuple(function(**tensors))
     extra = {"trace": None} if operator in ("feedforward_scan", "recurrent_scan") else {}
     spike_function = surrogate_spike(ATan())
     return lambda **tensors: function(**(extra | tensors), spike_function=spike_function, **options)
@@ -23,14 +23,6 @@ def by_loop(operator: str, **options: Any) -> Any:
 
 def by_operator(operator: str, **options: Any) -> Any:
     return lambda **tensors: apply(operator, **tensors, **options)
-
-
-def _tuple(function: Any) -> Any:
-    def call(**tensors: Any) -> Any:
-        outputs = function(**tensors)
-        return outputs if isinstance(outputs, tuple) else (outputs,)
-
-    return call
 
 
 def assert_equal(operator: str, tensors: dict[str, torch.Tensor], **options: Any) -> None:

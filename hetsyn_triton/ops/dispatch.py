@@ -137,12 +137,14 @@ def implementation(
     """Return what the dispatcher calls on the device of `kernels`: the kernel, or the closed form
     for a dtype that it does not compute in."""
     otherwise = in_closed_form(closed_form)
+    on_trial = operator in kernels.trial
 
     def run(*args: Any) -> Any:
+        if on_trial and not trial.allowed():
+            return otherwise(*args)
         # The checked functions bring inputs to the parameters' dtype: it is one dtype for all.
         dtypes = {a.dtype for a in args if isinstance(a, Tensor)}
-        chosen = operator not in kernels.trial or trial.allowed()
-        if chosen and len(dtypes) == 1 and dtypes <= kernels.dtypes and usable(kernels):
+        if len(dtypes) == 1 and dtypes <= kernels.dtypes and usable(kernels):
             return _contiguous(kernels.launcher(operator)(*args))
         return otherwise(*args)
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from hetsyn_triton import HetSynLIF
 from hetsyn_triton.kernels.cpu.lib import threads
 from hetsyn_triton.kernels.cpu.synaptic_current import synaptic_current
+from tests.support.tensors import same
 
 TIMEOUT = 120
 
@@ -32,10 +33,6 @@ def trained(seed: int, neurons: int = 40, recurrent: bool = False) -> list[Tenso
     gradients = torch.autograd.grad(loss, wanted)
     states = [t for t in state if isinstance(t, Tensor)]
     return [output.detach(), *(t.detach() for t in states), *gradients]
-
-
-def same(one: list[Tensor], other: list[Tensor]) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def pool_threads() -> list[threading.Thread]:
@@ -223,6 +220,7 @@ import atexit, threading, torch
 from hetsyn_triton import HetSynLIF
 from hetsyn_triton.kernels.cpu.lib import threads
 from hetsyn_triton.kernels.cpu.synaptic_current import synaptic_current
+from tests.support.tensors import same
 
 threads.GRAIN = 1
 torch.set_num_threads(2)

@@ -15,9 +15,7 @@ SIZE = Size(R=1, T=3, B=1, I=18, J=6, K=2)
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize(
-    "operator", [n for n in ALL if {"z", "spikes"} & {*OPERATORS[n].arguments}]
-)
+@pytest.mark.parametrize("operator", TAKING_SPIKES)
 def test_types_of_spikes(operator: str, dtype: torch.dtype) -> None:
     given = TRITON.given(operator, SIZE)
     typed = {n: given[n].to(dtype) for n in ("z", "spikes", "spike") if n in given}

@@ -5,7 +5,6 @@ the second ways to run an operator on two sizes. The other tests of operators on
 slow; the other sizes, and the other tests of second ways, full.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,7 +12,6 @@ import pytest
 from hetsyn_triton.ops import dispatch
 from tests.operators.contract import Contract
 from tests.support.implementations import IMPLEMENTATIONS, KERNELS, TRITON, Implementation
-from tests.support.tensors import poisoned_memory
 
 QUICK_SIZES = 3
 """Of Triton's kernels under the interpreter."""
@@ -58,6 +56,5 @@ def param(*values: Any, name: str, tier: tuple[Any, ...]) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def _poisoned() -> Iterator[None]:
-    with poisoned_memory():
-        yield
+def _poisoned(poisoned: None) -> None:
+    """Every test here runs on `poisoned` memory."""

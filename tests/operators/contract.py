@@ -65,6 +65,10 @@ class Contract:
         assert len(memory) == sum(t.numel() > 0 for t in (*found, *present(given).values()))
         return found
 
+    def named(self, kernels: Implementation, given: Named) -> dict[str, Tensor]:
+        """`run`, the results by name."""
+        return dict(zip(self.table.results, self.run(kernels, given), strict=True))
+
     def test_within_rounding(self, implementation: Implementation, size: Size) -> None:
         """With states and without, of spikes and of analog numbers, in every dtype."""
         for dtype in implementation.dtypes:
@@ -117,7 +121,7 @@ class Contract:
             size = replace(self.tiny, R=3 if axis == "R" else 1, B=3 if axis == "B" else 1)
         for dtype in kernels.dtypes:
             given = self.given(kernels, size, dtype)
-            results = dict(zip(self.table.results, self.run(kernels, given), strict=True))
+            results = self.named(kernels, given)
             for start, length in ((0, 1), (1, 2)):
                 part = narrow(self.table.arguments, given, axis, start, length)
                 wanted = narrow(self.table.results, results, axis, start, length)
@@ -128,10 +132,10 @@ class Contract:
 
     def test_what_is_not_finite_stays_in_its_sample(self, kernels: Implementation) -> None:
         given = self.given(kernels, replace(self.usual, R=1))
-        results = dict(zip(self.table.results, self.run(kernels, given), strict=True))
+        results = self.named(kernels, given)
         name = next(n for n, letters in self.table.arguments.items() if letters.startswith("RTB"))
         given[name][:, 2, 1, 3] = torch.nan
-        found = dict(zip(self.table.results, self.run(kernels, given), strict=True))
+        found = self.named(kernels, given)
         for b in (0, 2):
             clean, still = (
                 narrow(self.table.results, named, "B", b, 1) for named in (results, found)
@@ -167,14 +171,14 @@ class Forward(Contract):
         size = self.pieces if kernels.slow else self.blocks
         for dtype in kernels.dtypes:
             given = self.given(kernels, size, dtype)
-            whole = dict(zip(self.table.results, self.run(kernels, given), strict=True))
+            whole = self.named(kernels, given)
             T = size.T
             for at in (0, T // 2) if kernels.slow else (0, 1, 4, 8, 16, T):
                 first = narrow(letters, given, "T", 0, at)
-                early = dict(zip(self.table.results, self.run(kernels, first), strict=True))
+                early = self.named(kernels, first)
                 second = narrow(letters, given, "T", at, T - at)
                 second |= self.carried(early, at)
-                late = dict(zip(self.table.results, self.run(kernels, second), strict=True))
+                late = self.named(kernels, second)
                 for name, want in whole.items():
                     over_time = "T" in self.table.results[name]
                     found = torch.cat([early[name], late[name]], 1) if over_time else late[name]
@@ -263,19 +267,19 @@ class BackwardInPieces(SpikingBackward):
         size = self.pieces if kernels.slow else self.blocks
         for dtype in kernels.dtypes:
             given = self.given(kernels, size, dtype)
-            whole = dict(zip(self.table.results, self.run(kernels, given), strict=True))
+            whole = self.named(kernels, given)
             T = size.T
             for at in (T // 2,) if kernels.slow else (1, 4, 8, 16, T - 1):
                 second = narrow(letters, given, "T", at, T - at)
                 first = narrow(letters, given, "T", 0, at)
                 second["spike"] = first["spikes"][:, -1]
-                late = dict(zip(self.table.results, self.run(kernels, second), strict=True))
+                late = self.named(kernels, second)
                 first["g_spikes"] = first["g_spikes"].clone()
                 first["g_spikes"][:, -1] += late["d_spike"]
                 for state in ("feedback", "trace"):
                     if f"g_{state}" in first:
                         first[f"g_{state}"] = late[f"d_{state}"]
-                early = dict(zip(self.table.results, self.run(kernels, first), strict=True))
+                early = self.named(kernels, first)
                 for name, letter in self.table.results.items():
                     if "T" in letter:
                         assert torch.equal(torch.cat([early[name], late[name]], 1), whole[name])

@@ -233,7 +233,7 @@ class _Watching(Tensor):
 def test_one_operator_under_a_trace_or_a_transform(
     kernels: Implementation, asked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A built-in surrogate is one call of the operator, whoever looks at it."""
+    """Tracing, vmap and tensor subclasses see a built-in surrogate as one call of the operator."""
     potential, threshold = potentials(1, 2, 2, 3, kernels.device)
 
     def derivative(v: Tensor, t: Tensor) -> Tensor:

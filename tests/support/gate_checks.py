@@ -17,7 +17,7 @@ from hetsyn_triton import HetSynLIF, Normal, SpikingNetwork
 from hetsyn_triton.reference import loop
 from tests.support.bounds import assert_spikes_follow, assert_within
 from tests.support.operators import DIFFERENTIABLE, OPERATORS, Size
-from tests.support.problems import apply, as_tuple, problem
+from tests.support.problems import apply, as_tuple, problem, vjp
 from tests.support.tensors import total
 from tests.support.truth import Named, double, given_spikes, narrow
 
@@ -204,18 +204,7 @@ def _result(
     names: tuple[str, ...], outputs: tuple[Tensor, ...], g: Named, leaves: dict[str, Tensor]
 ) -> Result:
     """Outputs by name, and the gradients of the leaves for the gradients g of some outputs."""
-    pairs = [(o, g.get(f"g_{n}")) for n, o in zip(names, outputs, strict=True)]
-    arriving = [(o, d) for o, d in pairs if d is not None and o.requires_grad]
-    found = torch.autograd.grad(
-        [o for o, _ in arriving],
-        list(leaves.values()),
-        [d for _, d in arriving],
-        allow_unused=True,
-    )
-    gradients = {
-        n: torch.zeros_like(t) if d is None else d
-        for (n, t), d in zip(leaves.items(), found, strict=True)
-    }
+    gradients = vjp(outputs, [g.get(f"g_{name}") for name in names], leaves)
     return Result(dict(zip(names, (o.detach() for o in outputs), strict=True)), gradients)
 
 

@@ -35,8 +35,8 @@ class Operator:
         forward: The forward operator that a backward belongs to; of a forward its own name.
         roundings: The most roundings on the way of any term of any result.
         detachable: Whether `detach_reset` is the last argument.
-        multiply_adds: Letters whose product is the number of multiply-adds that synapses need, and
-            the number of passes over them. Scans of neurons without synapses have none.
+        multiply_adds: Multiply-adds of each synapse, sample and step, and the letters whose product
+            is their number. Scans of neurons without synapses have none.
     """
 
     arguments: dict[str, str]

@@ -1,6 +1,6 @@
 """Random arguments of every operator, and its calls without checks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeGuard
 
 import torch
@@ -12,7 +12,6 @@ from hetsyn_triton.ops.surrogate import numbers_of
 from hetsyn_triton.surrogates import ATan, MultiGaussian, Surrogate, Triangular
 from tests.support.operators import NEURON, OPERATORS, Size
 from tests.support.surrogate_cases import potentials
-from tests.support.tensors import total
 
 Tensors = dict[str, Tensor]
 
@@ -171,16 +170,24 @@ def gradients(
     leaves = {name: t.detach().clone().requires_grad_() for name, t in tensors.items()}
     outputs = call(**leaves)
     generator = torch.Generator().manual_seed(seed)
-    loss = total(
-        (o * torch.randn(o.shape, generator=generator, dtype=o.dtype).to(o.device)).sum()
-        for o in outputs
-    )
-    found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
-    filled = {
-        name: torch.zeros_like(leaf) if g is None else g
-        for (name, leaf), g in zip(leaves.items(), found, strict=True)
+    g = [torch.randn(o.shape, generator=generator, dtype=o.dtype).to(o.device) for o in outputs]
+    return tuple(o.detach() for o in outputs), vjp(outputs, g, leaves)
+
+
+def vjp(
+    outputs: Sequence[Tensor], g: Sequence[Tensor | None], leaves: Mapping[str, Tensor]
+) -> Tensors:
+    """Gradients of the leaves by name for the gradients g of the outputs, None where none arrives;
+    zeros where nothing reaches a leaf."""
+    pairs = [(o, d) for o, d in zip(outputs, g, strict=True) if d is not None and o.requires_grad]
+    found: Sequence[Tensor | None] = [None] * len(leaves)
+    if pairs:
+        reached, arriving = zip(*pairs, strict=True)
+        found = torch.autograd.grad(reached, [*leaves.values()], arriving, allow_unused=True)
+    return {
+        name: torch.zeros_like(leaf) if d is None else d
+        for (name, leaf), d in zip(leaves.items(), found, strict=True)
     }
-    return tuple(o.detach() for o in outputs), filled
 
 
 def assert_same(found: Any, expected: Any, tolerance: float = 1e-12) -> None:

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from hetsyn_triton.reference import loop
+from hetsyn_triton.reference.lib.steps import previous_steps
 from tests.support.bounds import assert_spikes_follow, assert_within
 from tests.support.operators import OPERATORS, Operator, Size
-from tests.support.problems import as_tuple
+from tests.support.problems import as_tuple, vjp
 
 Named = dict[str, Any]
 """Tensors by name. None, or not there, where an optional one is absent."""
@@ -91,7 +92,7 @@ def by_loop(
     }
     if table.backward:
         if "currents" in given:
-            leaves["drive"] = _drive(given, size)
+            leaves["drive"] = _drive(given)
         leaves = {name: t.detach().requires_grad_() for name, t in leaves.items()}
     options: dict[str, Any] = {}
     if forward.spiking:
@@ -100,31 +101,18 @@ def by_loop(
     outputs = as_tuple(function(**leaves, **options))
     if not table.backward:
         return outputs
-    names = [name for name in table.arguments if name == "g" or name.startswith("g_")]
-    arriving = [(o, given.get(n)) for o, n in zip(outputs, names, strict=True)]
-    pairs = [(o, g) for o, g in arriving if g is not None and o.requires_grad]
-    wanted = [leaves[name.removeprefix("d_")] for name in table.results]
-    if not pairs:
-        return tuple(torch.zeros_like(t) for t in wanted)
-    found = torch.autograd.grad(
-        [o for o, _ in pairs], wanted, [g for _, g in pairs], allow_unused=True
-    )
-    return tuple(
-        torch.zeros_like(t) if d is None else d for t, d in zip(wanted, found, strict=True)
-    )
+    arriving = [given.get(n) for n in table.arguments if n == "g" or n.startswith("g_")]
+    wanted = {name: leaves[name.removeprefix("d_")] for name in table.results}
+    return tuple(vjp(outputs, arriving, wanted).values())
 
 
-def _drive(given: dict[str, Tensor], size: Size) -> Tensor:
+def _drive(given: dict[str, Tensor]) -> Tensor:
     """The drive that makes the given currents c: c(t) = r c(t-1) + drive(t) + W s(t-1)."""
-
-    def before(steps: Tensor, first: Tensor) -> Tensor:
-        return torch.cat([first.unsqueeze(1), steps], 1)[:, : size.T]
-
-    drive = given["currents"] - given["decay"][:, None, None] * before(
-        given["currents"], given["current"]
-    )
+    before = previous_steps(given["currents"], given["current"])
+    drive = given["currents"] - given["decay"][:, None, None] * before
     if "weight" in given:
-        drive = drive - before(given["spikes"], given["spike"]) @ given["weight"].mT.unsqueeze(1)
+        spikes = previous_steps(given["spikes"], given["spike"])
+        drive = drive - spikes @ given["weight"].mT.unsqueeze(1)
     return drive
 
 

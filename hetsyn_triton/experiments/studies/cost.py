@@ -20,9 +20,9 @@ from .memory import growth, in_a_process, kept_for_backward
 from .networks import form
 from .options import integer, integers, names
 from .statistics import chosen
-from .tables import RATIO, cell
+from .tables import cell
 from .variants import FORMS
-from .words import counted, in_words
+from .words import RATIO, counted, in_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -3,10 +3,9 @@
 from collections.abc import Iterable, Sequence
 
 from .base import Row
-from .words import in_words, is_share
+from .words import RATIO, in_words, is_share
 
 DEVIATION = "_deviation"  # suffix of the standard deviation of a mean
-RATIO = "_of_homneu"  # suffix of a measure divided by that of homneu
 
 
 def columns(rows: Iterable[Row]) -> list[str]:

@@ -5,10 +5,13 @@ from typing import Any
 
 from hetsyn_triton.experiments.training.measure import shown_name
 
+RATIO = "_of_homneu"  # suffix of a measure divided by that of homneu
+
 
 def in_words(name: str) -> str:
     """Return the name of a measure as axes and tables show it; ratios as in "step ms / homneu"."""
-    return shown_name(name).replace(" of homneu", " / homneu")
+    measure = name.removesuffix(RATIO)
+    return shown_name(measure) if measure == name else f"{shown_name(measure)} / homneu"
 
 
 def counted(count: int, name: str) -> str:
