@@ -1,6 +1,6 @@
-"""Measures speed, memory and growth, and writes the pages of stored results."""
+"""Measure speed, memory and growth, and write the pages of stored results."""
 
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-"""The checkout."""
+"""Root folder of the checkout."""

@@ -1,7 +1,7 @@
-"""Kernels compiled ahead of time, without a GPU, and the machine code of their loops counted.
+"""Compile kernels ahead of time, without a GPU, and count the instructions of their loops.
 
-Instructions are read from the disassembly of the `cuobjdump` inside the Triton wheel. A loop is
-what lies between a backward branch and its target, the loops inside it included, once each.
+The `cuobjdump` in the Triton wheel disassembles the machine code. A loop is the code between a
+backward branch and its target; each instruction counts once, those of inner loops too.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TARGETS = {
 
 _PACKAGED = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 CUOBJDUMP = str(_PACKAGED) if _PACKAGED.exists() else None
-"""The disassembler inside the Triton wheel; where it is missing, one on the PATH serves."""
+"""The disassembler in the Triton wheel, if any; otherwise the one on the PATH is used."""
 
 _POINTERS = {
     torch.float32: "*fp32",
@@ -45,34 +45,34 @@ _POINTERS = {
 
 
 def fma(counts: Counter[str]) -> int:
-    """FFMA and two-wide FFMA2 (sm_100), in scalar multiply-adds."""
+    """Return the scalar multiply-adds of FFMA and two-wide FFMA2 (sm_100)."""
     return counts["FFMA"] + 2 * counts["FFMA2"]
 
 
 def spills(counts: Counter[str]) -> int:
-    """Loads from and stores to local memory."""
+    """Return the loads from and stores to local memory."""
     return counts["LDL"] + counts["STL"]
 
 
 @dataclass(frozen=True)
 class Loop:
-    """A loop of the machine code: how often each instruction stands in it."""
+    """The number of each instruction in a loop of the machine code."""
 
     counts: Counter[str]
-    """Loops inside it included, as if each ran once."""
+    """With inner loops, as if each ran once."""
     own: Counter[str]
-    """Outside the loops inside it."""
+    """Without inner loops."""
     innermost: bool = True
 
     @property
     def share(self) -> float:
-        """Multiply-adds per instruction: the bound on the fraction of the FP32 peak."""
+        """Multiply-adds per instruction, an upper bound on the fraction of the FP32 peak."""
         return fma(self.counts) / self.counts.total()
 
 
 @dataclass(frozen=True)
 class Code:
-    """What the compiler made of a launch."""
+    """The compiled code of a launch."""
 
     name: str
     target: str
@@ -83,27 +83,27 @@ class Code:
 
     @property
     def hot(self) -> Loop | None:
-        """The loop with most multiply-adds of its own: that over time, where there is one.
+        """The loop with the most multiply-adds of its own: the loop over time, if there is one.
 
-        It may hold a loop that waits for other programs. None where no loop has any.
+        It may contain a loop that waits for other programs. None if no loop has multiply-adds.
         """
         best = max(self.loops, key=lambda loop: fma(loop.own), default=None)
         return best if best and fma(best.counts) else None
 
     @property
     def spills(self) -> int:
-        """Of all loops, each instruction once."""
+        """Spills of all loops; each instruction counts once."""
         return sum(spills(loop.own) for loop in self.loops)
 
     @property
     def spills_over_time(self) -> int:
-        """Of the loops over time: the hot one, and every loop with no other inside."""
+        """Spills of the loops over time: the hot loop and all innermost loops."""
         over_time = (loop for loop in self.loops if loop.innermost or loop is self.hot)
         return sum(spills(loop.own) for loop in over_time)
 
 
 def compile_launch(call: Launch, target: str) -> Code:
-    """Compiles exactly what `call` would run: its types, constants, warps and options."""
+    """Compile exactly what `call` would run: its types, constants, warps and options."""
     kernel, chosen = call.kernel, TARGETS[target]
     signature, attributes = {}, {}
     annotations = {p.name: p.annotation for p in kernel.params}
@@ -160,11 +160,11 @@ _INSTRUCTION = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*
 
 
 def loops_of(sass: str) -> list[Loop]:
-    """All loops of a disassembly, in the order of their last instructions."""
+    """Return all loops of a disassembly, ordered by their last instructions."""
     lines = [(int(m[1], 16), m[2], m[3]) for m in _INSTRUCTION.finditer(sass)]
     spans: dict[int, int] = {}  # several branches to one target are one loop
     for address, operation, rest in lines:
-        # The jump of a kernel's end to itself is no loop.
+        # The jump to itself at the end of a kernel is not a loop.
         found = re.search(r"0x([0-9a-f]+)", rest) if operation.startswith("BRA") else None
         if found and int(found[1], 16) < address:
             spans[int(found[1], 16)] = address

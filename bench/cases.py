@@ -1,13 +1,12 @@
-"""Operators at given sizes as calls of GPU kernels: to measure, to tune, to compile.
+"""Calls of GPU kernels at given sizes, to measure, tune or compile them.
 
-`Case.run` calls the launcher; `record` catches what it would launch (meta tensors, shipped
-configurations). Three lists of cases:
+`Case.run` calls the launcher; `record` returns what it would launch, with meta tensors and shipped
+configurations. There are three lists of cases:
 
-- `BENCHMARK`: the sizes that `pytest --benchmark` measures;
-- `ONE`: every kernel at least once, in its smallest tile where that will do;
-- `EVERY`: every tile of every size class and every flag that the shipped defaults can select. Which
-  sizes these take depends on the `tile`, `block` and `path` functions of `kernels/gpu`; a test
-  compares this list with those.
+- `BENCHMARK`: the sizes that `pytest --benchmark` measures.
+- `ONE`: every kernel at least once, in its smallest tile if possible.
+- `EVERY`: every tile of every size class and every flag that the shipped defaults can select. The
+  sizes depend on the functions `tile`, `block` and `path` in `kernels/gpu`; a test compares them.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from typing import Any
 from torch import Tensor
 
 from bench import registry
-from bench.operators import Arguments, Sizes
+from bench.operator_arguments import Arguments, Sizes
 from hetsyn_triton.kernels.gpu import (
     feedforward_scan,
     leaky_recurrent_scan,
@@ -37,14 +36,14 @@ from hetsyn_triton.ops.dispatch import TRITON
 
 @dataclass(frozen=True)
 class Case(Sizes):
-    """One operator at one size, as a call of its GPU launcher."""
+    """A call of an operator's GPU launcher at one size."""
 
     def run(self, arguments: Arguments) -> Any:
-        """The launcher's results."""
+        """Call the launcher; return its results."""
         return OPERATORS[self.operator](*arguments)
 
     def record(self) -> list[Launch]:
-        """What `run` launches on an H100 or H200, as shipped; nothing runs."""
+        """Return what `run` launches on an H100 or H200, without running it."""
         arguments = self.arguments("meta")
         with pinned(), recording() as calls:
             self.run(arguments)
@@ -54,7 +53,7 @@ class Case(Sizes):
 def _split(
     z: Tensor, weight: Tensor, decay: Tensor, trace: Tensor | None, *neuron: Tensor
 ) -> tuple[Tensor, ...]:
-    """The layer as two operators, whatever the size."""
+    """Run the layer as two operators at any size."""
     current, last = synaptic_current.synaptic_current(z, weight, decay, trace)
     return *spike_scan.spike_scan(current, *neuron), last
 
@@ -78,7 +77,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "feedforward_scan_fused": feedforward_scan.fused,
     "feedforward_scan_split": _split,
     **{f"surrogate_{kind}": partial(_surrogate, kind) for kind in KINDS},
-    # What the launchers take for J > 1024, and where a GPU cannot hold a sample's programs.
+    # The launchers use these for J > 1024, or if a GPU cannot hold a sample's programs.
     "recurrent_scan_by_steps": recurrent_step.forward_by_steps,
     "recurrent_scan_backward_by_steps": _backward_by_steps,
     "leaky_recurrent_scan_by_steps": leaky_recurrent_scan.forward_by_steps,
@@ -98,7 +97,7 @@ def case(
     states: bool = False,
     detach: bool = False,
 ) -> Case:
-    """A case with the name its sizes give it."""
+    """Make a case, named by its sizes."""
     name = f"{operator} {I}->{J} T{T} B{B}"
     name += f" R{R}" if R > 1 else ""
     name += f" K{K}" if K > 1 else ""
@@ -130,7 +129,7 @@ ONE = [
     case("leaky_recurrent_scan_backward_by_steps", 16, 16, B=2, T=2),
 ]
 
-_SUMMED = (4, 16, 32, 64, 128, 700)  # one of each depth, and one with partial sums
+_SUMMED = (4, 16, 32, 64, 128, 700)  # one of each depth, one with partial sums
 _WIDTHS = (32, 64, 128)
 _NEURONS = (16, 32, 64, 128, 256, 512, 1024, 1040)  # the recurrent scan's classes; then by steps
 _EITHER = (False, True)
@@ -157,9 +156,9 @@ def _synaptic() -> list[Case]:
 
 
 def _scans() -> list[Case]:
-    # d_threshold summed over samples: odd sizes take the narrow form.
+    # Odd sizes use the narrow sum of d_threshold over samples.
     found = [case("spike_scan_backward", 13, 13, B=7)]
-    for B in (32, 2048):  # few lanes, and many
+    for B in (32, 2048):  # few and many lanes
         for K in (1, 2):
             found.append(case("spike_scan", 128, 128, B=B, K=K))
             found += [
@@ -183,13 +182,13 @@ def _recurrent() -> list[Case]:
 
 
 def _leaky() -> list[Case]:
-    """Few lanes, and many."""
+    """Few and many lanes."""
     both = ("leaky_current", "leaky_current_backward")
     return [case(o, 128, 128, B=B) for o in both for B in (32, 2048)]
 
 
 def _surrogates() -> list[Case]:
-    """Four neurons to a load, and one."""
+    """Loads of four neurons and of one."""
     return [case(f"surrogate_{kind}", J, J) for kind in KINDS for J in (16, 13)]
 
 

@@ -1,13 +1,13 @@
-"""Compiles the GPU kernels ahead of time: no GPU needed, none used.
+"""Compile the GPU kernels ahead of time, without a GPU.
 
     python -m bench.codegen [--cases SET ...] [--target sm_90 ...] [--kernel NAME] [--json FILE]
 
-For every distinct launch (kernel, constants, warps): registers, shared memory, and spills inside
-loops; on NVIDIA targets also the instructions of the loop over time, and the multiply-adds among
-them. Their share bounds the fraction of the FP32 peak: latency is not in it.
+Reports registers, shared memory and spills inside loops of every distinct launch (kernel,
+constants, warps). On NVIDIA targets it also counts the instructions and multiply-adds of the loop
+over time. The share of multiply-adds bounds the fraction of the FP32 peak, without latency.
 
-SETs are those of `cases.py`; the default is benchmark. Exits with 1 if anything fails to compile;
-the rest is still reported.
+The SETs are those of `cases.py`; the default is benchmark. If a kernel fails to compile, the exit
+status is 1 and the others are still reported.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ from bench.records import Record
 from hetsyn_triton.kernels.gpu.lib.launch import Launch
 
 Task = tuple[Case, int, str]
-"""A case, the number of its launch, and the target that this is to be compiled for."""
+"""A case, the index of a launch in it, and the target to compile for."""
 _FLUSHING = re.compile(r"\bF(?:FMA|ADD|MUL|SET|SETP|MNMX)\S*\.FTZ")
-"""Arithmetic that flushes subnormal numbers to 0; divisions of integers convert so."""
+"""Arithmetic that flushes subnormal numbers to 0, without the conversions of integer divisions."""
 
 
 def constants_of(call: Launch) -> dict[str, int | str]:
-    """Flags as 0 and 1."""
+    """Return the constants of a launch, flags as 0 and 1."""
     return {n: v if isinstance(v, str) else int(v) for n, v in call.constants.items()}
 
 
 def key_of(call: Launch) -> str:
-    """Equal for launches that are one compiled kernel."""
+    """Return a key that is equal for launches of the same compiled kernel."""
     constants = " ".join(f"{n}={v}" for n, v in sorted(constants_of(call).items()))
     options = " ".join(sorted(call.options))
     return f"{call.name} {constants} warps={call.num_warps} {options}".strip()
 
 
 def compiled(task: Task) -> Record:
-    """Compile in a process of the pool: what is recorded there is what was recorded here."""
+    """Compile a task in a process of the pool, which records the same launches again."""
     case, place, target = task
     call = case.record()[place]
     record: Record = {
@@ -90,15 +90,15 @@ def compile_all(
         for target in targets
         if kernel in call.name
     }
-    os.environ.pop("TRITON_INTERPRET", None)  # under which nothing compiles
-    # Not forked: each process imports Triton by itself, to compile and not to interpret.
+    os.environ.pop("TRITON_INTERPRET", None)  # it prevents compilation
+    # Not forked, because Triton may have been imported here to interpret kernels.
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max(1, min(jobs, len(tasks))), mp_context=spawn) as pool:
         return list(pool.map(compiled, tasks.values()))
 
 
 def table(found: Sequence[Record]) -> str:
-    """One line per compiled launch; spills of all loops, and last those of the loop over time."""
+    """Format a line per launch: spills of all loops, and last those of the loop over time."""
     head = ["launch", "target", "regs", "spills", "shared", "FFMA", "instr", "share", "spills"]
     rows = [head]
     for r in found:
@@ -112,7 +112,7 @@ def table(found: Sequence[Record]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
-    about = "default benchmark"
+    about = "sets of cases (default benchmark)"
     add("--cases", nargs="+", choices=list(SETS), default=["benchmark"], help=about)
     add("--target", nargs="+", choices=list(TARGETS), default=["sm_90"], help="default sm_90")
     add("--kernel", default="", help="only kernels whose name contains this")
@@ -124,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = {call.name for case in cases for call in case.record()}
     if not any(given.kernel in name for name in names):
         parser.error(f"--kernel: none of {', '.join(sorted(names))} contains {given.kernel!r}")
-    print("compiling, some kernels take half a minute each", file=sys.stderr, flush=True)
+    print("compiling; some kernels take 30 s each", file=sys.stderr, flush=True)
     found = compile_all(cases, given.target, given.kernel, given.jobs)
     print(table(found))
     broken = [r for r in found if "error" in r]

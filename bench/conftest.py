@@ -1,4 +1,4 @@
-"""What `pytest --benchmark` sets up and shows, and the file of its rows."""
+"""Fixtures and output of `pytest --benchmark`."""
 
 import os
 import time
@@ -9,26 +9,26 @@ from typing import Any
 import pytest
 import torch
 
-from bench import gate, machines, peak, records, timing
-from bench.measuring import Measurements, Plan, tape
+from bench import correctness, machines, peak, records, timing
+from bench.benchmark_runner import Measurements, Plan, tape
 from bench.registry import Entry
 
 ENTRIES = pytest.StashKey[list[Entry]]()
 BUSY = 1.0
-"""Load beyond which the cores are not quiet; this program itself has just begun."""
+"""Load average above which the cores count as busy."""
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Selected entries are interleaved."""
+    """Collect the selected entries; the contenders of a group are interleaved."""
     found = [item.callspec.params["entry"] for item in session.items if hasattr(item, "callspec")]
     session.config.stash[ENTRIES] = [entry for entry in found if isinstance(entry, Entry)]
     reporter: Any = session.config.pluginmanager.getplugin("terminalreporter")
     if reporter is not None:
-        reporter.showfspath = False  # of one file, between the lines of the entries
+        reporter.showfspath = False  # it would stand between the lines of the entries
 
 
 def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
-    """No dots: each entry has a line."""
+    """Print no dots, because each entry has its own line."""
     if report.when == "call" and report.outcome in ("passed", "skipped"):
         return (report.outcome, "", report.outcome.upper())
     return None
@@ -59,7 +59,7 @@ def measurements(request: pytest.FixtureRequest) -> Iterator[Measurements]:
     machine = machines.of(device)
     machine["freed_memory_kept"] = device == "cpu" and timed and timing.keep_freed_memory(0)
     chosen = config.stash[ENTRIES]
-    # For the largest tape, and the one before that is still being freed.
+    # The largest tape, and the one before it, which is still being freed.
     reserved = max((2 * tape(e.work, e.contender) for e in chosen), default=0) if timed else 0
     plan = Plan(
         device,
@@ -76,23 +76,23 @@ def measurements(request: pytest.FixtureRequest) -> Iterator[Measurements]:
         "set": next((s for s in ("full", "rehearse") if option(f"benchmark_{s}")), "quick"),
         "memory": "from a process for each call" if device == "cpu" else "of the allocator",
     }
-    if option("benchmark_proven"):
+    if option("benchmark_tested"):
         try:
-            about["gate"] = gate.proven(option("benchmark_proven"), machine)
+            about["tests"] = correctness.earlier(option("benchmark_tested"), machine)
         except records.Refused as error:
-            pytest.exit(f"--benchmark-proven: {error}", pytest.ExitCode.USAGE_ERROR)
+            pytest.exit(f"--benchmark-tested: {error}", pytest.ExitCode.USAGE_ERROR)
     rates = [_fma_rate(machine, timed)]
     if file is not None:
         file.unlink(missing_ok=True)
     keep(about | {"rates": {"fma": rates[0]}})
     found = Measurements(plan, chosen, say, rates[0], keep, option("benchmark_end"))
     load = os.getloadavg()[0]
-    busy = " - other processes compute too: times are too long" if load > BUSY and timed else ""
+    busy = " (other processes are running: times are too long)" if load > BUSY and timed else ""
     say(f"{machine['device']}, {machine['threads']} threads, load {load:.1f}{busy}")
     if device == "cuda" or rehearse:
         found.warm(1 if rehearse else max(1, min(14, (os.cpu_count() or 2) - 2)))
     else:
-        say("the first lines take minutes where kernels are compiled for the first time")
+        say("the first lines take minutes if kernels have not been compiled yet")
     yield found
     found.close()
     rates.append(_fma_rate(machine, timed))
@@ -101,7 +101,7 @@ def measurements(request: pytest.FixtureRequest) -> Iterator[Measurements]:
 
 
 def _fma_rate(machine: records.Record, timed: bool) -> float:
-    """Peak multiply-adds per second: of a GPU from its data, of a CPU measured."""
+    """Return the peak multiply-adds per second: from the data of a GPU, measured on a CPU."""
     if not timed:
         return 0.0
     return float(machine.get("fma_rate") or peak.fma_rate(1.0))

@@ -1,4 +1,4 @@
-"""What a stored figure depends on: machine, versions, date, commit, and a digest of the sources."""
+"""Provenance of a result: machine, versions, date, commit, and a digest of the sources."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hetsyn_triton import ops
 from hetsyn_triton.experiments.training.machine import cpu_name
 
 CLOCK = 1.98e9
-"""Highest clock of an H200, assumed where nvidia-smi does not tell."""
+"""Maximum clock of an H200 in Hz, used if nvidia-smi does not report one."""
 SOURCES = (
     "hetsyn_triton/kernels",
     "hetsyn_triton/ops",
@@ -30,16 +30,17 @@ SOURCES = (
     "tests/operators",
     "tests/support",
 )
-"""What is tested and timed, and its tests."""
+"""The code that is tested and timed, and its tests."""
 MEASURING = (
-    "apart", "conftest", "contests", "measuring", "operators", "peak", "plain_lif", "processes",
-    "registry", "replicas", "rivals", "cases", "test_benchmark", "timing", "workloads",
+    "baseline_loop", "benchmark_runner", "cases", "conftest", "contenders", "isolated",
+    "operator_arguments", "peak", "plain_lif", "processes", "registry", "replica_steps",
+    "test_benchmark", "timing", "workloads",
 )  # fmt: skip
-"""Files of bench that say what is timed and how."""
+"""Files of bench/ that define what is timed and how."""
 
 
-def said(*command: str) -> str | None:
-    """What a command prints, in the checkout; None where it cannot run or fails."""
+def output(*command: str) -> str | None:
+    """Run a command in the checkout; return its output, None if it fails or cannot run."""
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
@@ -48,14 +49,14 @@ def said(*command: str) -> str | None:
 
 
 def commit() -> str:
-    """Of the checkout; unknown without git."""
-    return said("git", "rev-parse", "HEAD") or "unknown"
+    """Return the commit of the checkout, "unknown" without git."""
+    return output("git", "rev-parse", "HEAD") or "unknown"
 
 
 def sources(root: Path = ROOT) -> str:
     """Return a digest of kernels, operators, closed forms, layers, their tests and timing code.
 
-    Two results with one digest tested and timed the same code.
+    Results with the same digest have tested and timed the same code.
     """
     files = [file for folder in SOURCES for file in (root / folder).rglob("*.py")]
     files += (root / "hetsyn_triton").glob("*.py")
@@ -69,13 +70,13 @@ def sources(root: Path = ROOT) -> str:
 
 
 def provenance() -> Record:
-    """Return what is common to all results."""
+    """Return the entries that CPU and GPU results share."""
     return {
         "torch": torch.__version__,
         "python": platform.python_version(),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "commit": commit(),
-        "changed": bool(said("git", "status", "--porcelain", "--untracked-files=no")),
+        "changed": bool(output("git", "status", "--porcelain", "--untracked-files=no")),
         "sources": sources(),
         "threads": torch.get_num_threads(),
     }
@@ -89,14 +90,14 @@ def _version(package: str) -> str | None:
 
 
 def of(device: str) -> Record:
-    """Return all that a figure of a "cpu" or a "cuda" device depends on."""
+    """Return the provenance of a result on a "cpu" or "cuda" device."""
     return (gpu() if device == "cuda" else cpu()) | provenance()
 
 
 def cpu() -> Record:
-    """Return the machine, and the versions that matter on a CPU."""
+    """Return the machine and the versions that affect a CPU."""
     capability = torch.backends.cpu.get_cpu_capability()
-    compiler = (said(os.environ.get("CXX", "g++"), "--version") or "").splitlines()
+    compiler = (output(os.environ.get("CXX", "g++"), "--version") or "").splitlines()
     packages = ("numba", "llvmlite", "numpy", "spikingjelly", "snntorch", "norse")
     return {
         "device": cpu_name(),
@@ -113,29 +114,29 @@ def cpu() -> Record:
 
 
 def _denormals_are_zero() -> bool:
-    """On all threads that PyTorch would share large work out over."""
+    """Whether subnormal numbers are zero on all threads that PyTorch uses for large tensors."""
     halves = torch.full((1 << 20,), torch.finfo(torch.float32).tiny) / 2
     return not halves.count_nonzero()
 
 
 def file_name(machine: Record) -> str:
-    """Of what is stored: processor, where they are known its instructions, threads."""
+    """Return the name of the stored file: processor, instructions if known, threads."""
     parts = ("benchmark", machine["device"], machine.get("instructions"), machine["threads"])
     name = "-".join(str(part) for part in parts if part is not None)
     return re.sub(r"[^A-Za-z0-9]+", "-", name) + "-threads.json"
 
 
 def gpu() -> Record:
-    """Return the machine; `fma_rate` is multiply-adds a second at the highest clock."""
+    """Return the machine; `fma_rate` is multiply-adds per second at the maximum clock."""
     import triton
 
     properties = torch.cuda.get_device_properties("cuda")
     query = "--query-gpu=clocks.max.sm,driver_version,power.limit"
-    answer = (said("nvidia-smi", query, "--format=csv,noheader,nounits") or "").splitlines()
+    answer = (output("nvidia-smi", query, "--format=csv,noheader,nounits") or "").splitlines()
     megahertz, driver, power = (answer[0].split(", ") if answer else ["", "", ""])[:3]
     known = re.fullmatch(r"\d+", megahertz) is not None
     clock = float(megahertz) * 1e6 if known else CLOCK
-    # GA100 has 64 lanes a multiprocessor; what came after has 128.
+    # FP32 lanes per multiprocessor: 64 in GA100, 128 in later GPUs.
     lanes = 64 if (properties.major, properties.minor) == (8, 0) else 128
     return {
         "device": properties.name,

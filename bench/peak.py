@@ -1,8 +1,8 @@
-"""What this machine's cores can do at most: fused multiply-adds a second.
+"""Measure the peak rate of a CPU: fused multiply-adds per second.
 
-The kernel has nothing but fused multiply-adds on registers, in chains that do not wait for each
-other: 6 of 64 bytes are 12 of AVX2's registers, 12 are what AVX-512 needs to keep both pipes busy.
-The better of both, the best of many runs, on as many threads as PyTorch has.
+The kernels run independent chains of fused multiply-adds on registers. 6 chains of 64 bytes are 12
+registers of AVX2; AVX-512 needs 12 chains to keep both pipes busy. The result is the best of many
+runs of both, on PyTorch's number of threads.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _chains_12(begin, end, number, out, steps):
 
 
 def fma_rate(seconds: float = 1.0) -> float:
-    """float32 multiply-adds a second of all threads together."""
+    """Return the float32 multiply-adds per second of all threads together."""
     threads, L = torch.get_num_threads(), lanes_of(4)
     number = np.array([0.5, 0.25], np.float32)
     out = np.empty(threads * 12 * L, np.float32)

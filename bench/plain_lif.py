@@ -1,8 +1,8 @@
-"""Layers of plain leaky integrate-and-fire neurons in the libraries in use now.
+"""Layers of plain leaky integrate-and-fire neurons in other libraries.
 
-They compute less than a layer here: one time constant for a whole layer, so its synapses are one
-matrix product and no decay learns. They say what a time constant per synapse costs against what one
-would use instead. bench/README.md says how to install them.
+They compute less than the layers of this library: a whole layer has one time constant, which is not
+learned, so its synapses are one matrix product. Comparing with them shows what a time constant per
+synapse costs. bench/README.md says how to install them.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import torch
 from torch import Tensor, nn
 
 RHO = math.exp(-1 / 20)
-"""Decay of the plain neuron: 20 steps."""
+"""Decay of the plain neuron; the time constant is 20 steps."""
 SLOPE = 25.0
-"""Of the fast sigmoid, snnTorch's own choice."""
+"""Slope of the fast sigmoid, snnTorch's default."""
 
 Layer = tuple[Callable[[Tensor], Tensor], list[Tensor]]
-"""Spikes of a sequence [T, B, I], and the weights: [J, I], recurrent also the recurrent ones."""
+"""A function from inputs [T, B, I] to spikes; the weights [J, I], and recurrent ones if any."""
 
 
 class Missing(Exception):
-    """A rival that this machine does not have; the message says what is missing."""
+    """A contender cannot run on this machine; the message says what is missing."""
 
 
 MODULES = {
@@ -36,7 +36,7 @@ MODULES = {
 
 
 def missing(library: str) -> str | None:
-    """Why a library is not there; None where it is."""
+    """Return why a library cannot be imported, None if it can."""
     try:
         importlib.import_module(MODULES[library])
     except ImportError as error:
@@ -53,7 +53,7 @@ def layer(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Layer:
-    """The layer of a library; raises `Missing` where the library is."""
+    """Make the layer of a library; raise Missing if it cannot be imported."""
     reason = missing(library)
     if reason is not None:
         raise Missing(reason)
@@ -64,9 +64,9 @@ def layer(
 def _spikingjelly(linear: nn.Linear, recurrent: bool) -> Layer:
     """h(t) = rho u(t-1) + (W z(t))_j,   s(t) = 1 if h(t) >= 1 else 0,   u(t) = h(t) - s(t)
 
-    on whole sequences at once (step mode "m"), with the triangular surrogate. Recurrent: its
-    `LinearRecurrentContainer` over the product of the inputs, which multiplies (W z(t), s(t-1)) by
-    one matrix [J, 2 J]; with [1, R] the neuron is given W z(t) + R s(t-1).
+    on whole sequences at once (step mode "m"), with the triangular surrogate. A recurrent layer is
+    its `LinearRecurrentContainer`, which multiplies (W z(t), s(t-1)) by one matrix [J, 2 J]. With
+    the matrix [1, R], the neuron gets W z(t) + R s(t-1).
     """
     from spikingjelly.activation_based import functional, layer, neuron, surrogate
 
@@ -82,7 +82,7 @@ def _spikingjelly(linear: nn.Linear, recurrent: bool) -> Layer:
         J = linear.out_features
         neurons = layer.LinearRecurrentContainer(lif, J, J, bias=False, step_mode="m")
         with torch.no_grad():
-            # To begin with the product itself, and few recurrent currents.
+            # Start with the identity for the input and small recurrent weights.
             neurons.rc.weight[:, :J] = torch.eye(J)
             neurons.rc.weight[:, J:] *= 0.1
     neurons = neurons.to(linear.weight.device, linear.weight.dtype)
@@ -98,8 +98,10 @@ def _spikingjelly(linear: nn.Linear, recurrent: bool) -> Layer:
 def _stepped(
     linear: nn.Linear, recurrent: bool, step: Callable[[Tensor, Any], tuple[Tensor, Any]]
 ) -> Layer:
-    """A layer of a library that gives a cell: the product of all steps at once, then the cell step
-    by step, as its tutorials do; recurrent currents are added to the cell's input."""
+    """Make a layer of a library that has a cell: one product for all steps, then step by step.
+
+    This is how its tutorials do it. Recurrent currents are added to the cell's input.
+    """
     J, like = linear.out_features, linear.weight
     back = nn.Linear(J, J, bias=False, dtype=like.dtype, device=like.device) if recurrent else None
 
@@ -117,7 +119,7 @@ def _stepped(
 def _snntorch(linear: nn.Linear, recurrent: bool) -> Layer:
     """u(t) = rho u(t-1) + (W z(t))_j - s(t-1),   s(t) = 1 if u(t) > 1 else 0
 
-    with the fast sigmoid as surrogate, and no gradient through the reset, as the library has it.
+    with the fast sigmoid as surrogate and no gradient through the reset, the library's defaults.
     """
     import snntorch
     from snntorch import surrogate
@@ -135,7 +137,7 @@ def _snntorch(linear: nn.Linear, recurrent: bool) -> Layer:
 def _norse(linear: nn.Linear, recurrent: bool) -> Layer:
     """v(t) = rho v(t-1) + (1 - rho) (W z(t))_j, a spike above 1 - rho, which is then subtracted
 
-    so that v / (1 - rho) is SpikingJelly's neuron; with the library's SuperSpike as surrogate.
+    so v / (1 - rho) is SpikingJelly's neuron; the surrogate is the library's SuperSpike.
     """
     import norse.torch as norse
     from norse.torch.functional.reset import reset_subtract
@@ -151,4 +153,4 @@ def _norse(linear: nn.Linear, recurrent: bool) -> Layer:
 
 
 LAYERS = {"spikingjelly": _spikingjelly, "snntorch": _snntorch, "norse": _norse}
-DIFFERENCE = "a plain LIF: one time constant, no decay learns, gradients of input and weights only"
+DIFFERENCE = "plain LIF: one time constant, not learned; gradients of input and weights only"

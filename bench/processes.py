@@ -1,4 +1,4 @@
-"""Calls in processes of their own: one that stays and is replaced when it ends, and a fork."""
+"""Call functions in other processes: a worker that is restarted when it ends, or a fork."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from typing import Any
 from unittest import mock
 
 Answer = dict[str, Any]
-"""What a function returns; or the `reason` why there is nothing."""
+"""What a function returns, or the `reason` why it returned nothing."""
 OUT_OF_TIME = "out of time"
 
 
 @contextmanager
 def environment(threads: int, **more: str) -> Iterator[None]:
-    """Set the environment of processes that are started inside."""
+    """Set the environment variables of processes started in this context."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
     with mock.patch.dict(os.environ, dict.fromkeys(names, str(threads)) | more):
         yield
 
 
 class Worker:
-    """A process that calls functions. It starts at the first call, and again after it has ended.
+    """A process that calls functions; it starts at the first call and restarts if it has ended.
 
     Args:
-        prepare: A function that each new process calls first.
-        given: Its arguments.
+        prepare: Function that each new process calls first.
+        given: Arguments of `prepare`.
         threads: Number of threads.
-        more: More of the environment.
+        more: More environment variables.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Worker:
     def call(
         self, function: Callable[..., Answer], *given: Any, seconds: float | None = None
     ) -> Answer:
-        """Call a function there; the process is killed if that takes more than `seconds`."""
+        """Call a function in the process; kill the process after `seconds`."""
         if self.process is None:
             spawn = multiprocessing.get_context("spawn")
             self.pipe, other = spawn.Pipe()

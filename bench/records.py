@@ -1,4 +1,4 @@
-"""Files of results, and lines of aligned columns."""
+"""Write and read files of results, and align columns of text."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ Record = dict[str, Any]
 
 
 class Refused(Exception):
-    """A result that cannot be stored; the message says why."""
+    """The result cannot be stored; the message says why."""
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of columns as wide as their contents, the first to the left, the others to the
-    right."""
+    """Return lines of columns as wide as their contents; all but the first are right-aligned."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = []
     for first, *rest in rows:
@@ -27,7 +26,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def write(file: Path, content: str) -> None:
-    """In one piece: a reader sees the old file or the new one."""
+    """Write a file atomically: readers see the old or the new content."""
     file.parent.mkdir(parents=True, exist_ok=True)
     scratch = file.with_suffix(f".{os.getpid()}.tmp")
     scratch.write_text(content, encoding="utf-8")
@@ -35,7 +34,7 @@ def write(file: Path, content: str) -> None:
 
 
 def append(file: Path, record: Mapping[str, Any]) -> None:
-    """One line of a JSON lines file, on the disk before this returns."""
+    """Append one line to a JSON lines file and flush it to the disk."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(record) + "\n")
@@ -44,12 +43,12 @@ def append(file: Path, record: Mapping[str, Any]) -> None:
 
 
 def lines(file: Path) -> list[Record]:
-    """What `append` wrote."""
+    """Read the lines that `append` wrote."""
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 def rounded(value: Any) -> Any:
-    """Five figures: more is noise."""
+    """Round all floats in a value to 5 digits; more would be noise."""
     if isinstance(value, float):
         return float(f"{value:.5g}")
     if isinstance(value, Mapping):

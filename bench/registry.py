@@ -1,4 +1,4 @@
-"""What is measured, at which sizes, and by which contenders: one list for all programs of bench.
+"""List the works to measure, their sizes and contenders, for all programs of bench.
 
 Sizes: T steps, B samples, I inputs, J neurons. Multiply-adds per synapse, sample and step: 2
 forward, 2 for dz, 4 for dw and dr. This module imports neither torch nor the library.
@@ -17,29 +17,28 @@ SHD = (700, 128, 64, 20)
 """Sizes of the paper's network for the Spiking Heidelberg Digits."""
 FMA = {"forward": 2, "backward": 6, "both": 8}
 PARTS = tuple(FMA)
-"""`forward` without a tape, `backward` on a tape that is kept, `both` as in training: forward and
-the gradients of input, weights and decays."""
-
+"""`forward` runs without autograd, `backward` on a kept graph. `both` is forward and the gradients
+of input, weights and decays, as in training."""
 
 CPU_OPERATORS = tuple(sorted(OPERATORS, key=lambda name: not OPERATORS[name].multiply_adds[0]))
-"""Those of synapses first; all others move bytes."""
+"""Operators with synapses come first; the others only move bytes."""
 
 
 def table_of(operator: str) -> Operator:
-    """The operator of the table: of a way to run it, or of one surrogate, the same."""
-    for way in ("_fused", "_split", "_by_steps"):
-        operator = operator.removesuffix(way)
+    """Return the operator in the table of a variant (`_fused`) or of a single surrogate."""
+    for variant in ("_fused", "_split", "_by_steps"):
+        operator = operator.removesuffix(variant)
     return OPERATORS["surrogate" if operator.startswith("surrogate") else operator]
 
 
 @dataclass(frozen=True)
 class Work:
-    """One piece of work, for any contender.
+    """A computation that any contender can do.
 
     kind: "layer"; "current", a synaptic current, whose error over time is measured; "synapses",
     recurrent synapses over a given current; "network", a training step with optimizer and clamp;
-    "replicas", a training step of `R` small networks; "operator", one operator as a layer calls it;
-    "kernel", the GPU launcher of one operator.
+    "replicas", a training step of `R` small networks; "operator", an operator as a layer calls it;
+    "kernel", the GPU launcher of an operator.
     """
 
     kind: str
@@ -50,7 +49,7 @@ class Work:
     recurrent: bool = False
     part: str = "both"
     hidden: tuple[int, ...] = ()
-    """Hidden layers of a network; its I and J are inputs and outputs."""
+    """Sizes of a network's hidden layers; I and J are its inputs and outputs."""
     R: int = 1
     operator: str = ""
 
@@ -79,10 +78,10 @@ class Work:
 
     @property
     def fma(self) -> int:
-        """Multiply-adds the mathematics needs; 0 for replicas and for work that moves bytes."""
+        """Multiply-adds that the equations need; 0 for replicas and work that only moves bytes."""
         if self.kind == "replicas":
             return 0
-        if self.kind == "network":  # nobody asks for the gradient of the input
+        if self.kind == "network":  # training needs no gradient of the input
             return self.T * self.B * (8 * self.synapses - 2 * self.I * self.hidden[0])
         need = table_of(self.operator).multiply_adds[0] if self.operator else FMA[self.part]
         return need * self.T * self.B * self.synapses
@@ -95,13 +94,13 @@ CPU_LAYERS = ((8, 700, 128), (32, 128, 64), (8, 100, 100))
 GPU_LAYERS = ((700, 128), (128, 64))
 GPU_SAMPLES = (256, 32)
 GPU_RECURRENT = (128, 64, 256, 512)
-"""Neurons of the recurrent synapses by themselves."""
+"""Neurons of the works of recurrent synapses."""
 PIXELS = (784, 256, 1, 64)
 """S-MNIST, one pixel a step: steps, samples, inputs, neurons."""
 
 
 def operators() -> list[tuple[str, int, int, int, int]]:
-    """GPU kernels that are compiled and measured: operator, I, J, T, B."""
+    """Return the GPU kernels to compile and measure: operator, I, J, T, B."""
     found = []
     synaptic = ("synaptic_current", "synaptic_current_backward", "synaptic_parameter_gradient")
     layers = ("feedforward_scan_fused", "feedforward_scan_split")
@@ -130,22 +129,22 @@ AXES = {
     "I": (512, 1024, 2048, 4096, 8192),
     "J": (256, 512, 1024, 2048, 4096),
 }
-"""Sizes double four times, all else as in BASE, from where what grows is most of a call."""
+"""Each axis doubles four times; other sizes are as in BASE. The growing part dominates a call."""
 RECURRENT = {"T": AXES["T"], "B": AXES["B"], "J": (256, 384, 512, 768, 1024)}
-"""J neurons have J^2 synapses; in between their states leave one of a CPU's caches."""
+"""J neurons have J^2 synapses. In this range their states outgrow one of a CPU's caches."""
 
 
 # -- works -----------------------------------------------------------------------------------------
 
 MAIN = Work("layer", STEPS, 8, 700, 128)
-RIVALRY = [
+COMPARED = [
     MAIN,
     replace(MAIN, part="forward"),
     replace(MAIN, part="backward"),
     replace(MAIN, recurrent=True),
 ]
-"""Against every contender, in both sets of a CPU."""
-MORE_RIVALRY = [
+"""Works of every contender, in both sets of a CPU."""
+MORE_COMPARED = [
     Work("layer", STEPS, B, I, J, recurrent)
     for B, I, J in CPU_LAYERS[1:]  # noqa: E741
     for recurrent in (False, True)
@@ -153,17 +152,17 @@ MORE_RIVALRY = [
 NETWORK = Work("network", STEPS, 32, SHD[0], SHD[-1], part="step", hidden=SHD[1:-1])
 CURRENT = Work("current", 2000, 2, 200, 64, part="forward")
 FIXED = [Work("layer", 1, 1, 64, 64, part=part) for part in ("forward", "both")]
-"""The fixed cost of a call: one step of one sample."""
+"""One step of one sample: the fixed cost of a call."""
 REPLICAS = [Work("replicas", 100, 32, 30, neurons, True, "step", R=10) for neurons in (5, 20)]
 MORE_REPLICAS = [
     replace(REPLICAS[0], J=neurons, R=R) for R in (10, 50) for neurons in (5, 10, 20, 50, 100)
 ]
 QUICK_GROWTH = 3
-"""Sizes of each axis: 2 doublings."""
+"""Number of sizes of each axis: 2 doublings."""
 
 
 def _sweep() -> list[Work]:
-    """Sizes of the network, steps and samples around MAIN, feedforward and recurrent."""
+    """Vary each size of MAIN, feedforward and recurrent."""
     found = []
     for recurrent in (False, True):
         base = replace(MAIN, recurrent=recurrent)
@@ -171,9 +170,9 @@ def _sweep() -> list[Work]:
         around += [replace(base, J=n) for n in (32, 512)]
         around += [replace(base, T=n) for n in (50, 1000)]
         around += [replace(base, B=n) for n in (1, 32)]
-        around += [work for work in MORE_RIVALRY if work.recurrent == recurrent]
+        around += [work for work in MORE_COMPARED if work.recurrent == recurrent]
         found += [replace(work, part=part) for work in around for part in PARTS]
-    return [work for work in found if work not in MORE_RIVALRY]
+    return [work for work in found if work not in MORE_COMPARED]
 
 
 def _cpu_operators() -> list[Work]:
@@ -187,7 +186,7 @@ def _operator(kind: str, name: str, T: int, B: int, I: int, J: int) -> Work:  # 
 
 
 def gpu_works() -> list[Work]:
-    """The most important work first: what a budget cuts off is missed least."""
+    """Return the works of a GPU, the most important first, because a budget cuts off the last."""
     pixels, samples, I, J = PIXELS  # noqa: E741
     layers = [
         Work("layer", STEPS, B, I, J, part=part)
@@ -202,8 +201,8 @@ def gpu_works() -> list[Work]:
 
 
 def published(device: str) -> set[str]:
-    """Names of the passes in the README's table of a "cpu" or a "cuda" device."""
-    works = gpu_works() if device == "cuda" else [*RIVALRY, *MORE_RIVALRY, NETWORK]
+    """Return the names of the passes in the README's table of a "cpu" or "cuda" device."""
+    works = gpu_works() if device == "cuda" else [*COMPARED, *MORE_COMPARED, NETWORK]
     kinds, parts = ("layer", "network"), ("both", "step")
     return {w.name for w in works if w.kind in kinds and w.part in parts and w not in FIXED}
 
@@ -213,7 +212,7 @@ def published(device: str) -> set[str]:
 
 @dataclass(frozen=True)
 class Entry:
-    """One measurement: a contender and its work. The entries of a group are interleaved."""
+    """A measurement: a contender and its work. The entries of a group are interleaved."""
 
     group: str
     label: str
@@ -222,33 +221,33 @@ class Entry:
 
     @property
     def id(self) -> str:
-        """The test's name for `-k`: layer-700-128r-T250-B8-both-closed-forms."""
+        """Name of the test, for `-k`: layer-700-128r-T250-B8-both-closed-forms."""
         words = f"{self.group} {self.label}".replace("->", "-").replace(",", "").replace(".", "-")
         return words.replace(" ", "-")
 
 
-def _contest(work: Work, contenders: Iterable[str]) -> list[Entry]:
-    return [Entry(work.name, who, work, who) for who in contenders]
+def _comparison(work: Work, names: Iterable[str]) -> list[Entry]:
+    return [Entry(work.name, name, work, name) for name in names]
 
 
 OURS, CLOSED, REFERENCE = "hetsyn_triton", "closed forms", "reference loop"
 BACKENDS = (OURS, CLOSED, REFERENCE)
 FEWER, OURS_GRAPH = "hetsyn_triton, z and w", "hetsyn_triton in a graph"
-"""A layer with `learn_decay=False`; a pass of this library in a CUDA graph."""
+"""A layer with `learn_decay=False`; this library in a CUDA graph."""
 LOOP, COMPILED, CHECKPOINTED = "loop", "compiled", "checkpointed"
 GRAPH, COMPILED_GRAPH = "graph", "compiled graph"
 CAPTURED = {OURS_GRAPH: OURS, GRAPH: LOOP, COMPILED_GRAPH: COMPILED}
-"""Contenders in a CUDA graph, which need a CUDA device -> the same without one."""
+"""Contenders in a CUDA graph -> the same without a graph."""
 LOOPS = (REFERENCE, LOOP, COMPILED, CHECKPOINTED)
-"""Contenders that compute step by step and keep a tape."""
+"""Contenders that compute step by step under autograd."""
 PLAIN = ("spikingjelly", "snntorch", "norse")
 LSTM, GRU = "nn.LSTM", "nn.GRU"
 OTHERS = (*PLAIN, LSTM, GRU)
-"""Other models: they compute less, or something else."""
+"""Other models, which compute less or something else."""
 PER_STEP = "memory of a step, feedforward"
 SQUARE = (128, 256, 512, 1024)
 GROWTH = "growth with "
-"""Groups of growth begin so; then the axis and the form."""
+"""Prefix of the groups of growth; the axis and the form follow."""
 TOGETHER, ONE_BY_ONE = "together", "one after another"
 
 CONTENDERS = {
@@ -263,28 +262,28 @@ GPU_CONTENDERS = {
     "both": (OURS, OURS_GRAPH, LOOP, COMPILED, GRAPH, COMPILED_GRAPH, LSTM, GRU),
     "step": (OURS, OURS_GRAPH, LOOP, COMPILED, GRAPH, COMPILED_GRAPH),
 }
-KERNEL_RIVALS = {
+KERNEL_BASELINES = {
     "synaptic_current": (LOOP, GRAPH),
     "synaptic_current_backward": (LOOP,),
     "synaptic_parameter_gradient": (LOOP,),
     "recurrent_scan": (LOOP, GRAPH),
 }
-"""The loop's version of a kernel. A backward pass over a kept graph cannot be captured alone."""
+"""Loops that do the work of a kernel. A CUDA graph cannot capture a backward pass alone."""
 
 
-def _gpu_contest(work: Work) -> list[Entry]:
+def _gpu_comparison(work: Work) -> list[Entry]:
     if work in FIXED:
-        return _contest(work, (OURS, GRU))
+        return _comparison(work, (OURS, GRU))
     if work.kind == "kernel":
-        return _contest(work, (OURS, *KERNEL_RIVALS.get(work.operator, ())))
+        return _comparison(work, (OURS, *KERNEL_BASELINES.get(work.operator, ())))
     chosen = GPU_CONTENDERS[work.part]
-    return _contest(work, (who for who in chosen if work.kind == "layer" or who not in OTHERS))
+    return _comparison(work, (c for c in chosen if work.kind == "layer" or c not in OTHERS))
 
 
 def _growth(
     recurrent: bool, axes: dict[str, tuple[int, ...]], base: dict[str, int] = BASE
 ) -> list[Entry]:
-    """A layer, forward and all gradients, over the sizes of each axis; recurrent: one input."""
+    """Return layers over the sizes of each axis, forward and backward; recurrent: one input."""
     form, base = ("recurrent", base | {"I": 1}) if recurrent else ("feedforward", base)
     return [
         Entry(
@@ -299,7 +298,7 @@ def _growth(
 
 
 def _per_step(neurons: Iterable[int], steps: Sequence[int]) -> list[Entry]:
-    """Layers N -> N at two lengths: the bytes that one more step takes. A term T I J would show."""
+    """Return layers N -> N at two lengths, for the memory of a step: O(I J) would show here."""
     return [
         Entry(PER_STEP, f"N {N} T {T}", Work("layer", T, 8, N, N), OURS)
         for N in neurons
@@ -308,27 +307,27 @@ def _per_step(neurons: Iterable[int], steps: Sequence[int]) -> list[Entry]:
 
 
 def entries(full: bool, device: str = "cpu") -> list[Entry]:
-    """What `pytest --benchmark` measures on a "cpu" or a "cuda" device; `full`: all of it."""
+    """Return the entries of `pytest --benchmark` on a "cpu" or "cuda" device, quick or `full`."""
     if device == "cuda":
-        found = [e for work in gpu_works() for e in _gpu_contest(work)]
+        found = [e for work in gpu_works() for e in _gpu_comparison(work)]
     else:
-        works = RIVALRY + ([*MORE_RIVALRY, NETWORK] if full else [])
-        found = [e for work in works for e in _contest(work, CONTENDERS[work.part])]
-        if not full:  # compiling one size takes a sixth of the quick set's time
+        works = COMPARED + ([*MORE_COMPARED, NETWORK] if full else [])
+        found = [e for work in works for e in _comparison(work, CONTENDERS[work.part])]
+        if not full:  # compiling one size takes 1/6 of the quick set's time
             found = [e for e in found if e.contender != COMPILED or e.work == MAIN]
         for work in FIXED:
-            found += _contest(work, (OURS, GRU))
+            found += _comparison(work, (OURS, GRU))
     if device == "cpu" or full:
-        found += _contest(CURRENT, (OURS, CLOSED, LOOP))
+        found += _comparison(CURRENT, (OURS, CLOSED, LOOP))
     if full:
         seen = {e.work for e in found}
         for work in _sweep():
-            found += _contest(work, (OURS, CLOSED, LOOP)) if work not in seen else []
+            found += _comparison(work, (OURS, CLOSED, LOOP)) if work not in seen else []
     if full and device == "cpu":
-        found += [e for work in _cpu_operators() for e in _contest(work, (OURS,))]
+        found += [e for work in _cpu_operators() for e in _comparison(work, (OURS,))]
     if device == "cpu" or full:
         for work in MORE_REPLICAS if full else REPLICAS:
-            found += _contest(work, (TOGETHER, ONE_BY_ONE))
+            found += _comparison(work, (TOGETHER, ONE_BY_ONE))
         most = None if full else QUICK_GROWTH
         found += _per_step(SQUARE[:most], (256, 512))
         for recurrent, axes in ((False, AXES), (True, RECURRENT)):
@@ -337,23 +336,25 @@ def entries(full: bool, device: str = "cpu") -> list[Entry]:
 
 
 def rehearsed() -> list[Entry]:
-    """Every kind of entry and every contender in tiny, for tests of the way through."""
+    """Return every kind of entry and every contender in tiny sizes, to test the benchmark."""
     layer = Work("layer", 4, 2, 5, 4)
     works = [replace(layer, part=part) for part in PARTS]
     works += [replace(layer, recurrent=True)]
     works += [Work("network", 4, 2, 5, 3, part="step", hidden=(4, 4))]
     found = []
     for work in works:
-        found += _contest(work, dict.fromkeys((*CONTENDERS[work.part], *GPU_CONTENDERS[work.part])))
+        found += _comparison(
+            work, dict.fromkeys((*CONTENDERS[work.part], *GPU_CONTENDERS[work.part]))
+        )
     for work in FIXED:
-        found += _contest(work, (OURS, GRU))
-    found += _gpu_contest(Work("synapses", 3, 2, 4, 4, True))
+        found += _comparison(work, (OURS, GRU))
+    found += _gpu_comparison(Work("synapses", 3, 2, 4, 4, True))
     for name in dict.fromkeys(operator for operator, *_ in operators()):
-        found += _gpu_contest(_operator("kernel", name, 2, 1, 4, 3))
+        found += _gpu_comparison(_operator("kernel", name, 2, 1, 4, 3))
     for name in CPU_OPERATORS:
-        found += _contest(_operator("operator", name, 3, 2, 5, 4), (OURS,))
-    found += _contest(Work("current", 16, 2, 5, 4, part="forward"), (OURS, CLOSED, LOOP))
-    found += _contest(replace(REPLICAS[0], T=30, B=2, R=2), (TOGETHER, ONE_BY_ONE))
+        found += _comparison(_operator("operator", name, 3, 2, 5, 4), (OURS,))
+    found += _comparison(Work("current", 16, 2, 5, 4, part="forward"), (OURS, CLOSED, LOOP))
+    found += _comparison(replace(REPLICAS[0], T=30, B=2, R=2), (TOGETHER, ONE_BY_ONE))
     found += _per_step((64, 128, 256), (50, 150))
     tiny = {"T": 4, "B": 2, "I": 5, "J": 4}
     return found + _growth(False, dict.fromkeys(AXES, (4, 8, 16)), tiny)

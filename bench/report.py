@@ -1,14 +1,13 @@
-"""From measurements to stored files, tables, pictures and documents.
+"""Store measurements, and write tables, charts and documents from the stored files.
 
     python -m bench.report FILE            store a file of `pytest --benchmark --benchmark-rows`
     python -m bench.report                 write the documents again from the stored files
     python -m bench.report --compare A B   compare two files, entry by entry
 
-Storing runs the tests of the kernels first, unless FILE has the result of `bench.gate`; if a test
-fails, nothing is written. FILE must be of the kernels and tests that lie here. It becomes
-`results/benchmark-<device>-<instructions>-<threads>-threads.json`, beside it a folder with a table
-of all rows and the pictures. docs/speed.md and the README's tables are written between their
-markers.
+Storing first tests the kernels, unless FILE has the result of `bench.correctness`. It writes
+nothing if a test fails, or if FILE was measured with other kernels or tests. The stored file is
+`results/benchmark-<device>-<instructions>-<threads>-threads.json`; a folder beside it has a table
+of all rows and the charts. docs/speed.md and the README get their tables between markers.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from pathlib import Path
 
 import torch
 
-from bench import ROOT, gate, machines, records, stored, tables
+from bench import ROOT, correctness, machines, records, speed_tables, stored
 from bench.machines import commit, sources
 from bench.records import Record, Refused
 
@@ -35,41 +34,41 @@ README = {
     "cpu-speed": "Intel-R-Xeon-R-Processor-AVX512-2-threads",
     "gpu-speed": "NVIDIA-H200-16-threads",
 }
-"""Markers in the README, and the machine whose stored file makes the table between them."""
+"""Each marker in the README -> the machine whose stored file its table shows."""
 NOTHING_STORED = (
     "Not measured yet: `pytest --benchmark --benchmark-rows=FILE.jsonl` measures,"
     " `python -m bench.report FILE.jsonl` stores."
 )
 SECONDS = 900
 LOAD = 0.5
-"""How far the loads of two measurements may be apart, in running processes."""
+"""Largest difference between the load averages of two comparable measurements."""
 
 
 # -- storing ---------------------------------------------------------------------------------------
 
 
-def gate_of(result: Record) -> Record:
-    """All tests of what was measured, and of which sources they are."""
-    if result.get("gate"):
-        return dict(result["gate"])  # of --benchmark-proven
+def tests_of(result: Record) -> Record:
+    """Test what was measured; return the tests' result and sources."""
+    if result.get("tests"):
+        return dict(result["tests"])  # of --benchmark-tested
     if "cuda" in result["machine"] and not torch.cuda.is_available():
-        raise Refused("the tests need a GPU: measure with --benchmark-proven")
-    wanted = gate.GPU_TESTS if "cuda" in result["machine"] else gate.CPU_TESTS
+        raise Refused("the tests need a GPU: measure with --benchmark-tested")
+    tests = correctness.GPU_TESTS if "cuda" in result["machine"] else correctness.CPU_TESTS
     with tempfile.TemporaryDirectory() as folder:
-        found = gate.run(wanted, Path(folder), SECONDS, os.cpu_count() or 1)
+        found = correctness.run(tests, Path(folder), SECONDS, os.cpu_count() or 1)
     return found | {"commit": commit(), "sources": sources()}
 
 
 def store(file: Path, root: Path) -> Path:
-    """Store a result; return its file. Raises Refused if it cannot be stored."""
+    """Store a result and return its file; raise Refused if it cannot be stored."""
     result = stored.load(file)
-    green = {"gate": {"state": "green"}}
-    stored.check(result | green)  # without the gate's minutes, if the result is refused anyway
+    passed = {"tests": {"state": "passed"}}
+    stored.check(result | passed)  # before the tests, which take minutes
     stored.check_same(result["machine"], commit(), sources())
-    print("gate: the tests of the kernels", flush=True)
-    result["gate"] = gate_of(result)
-    print(f"gate: {result['gate']['state']} {result['gate']['reason'] or ''}", flush=True)
-    for failure in result["gate"]["failures"][:20]:
+    print("testing the kernels", flush=True)
+    tests = result["tests"] = tests_of(result)
+    print(f"tests {tests['state']} {tests['reason'] or ''}", flush=True)
+    for failure in tests["failures"][:20]:
         print("  ", failure)
     stored.check(result)
     folder = root / "bench" / "results"
@@ -82,33 +81,33 @@ def store(file: Path, root: Path) -> Path:
 
 
 def section(file: Path, result: Record, root: Path) -> str:
-    """What docs/speed.md says of a machine."""
-    from bench.pictures import PICTURES
+    """Return the section of a machine in docs/speed.md."""
+    from bench.charts import CHARTS
 
     folder = file.with_suffix("")
     name = file.relative_to(root).as_posix()
-    lines = [f"## {result['machine']['device']}", "", _wrapped(tables.machine(result))]
+    lines = [f"## {result['machine']['device']}", "", _wrapped(speed_tables.machine(result))]
     lines += [f"Set: {result['set']}. Files: [results](../{name}),"]
     lines += [f"[all rows](../{folder.relative_to(root).as_posix()}/table.csv)."]
-    for picture, (title, _) in PICTURES.items():
-        for file in folder.glob(f"{picture}.*"):
+    for chart, (title, _) in CHARTS.items():
+        for file in folder.glob(f"{chart}.*"):
             lines += ["", f"![{title}](../{file.relative_to(root).as_posix()})"]
     titles = (
-        ("### Contenders", tables.contests(result)),
-        ("### Fixed cost of a call", tables.fixed(result)),
-        ("### Other sizes and parts", tables.sweep(result)),
-        ("### Operators", tables.alone(result)),
-        ("### Growth", tables.growth(result)),
-        ("### Many small networks", tables.replicas(result)),
+        ("### Contenders", speed_tables.contenders(result)),
+        ("### Fixed cost of a call", speed_tables.fixed(result)),
+        ("### Other sizes and parts", speed_tables.sweep(result)),
+        ("### Operators", speed_tables.alone(result)),
+        ("### Growth", speed_tables.growth(result)),
+        ("### Many small networks", speed_tables.replicas(result)),
     )
     for title, found in titles:
         lines += ["", title, "", *map(_wrapped, found)] if found else []
-    left_out = tables.missing(result)
+    left_out = speed_tables.missing(result)
     return "\n".join([*lines, *([""] if left_out else []), *left_out])
 
 
 def _wrapped(line: str) -> str:
-    """A line of prose in 100 columns without the targets of links; one of a table as it is."""
+    """Wrap prose in 100 columns, not counting the targets of links; leave lines of tables."""
     if line.startswith("|"):
         return line
     links = re.findall(r"\[[^]]*\](\([^)]*\))", line)
@@ -120,13 +119,13 @@ def _wrapped(line: str) -> str:
 
 
 def sections(root: Path) -> str:
-    """What docs/speed.md says between its markers."""
+    """Return the text between the markers of docs/speed.md."""
     found = stored.machines(root / "bench" / "results")
     return "\n\n".join(section(*pair, root) for pair in found.items()) or NOTHING_STORED
 
 
 def readme_section(root: Path, marker: str) -> str:
-    """The README's text between two markers: the named machine, then the ranges of others."""
+    """Return the README's text for a marker: the named machine, then the ranges of others."""
     found = stored.machines(root / "bench" / "results")
     on_a_gpu = marker.startswith("gpu")
     here = [pair for pair in found.items() if ("cuda" in pair[1]["machine"]) == on_a_gpu]
@@ -137,22 +136,22 @@ def readme_section(root: Path, marker: str) -> str:
     chart = named[0].with_suffix("").relative_to(root).as_posix()
     lines = [
         f"![Time of a pass by contender]({chart}/speed.svg)",
-        *map(_wrapped, tables.summary(result)),
+        *map(_wrapped, speed_tables.summary(result)),
         "",
     ]
-    lines += [*tables.passes(result), ""]
-    lines.append(_wrapped(tables.medians(*named)))
+    lines += [*speed_tables.passes(result), ""]
+    lines.append(_wrapped(speed_tables.medians(*named)))
     for file, other in here:
         if other is not result and stored.passes(other):
             m = other["machine"]
-            where = f"{tables.device(m)}, {m['threads']} threads"
+            where = f"{speed_tables.device(m)}, {m['threads']} threads"
             link = f"[{where}](bench/results/{file.name})"
-            lines.append(_wrapped(f"{link}: {tables.speed_ups(other)}."))
+            lines.append(_wrapped(f"{link}: {speed_tables.speed_ups(other)}."))
     return "\n".join(lines)
 
 
 def between(text: str, marker: str) -> str:
-    """What stands between <!-- marker --> and <!-- /marker -->."""
+    """Return the text between <!-- marker --> and <!-- /marker -->."""
     found = re.search(f"<!-- {marker} -->\n(.*?)\n<!-- /{marker} -->", text, re.DOTALL)
     if found is None:
         raise ValueError(f"no <!-- {marker} --> ... <!-- /{marker} -->")
@@ -167,8 +166,8 @@ def _replace(file: Path, marker: str, section: str) -> None:
 
 
 def write_all(root: Path) -> list[Path]:
-    """Tables, pictures and documents from what is stored."""
-    from bench import pictures
+    """Write tables, charts and documents from the stored files."""
+    from bench import charts
 
     written = []
     for file, result in stored.machines(root / "bench" / "results").items():
@@ -177,8 +176,8 @@ def write_all(root: Path) -> list[Path]:
             print(f"{file.name}: of commit {of}; kernels or tests may have changed since")
         folder = file.with_suffix("")
         shutil.rmtree(folder, ignore_errors=True)
-        written += [folder / name for name in pictures.draw(result, folder)]
-        records.write(folder / "table.csv", tables.as_csv(result))
+        written += [folder / name for name in charts.draw(result, folder)]
+        records.write(folder / "table.csv", speed_tables.as_csv(result))
         written.append(folder / "table.csv")
     _replace(root / "docs" / "speed.md", SPEED, sections(root))
     for marker in README:
@@ -190,25 +189,25 @@ def write_all(root: Path) -> list[Path]:
 
 
 RUN_TO_RUN = 1.16
-"""Within this ratio lay all entries of two full runs of the Xeon (7db5b89, c0917f2) that had the
-same code and less than 300 steps; of 40 % the quartiles were apart nevertheless."""
+"""Largest ratio between two runs of the same code (Xeon, commits 7db5b89 and c0917f2, less than 300
+steps). The quartiles of 40 % of the entries did not overlap even so."""
 
 
 def comparison(a: Record, b: Record) -> str:
-    """Entry by entry: times, ratio, and whether it is more than two runs of one code differ by."""
+    """Compare times entry by entry, and say which ratios exceed the run-to-run variation."""
     first = {(row["group"], row["label"]): row for row in a["rows"]}
     rows = [["", "A ms", "B ms", "B / A", ""]]
     for row in b["rows"]:
         old = first.get((row["group"], row["label"]))
         if old is None:
             continue
-        apart = row["low_ms"] > old["high_ms"] or row["high_ms"] < old["low_ms"]
-        verdict = ("slower" if row["ms"] > old["ms"] else "faster") if apart else "quartiles meet"
-        if apart and 1 / RUN_TO_RUN < row["ms"] / old["ms"] < RUN_TO_RUN:
-            verdict = "as two runs of one code"
-        figures = [tables.figures(value) for value in (old["ms"], row["ms"])]
-        ratio = tables.figures(row["ms"] / old["ms"])
-        rows.append([f"{row['group']}, {row['label']}", *figures, ratio, verdict])
+        differ = row["low_ms"] > old["high_ms"] or row["high_ms"] < old["low_ms"]
+        ratio = row["ms"] / old["ms"]
+        verdict = "slower" if ratio > 1 else "faster"
+        if not differ or 1 / RUN_TO_RUN < ratio < RUN_TO_RUN:
+            verdict = "run-to-run variation" if differ else "quartiles overlap"
+        figures = map(speed_tables.figures, (old["ms"], row["ms"], ratio))
+        rows.append([f"{row['group']}, {row['label']}", *figures, verdict])
     lines = [f"{name}: {_where(result)}" for name, result in (("A", a), ("B", b))]
     lines += unlike(a, b)
     if len(rows) == 1:
@@ -221,19 +220,19 @@ ALIKE = (
     "triton", "python", "driver", "power_limit_w", "spikingjelly", "snntorch", "norse", "compiler",
     "denormals_zero",
 )  # fmt: skip
-"""Of two machines, for their times to be compared."""
+"""What two machines must have in common for their times to be comparable."""
 
 
 def unlike(a: Record, b: Record) -> list[str]:
-    """Warnings: what besides the code may be why times differ. Contenders of a group take turns, so
-    the set matters too; loads are those at the start."""
+    """Warn of differences that change times, other than the code: machine, load, and the set,
+    because interleaved contenders affect each other."""
     pairs = [(name, a["machine"].get(name), b["machine"].get(name)) for name in ALIKE]
     pairs.append(("set", a["set"], b["set"]))
     found = [f"WARNING: {name} differs: {x} and {y}" for name, x, y in pairs if x != y]
     loads = [result["machine"].get("load_average") for result in (a, b)]
     if None not in loads and abs(loads[0] - loads[1]) > LOAD:
         found.append(f"WARNING: load at the start differs: {loads[0]:.1f} and {loads[1]:.1f}")
-    return [*found, "The ratios are not those of the code alone."] if found else []
+    return [*found, "The ratios are not due to the code alone."] if found else []
 
 
 def _where(result: Record) -> str:
@@ -245,9 +244,9 @@ def _where(result: Record) -> str:
 def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
-    add("file", nargs="?", type=Path, help="of pytest --benchmark-rows, to be stored")
+    add("file", nargs="?", type=Path, help="rows of pytest --benchmark-rows, to be stored")
     add("--compare", nargs=2, type=Path, metavar=("A", "B"), help="two files, stored or not")
-    add("--root", type=Path, default=ROOT, help="where results and documents are written")
+    add("--root", type=Path, default=ROOT, help="root folder of results and documents")
     options = parser.parse_args(given)
     try:
         if options.compare:

@@ -14,9 +14,9 @@ from bench.stored_results import RAW, STORED, collect, digest
 from hetsyn_triton.experiments.files import write_atomically
 from hetsyn_triton.experiments.studies.base import Row
 from hetsyn_triton.experiments.studies.catalogue import STUDIES
-from hetsyn_triton.experiments.studies.folder import read_json
 from hetsyn_triton.experiments.studies.networks import form
 from hetsyn_triton.experiments.studies.statistics import mean_and_deviation, wilson_interval
+from hetsyn_triton.experiments.studies.study_folder import read_json
 from hetsyn_triton.experiments.studies.tables import (
     DEVIATION,
     blocks,

@@ -1,11 +1,11 @@
-"""What `pytest --benchmark` measured, as it is stored: one file for a machine and its threads.
+"""Read and check stored measurements of `pytest --benchmark`: one file per machine and threads.
 
-A stored file has `machine` (with versions, date and commit), `set`, `memory` (how it was taken),
-`rates`, `gate`, `missing`, `wrong`, and `rows`: of each entry its group, label, contender, work,
-check, milliseconds (median and quartiles), memory, and errors over time where they were taken.
+A stored file has `machine` (with versions, date and commit), `set`, `memory` (how it was measured),
+`rates`, `tests`, `missing`, `wrong` and `rows`. A row is an entry: group, label, contender, work,
+check, milliseconds (median and quartiles), memory, and, if measured, errors over time.
 
-Rows with a `rate` are of an earlier program, on the same machine: `earlier` has its name, versions,
-date, commit and gate, and the rate is the peak that it measured. A new full run replaces the file.
+Rows with a `rate` were measured by an older program on the same machine. `earlier` has its name,
+versions, date, commit and tests; `rate` is the peak that it measured.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from bench.registry import GROWTH
 
 RESULTS = Path(__file__).resolve().parent / "results"
 WITHIN = 0.1
-"""How far the exponent of time may be from that of a cost in proportion."""
+"""Tolerance of the exponent of time around its target."""
 
 
 def files(folder: Path = RESULTS) -> list[Path]:
@@ -42,7 +42,7 @@ def load(file: Path) -> Record:
 
 
 def assembled(given: Sequence[Record]) -> Record:
-    """The lines of `--benchmark-rows`: about the run, a row for each entry, how it ended."""
+    """Assemble the lines of `--benchmark-rows`: the run's data, a row per entry, how it ended."""
     found: Record = {"missing": {}, "wrong": {}, "rows": []}
     for one in given:
         if "group" not in one:
@@ -54,49 +54,47 @@ def assembled(given: Sequence[Record]) -> Record:
         else:
             found[reason][f"{one['group']}, {one['label']}"] = one[reason]
     if "machine" not in found:
-        raise Refused("no file of `pytest --benchmark --benchmark-rows=FILE`")
+        raise Refused("not a file of `pytest --benchmark --benchmark-rows=FILE`")
     return found
 
 
 def machines(folder: Path = RESULTS) -> dict[Path, Record]:
-    """All stored files, by device."""
+    """Return all stored files, ordered by device."""
     found = {file: load(file) for file in files(folder)}
     return dict(sorted(found.items(), key=lambda pair: pair[1]["machine"]["device"]))
 
 
 def check(result: Record) -> None:
-    """Raise Refused unless right results were measured and the tests passed."""
+    """Raise Refused unless all results are right, all entries are timed and the tests passed."""
     if result["set"] == "rehearse":
-        raise Refused("a rehearsal: none of its figures counts")
+        raise Refused("a rehearsal: its times are not stored")
     if result["wrong"]:
         raise Refused("; ".join(f"{name}: {what}" for name, what in result["wrong"].items()))
     if not result["rows"] or any(not row["ms"] for row in result["rows"]):
         raise Refused("nothing timed: --benchmark-disable?")
-    gate = result.get("gate") or {"state": "not run"}
-    if gate["state"] != "green":
-        raise Refused(
-            f"the gate is {gate['state']}: kernels must be tested before their speed counts"
-        )
-    if "sources" in gate and gate["sources"] != result["machine"]["sources"]:
-        raise Refused("the gate tested other sources than were measured")
+    tests = result.get("tests") or {"state": "not run"}
+    if tests["state"] != "passed":
+        raise Refused(f"tests {tests['state']}: the tests of the kernels must pass before storing")
+    if "sources" in tests and tests["sources"] != result["machine"]["sources"]:
+        raise Refused("the tests ran on other sources than the measurement")
 
 
 def check_same(machine: Record, commit: str, sources: str) -> None:
-    """Raise Refused if other sources were measured than those that the gate is about to test."""
+    """Raise Refused unless the measured sources are those of this checkout, committed."""
     if machine["changed"]:
-        raise Refused("measured with changes that are in no commit")
+        raise Refused("measured with uncommitted changes")
     if machine["sources"] != sources:
         raise Refused(
-            f"measured of commit {machine['commit'][:10]}; the kernels or tests here, at"
-            f" {commit[:10]}, differ: measure again, or store it from that commit"
+            f"measured at commit {machine['commit'][:10]}; the kernels or tests of this checkout,"
+            f" at {commit[:10]}, differ: measure again, or store the result at that commit"
         )
 
 
-# -- what follows from the times -------------------------------------------------------------------
+# -- figures derived from the times ----------------------------------------------------------------
 
 
 def groups(result: Record, kind: str = "") -> dict[str, list[Record]]:
-    """Rows by group, those of one kind of work; growth left out."""
+    """Return the rows of one kind of work by group, without growth."""
     found: dict[str, list[Record]] = {}
     for row in result["rows"]:
         growing = row["group"].startswith(GROWTH) or row["group"] == registry.PER_STEP
@@ -106,40 +104,40 @@ def groups(result: Record, kind: str = "") -> dict[str, list[Record]]:
 
 
 def alone(result: Record) -> dict[str, list[Record]]:
-    """Groups of operators and kernels by themselves, and of recurrent synapses."""
+    """Return the groups of single operators and kernels, and of recurrent synapses."""
     kinds = ("operator", "kernel", "synapses")
     return {group: rows for kind in kinds for group, rows in groups(result, kind).items()}
 
 
 def passes(result: Record) -> dict[str, list[Record]]:
-    """Groups of the README's table."""
+    """Return the groups of the README's table."""
     names = registry.published("cuda" if "cuda" in result["machine"] else "cpu")
     return {group: rows for group, rows in groups(result).items() if group in names}
 
 
 def base(rows: Sequence[Record], contender: str = registry.OURS) -> Record | None:
-    """The contender that the others of a group are compared with."""
+    """Return the row of a contender, by default that of this library; None without one."""
     return next((row for row in rows if row["contender"] == contender), None)
 
 
 def fastest(rows: Sequence[Record], contenders: Sequence[str]) -> Record | None:
-    """The fastest of these contenders."""
+    """Return the row of the fastest of some contenders; None without one."""
     found = [row for row in rows if row["contender"] in contenders]
     return min(found, key=lambda row: float(row["ms"]), default=None)
 
 
 def peak(row: Record) -> float | None:
-    """Bytes at the peak; None of a backward alone, whose tape was there before: see `both`."""
+    """Return the peak memory in bytes; None for `backward`, whose graph exists before the call."""
     return None if row["work"]["part"] == "backward" else row.get("peak_bytes")
 
 
 def kept(row: Record) -> float | None:
-    """Bytes that autograd keeps; None of checkpoints, which hold their inputs unseen by it."""
+    """Return the bytes that autograd saves; None with checkpoints, which hide their inputs."""
     return None if row["contender"] == registry.CHECKPOINTED else row.get("saved_bytes")
 
 
 def fraction(row: Record, result: Record) -> float | None:
-    """Multiply-adds needed / the peak / time."""
+    """Return the fraction of the peak rate: multiply-adds needed / peak / time."""
     rate = row.get("rate") or result["rates"]["fma"]
     return 1e3 * row["fma"] / rate / row["ms"] if row["fma"] and rate else None
 
@@ -153,8 +151,8 @@ def fit(
     """Fit the exponent of a growth: the slope of log value over log size.
 
     Returns:
-        The slope, None where a value is missing or there are no two; its standard error, None where
-        there are no three.
+        The slope, None if a value is missing or there are fewer than 2 sizes; its standard error,
+        None with fewer than 3.
     """
     known = [value for value in values if value and value > 0]
     if len(sizes) < 2 or len(known) < len(values):
@@ -164,7 +162,7 @@ def fit(
 
 
 class Growth(NamedTuple):
-    """Time and memory of a layer over the sizes of one axis, all else fixed."""
+    """Time and memory of a layer over the sizes of one axis; other sizes are fixed."""
 
     axis: str
     form: str
@@ -175,18 +173,18 @@ class Growth(NamedTuple):
 
     @property
     def target(self) -> int:
-        """Exponent of a cost in proportion: J recurrent neurons have J^2 synapses."""
+        """Exponent of the work: 2 for J recurrent neurons, which have J^2 synapses, else 1."""
         return 2 if self.form == "recurrent" and self.axis == "J" else 1
 
     @property
     def reached(self) -> bool | None:
-        """Whether time is in proportion to within `WITHIN`; None without a slope."""
+        """Whether the exponent of time is within `WITHIN` of the target; None without a fit."""
         slope, _ = fit(self.sizes, self.ms)
         return None if slope is None else abs(slope - self.target) <= WITHIN
 
 
 def growths(result: Record) -> list[Growth]:
-    """Return every axis that was measured."""
+    """Return the growth along every measured axis."""
     found: dict[str, Growth] = {}
     for row in result["rows"]:
         group = row["group"]
@@ -200,7 +198,7 @@ def growths(result: Record) -> list[Growth]:
 
 
 def per_step(result: Record) -> dict[int, float]:
-    """Return N -> the bytes that one more step takes, of layers N -> N."""
+    """Return, for layers N -> N, the bytes of one more step by N."""
     peaks: dict[int, dict[int, float]] = {}
     for row in result["rows"]:
         if row["group"] == registry.PER_STEP and row.get("peak_bytes"):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hetsyn_triton.experiments.files import write_json
-from hetsyn_triton.experiments.studies.folder import (
+from hetsyn_triton.experiments.studies.study_folder import (
     PICTURE,
     STUDY,
     TABLE_CSV,
@@ -26,8 +26,8 @@ from hetsyn_triton.experiments.training import (
     TrainConfig,
     default_config,
 )
-from hetsyn_triton.experiments.training.folder import CONFIG, LEARNING_CURVE, METRICS, SUMMARY
 from hetsyn_triton.experiments.training.restore import MOVABLE, lasting
+from hetsyn_triton.experiments.training.run_folder import CONFIG, LEARNING_CURVE, METRICS, SUMMARY
 
 STORED = "results"  # the folder of the copies, beside results.md
 RAW = "json"  # the folder in it that has every figure and setting

@@ -1,8 +1,8 @@
-"""What `pytest --benchmark` runs: a test for every contender of every work in the registry.
+"""The tests of `pytest --benchmark`: one for every contender of every work in the registry.
 
-pytest-benchmark times a test with the clock it is given. `measured_time` stands still except for
-`advance`: a round of a test advances it by a time that was measured before, interleaved with the
-other contenders. So pytest-benchmark's statistics and options apply to these times.
+pytest-benchmark times these tests with `measured_time`, a clock that only `advance` moves. Each
+round advances it by a time that was measured before, interleaved with the other contenders.
+pytest-benchmark's statistics and options therefore apply to these times.
 """
 
 from typing import Any
@@ -10,18 +10,17 @@ from typing import Any
 import pytest
 import torch
 
-from bench.measuring import Measurements
+from bench.benchmark_runner import Measurements
 from bench.registry import Entry, entries, rehearsed
 
-# Other libraries warn of what is none of this repository's.
+# Warnings of other libraries are not errors here.
 pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.timeout(3600)]
-
 
 _now = 0.0
 
 
 def measured_time() -> float:
-    """Seconds measured so far."""
+    """Return the seconds measured so far."""
     return _now
 
 
@@ -33,7 +32,7 @@ def advance(seconds: float) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     option = metafunc.config.getoption
     if not option("benchmark"):
-        raise pytest.UsageError("bench/ is measured with --benchmark")
+        raise pytest.UsageError("bench/ needs --benchmark")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     full = option("benchmark_full")
     chosen = rehearsed() if option("benchmark_rehearse") else entries(full, device)
@@ -42,7 +41,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.mark.benchmark(timer=measured_time)
 def test_benchmark(entry: Entry, measurements: Measurements, benchmark: Any) -> None:
-    """Skipped, with the reason, where this machine cannot; failed where the result is wrong."""
+    """Skip a contender that cannot run on this machine; fail if its result is wrong."""
     row = measurements.of(entry)
     if "missing" in row:
         pytest.skip(row["missing"])

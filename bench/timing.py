@@ -1,7 +1,7 @@
-"""Times of calls, warm and interleaved, and the memory of a call.
+"""Time interleaved, warm calls, and measure the memory of a call.
 
-On a GPU calls rotate through several sets of inputs, together larger than any L2 cache, as they
-come in training (`sets_for`).
+On a GPU, calls rotate through sets of inputs that together exceed any L2 cache, because inputs are
+not in the cache in training either (`sets_for`).
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ Key = TypeVar("Key", bound=Hashable)
 Run = Callable[[], Any]
 
 BEYOND_L2 = 128 << 20
-"""Bytes of inputs that no L2 cache holds: it has 50 MB in an H100, 60 MB in an H200."""
+"""Bytes of inputs that exceed any L2 cache: 50 MB in an H100, 60 MB in an H200."""
 MOST_SETS = 16
 
 
 def sets_for(bytes_of_one: int) -> int:
-    """Sets of inputs that are together larger than the cache."""
+    """Return the number of sets of inputs that together exceed the cache."""
     return min(MOST_SETS, max(1, -(-BEYOND_L2 // max(bytes_of_one, 1))))
 
 
 def size_of(*tensors: Any) -> int:
-    """Bytes of all tensors among the arguments."""
+    """Return the bytes of all tensors among the arguments."""
     return sum(t.numel() * t.element_size() for t in tensors if isinstance(t, torch.Tensor))
 
 
 def peak_bytes(run: Run, device: torch.device) -> dict[str, int]:
-    """`peak_bytes`, what a call allocates on a GPU at its peak; nothing on a CPU."""
+    """Return `peak_bytes`, the peak allocation of a call on a GPU; nothing on a CPU."""
     if device.type != "cuda":
         return {}
     torch.cuda.synchronize(device)
@@ -75,28 +75,28 @@ def _timed_cpu(runs: Sequence[Callable[[], Any]]) -> list[float]:
 # -- interleaved contenders, and memory on a CPU ---------------------------------------------------
 
 
-def in_turn(
+def interleaved(
     runs: Mapping[Key, Sequence[Run]],
     seconds: float,
     least: int = 5,
     most: int = 100,
     device: torch.device | str = "cpu",
 ) -> tuple[dict[Key, list[float]], dict[Key, Exception]]:
-    """Time contenders interleaved: what the machine does meanwhile affects all of them.
+    """Time contenders interleaved, so that other load on the machine affects all of them.
 
-    Each contender has one call, or several with inputs of their own, which rotate. All are called
-    twice before, so that code is compiled and memory mapped. A short call runs several times in a
-    round. On a GPU a time is that between two CUDA events.
+    A contender has one call, or several with different inputs, which rotate. Two warm-up calls
+    compile code and map memory. Short calls run several times per round. GPU times are those
+    between two CUDA events.
 
     Args:
         runs: The calls of each contender.
         seconds: Time for all rounds together.
         least: Minimum number of rounds.
-        most: Maximum number of rounds, if that is not below `least`.
+        most: Maximum number of rounds, unless `least` is larger.
         device: Where the calls run.
 
     Returns:
-        Milliseconds of each contender, and the errors of those that broke.
+        Milliseconds of each contender, and the errors of those that failed.
     """
     cuda = torch.device(device).type == "cuda"
     timed, at_once = (_timed_cuda, 20) if cuda else (_timed_cpu, 5)
@@ -105,7 +105,7 @@ def in_turn(
     broken: dict[Key, Exception] = {}
 
     def take(key: Key, count: int) -> list[float]:
-        """Times of `count` calls; none from a contender that breaks."""
+        """Time `count` calls; return no times if the contender fails."""
         if key in broken:
             return []
         try:
@@ -133,7 +133,7 @@ def in_turn(
 
 
 def zero_denormals() -> None:
-    """Flush subnormal numbers to 0 for all contenders, as our CPU kernels always do.
+    """Flush subnormal numbers to 0 for all contenders, as the CPU kernels always do.
 
     Threads inherit this from the thread that starts them: call it before any work.
     """
@@ -141,7 +141,7 @@ def zero_denormals() -> None:
 
 
 def keep_freed_memory(size: int) -> bool:
-    """Keep freed memory in the process, and map `size` bytes now: calls touch no new pages.
+    """Keep freed memory in the process and map `size` bytes now, so that calls map no new pages.
 
     Returns:
         Whether the allocator supports this.
@@ -153,19 +153,19 @@ def keep_freed_memory(size: int) -> bool:
 
 
 def _trim() -> None:
-    """Give the pages of free memory back to the system: using them again is growth."""
+    """Return free memory to the system, so that its next use counts as growth."""
     gc.collect()
     with suppress(AttributeError, OSError, TypeError):  # no glibc
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def growth_and_ms(run: Callable[[], Any]) -> tuple[int | None, float]:
-    """Peak growth of the process during a call, and the milliseconds of that call.
+    """Measure the peak growth of the process during a call, and time that call.
 
-    Free memory is given back before. Linux counts to within 32 pages a core.
+    Free memory is returned to the system first. Linux counts to within 32 pages per core.
 
     Returns:
-        Bytes, None if the system does not tell; milliseconds.
+        Bytes, None if the system does not report them; milliseconds.
     """
     ms: list[float] = []
     _trim()

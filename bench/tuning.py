@@ -1,10 +1,10 @@
-"""The fastest of the configurations that a GPU kernel offers, found by trying them all.
+"""Find the fastest configuration of every GPU kernel by trying all of them.
 
     python -m bench.tuning
 
-The winners are written to the file named by `HETSYN_TUNED`, else to `hetsyn_triton/tuned.json` in
-the user's cache folder. A configuration changes speed, never a result: see
-`kernels/gpu/lib/configs.py`.
+The fastest are written to the file named by `HETSYN_TUNED`, by default `hetsyn_triton/tuned.json`
+in the user's cache folder. A configuration changes speed, never a result
+(`kernels/gpu/lib/configs.py`).
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from hetsyn_triton.kernels.gpu.lib import configs
 from hetsyn_triton.kernels.gpu.lib.configs import pinned
 
 GAIN = 0.97
-"""A candidate must take at most this part of the shipped one's time, or the shipped one stays."""
+"""Largest share of the shipped configuration's time with which a candidate replaces it."""
 
 
-class _Asked(dict[str, str]):
-    """Choices that remember what was asked for."""
+class _Requested(dict[str, str]):
+    """Choices that record the requested size classes."""
 
     def __init__(self) -> None:
-        super().__init__({"": ""})  # not empty: an empty choice counts as none
+        super().__init__({"": ""})  # an empty dict would count as no choice
         self.shipped: dict[str, str] = {}
 
     def get(self, key: str, default: Any = None) -> Any:
@@ -39,16 +39,15 @@ class _Asked(dict[str, str]):
 
 
 def shipped(run: Callable[[], Any]) -> dict[str, str]:
-    """The size classes `run` asks configurations for, and what is shipped for them."""
-    asked = _Asked()
-    with pinned(asked):
+    """Return the size classes that `run` requests, with their shipped configurations."""
+    requested = _Requested()
+    with pinned(requested):
         run()
-    return asked.shipped
+    return requested.shipped
 
 
 def candidates(run: Callable[[], Any], key: str) -> list[str]:
-    """Names of the configurations offered for one size class, as the error for a wrong name lists
-    them."""
+    """Return the configurations of a size class, which the error for a wrong name lists."""
     try:
         with pinned({key: "?"}):
             run()
@@ -61,8 +60,7 @@ def candidates(run: Callable[[], Any], key: str) -> list[str]:
 def tune(
     run: Callable[[], Any], ms: Callable[[], float], known: Mapping[str, str] | None = None
 ) -> tuple[dict[str, str], dict[str, dict[str, float]]]:
-    """-> winners by size class, and the times of all candidates. Classes in `known` stay as they
-    are."""
+    """Return the fastest by size class, and all times; classes in `known` are not tried."""
     best, times = dict(known or {}), dict[str, dict[str, float]]()
     for key, first in shipped(run).items():
         if key in best:
@@ -77,15 +75,15 @@ def tune(
 
 
 def time_ms(case: Case, calls: Sequence[Callable[[], Any]], device: torch.device) -> float:
-    """Median of a case, whose inputs rotate."""
-    found, broken = timing.in_turn({case: calls}, 0.1, 3, device=device)
+    """Return the median time of a case; its inputs rotate."""
+    found, broken = timing.interleaved({case: calls}, 0.1, 3, device=device)
     for error in broken.values():
         raise error
     return statistics.median(found[case])
 
 
 def tune_all(cases: Sequence[Case], device: torch.device) -> dict[str, str]:
-    """The winners of all size classes of these cases; a case that breaks is reported."""
+    """Return the fastest of all size classes of some cases; report cases that fail."""
     best: dict[str, str] = {}
     for case in cases:
         try:

@@ -1,5 +1,4 @@
-"""The work that is timed, on any device: inputs, the weights a loop learns, the network's training
-step by this library and by a loop."""
+"""Make inputs, weights, and training steps of a network by this library and by the loop."""
 
 from __future__ import annotations
 
@@ -10,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench import rivals
-from bench.rivals import Compile, Weights
+from bench import baseline_loop
+from bench.baseline_loop import Compile, Weights
 from hetsyn_triton import (
     HetSynLIF,
     HetSynReadout,
@@ -24,7 +23,7 @@ Run = Callable[[], Any]
 
 CPU = torch.device("cpu")
 LR = 1e-3
-"""Of the weights; of the decays twice as much."""
+"""Learning rate of the weights; that of the decays is twice as high."""
 
 
 def spikes(
@@ -36,13 +35,13 @@ def spikes(
     device: torch.device = CPU,
     seed: int = 0,
 ) -> Tensor:
-    """A tenth of all places."""
+    """Make random spikes, 10 % of all elements."""
     generator = torch.Generator(device).manual_seed(seed)
     return (torch.rand(T, B, I, device=device, generator=generator) < 0.1).to(dtype)
 
 
 def layer_leaves(module: HetSynLIF | HetSynReadout) -> list[Tensor]:
-    """Parameters of a layer in the order of `Weights.tensors`: w, r, recurrent w and r."""
+    """Return a layer's parameters in the order of `Weights.tensors`: w, r, recurrent w and r."""
     found: list[Tensor] = [module.weight, module.decay.raw]
     if isinstance(module, HetSynLIF) and module.recurrent:
         assert module.recurrent_weight is not None
@@ -52,13 +51,13 @@ def layer_leaves(module: HetSynLIF | HetSynReadout) -> list[Tensor]:
 
 
 def weights_of(module: HetSynLIF | HetSynReadout) -> Weights:
-    """A layer's weights and decays, for a loop."""
+    """Return a layer's weights and decays for the loop."""
     w, r, *back = (t.detach() for t in layer_leaves(module))
     return Weights(w, r, (back[0], back[1]) if back else None, isinstance(module, HetSynLIF))
 
 
 def modules_of(made: SpikingNetwork) -> list[HetSynLIF | HetSynReadout]:
-    """Layers and readout of a network made by `network`."""
+    """Return the layers and the readout of a network."""
     return [m for m in made.modules() if isinstance(m, (HetSynLIF, HetSynReadout))]
 
 
@@ -68,7 +67,7 @@ def modules_of(made: SpikingNetwork) -> list[HetSynLIF | HetSynReadout]:
 def network(
     sizes: Sequence[int], dtype: torch.dtype = torch.float32, backend: str = "auto"
 ) -> SpikingNetwork:
-    """Recurrent layers of sizes[1:-1] and a readout."""
+    """Make a network of recurrent layers of sizes[1:-1] and a readout."""
     inputs, *hidden, classes = sizes
     generator = torch.Generator().manual_seed(0)
     layers = [
@@ -80,19 +79,19 @@ def network(
 
 
 def leaves_of(made: SpikingNetwork) -> list[Tensor]:
-    """Parameters in the order of `loop_network`: of each layer w, r, recurrent w and r."""
+    """Return the parameters of all layers in the order of `loop_network`."""
     return [leaf for module in modules_of(made) for leaf in layer_leaves(module)]
 
 
 class TrainingStep:
-    """A step of AdamW on the cross-entropy of the mean output, then the clamp of the decays."""
+    """An AdamW step on the cross-entropy of the mean output, then a clamp of the decays."""
 
     def __init__(
         self, forward: Callable[[], Tensor], classes: int, x: Tensor, groups: Any, clamp: Run
     ) -> None:
         self.forward, self.clamp = forward, clamp
         self.target = torch.arange(x.shape[1], device=x.device) % classes
-        # capturable: the step may stand in a CUDA graph.
+        # capturable, because a CUDA graph may capture the step.
         self.optimizer = torch.optim.AdamW(groups, lr=LR, capturable=x.device.type == "cuda")
 
     def __call__(self) -> None:
@@ -102,14 +101,14 @@ class TrainingStep:
         self.clamp()
 
     def forget(self) -> None:
-        """Make the optimizer's state that of the first step, in place."""
+        """Reset the optimizer's state in place."""
         for state in self.optimizer.state.values():
             for value in state.values():
                 value.zero_()
 
 
 Training = tuple[TrainingStep, Callable[[], Tensor], list[Tensor]]
-"""A training step, the forward pass alone, the input and the parameters as in `leaves_of`."""
+"""A training step, the forward pass alone, and input and parameters as in `leaves_of`."""
 
 
 def our_network(made: SpikingNetwork, x: Tensor, classes: int) -> Training:
@@ -126,10 +125,10 @@ def loop_network(
     made: SpikingNetwork,
     x: Tensor,
     classes: int,
-    compile: Compile = rivals.as_it_is,
-    way: Callable[..., Tensor] = rivals.layer_loop,
+    compile: Compile = baseline_loop.as_it_is,
+    way: Callable[..., Tensor] = baseline_loop.layer_loop,
 ) -> Training:
-    """The same step with the loop, from copies of the network's weights."""
+    """Make the same training step with the loop, on copies of the network's weights."""
     layers = [weights_of(module).learned() for module in modules_of(made)]
     parameters = [t for layer in layers for t in layer.tensors]
     weights, decays = parameters[::2], parameters[1::2]
@@ -139,7 +138,7 @@ def loop_network(
     ]
 
     def forward() -> Tensor:
-        return rivals.network_loop(x, layers, compile, way)
+        return baseline_loop.network_loop(x, layers, compile, way)
 
     def clamp() -> None:
         with torch.no_grad():

@@ -19,7 +19,7 @@ from hetsyn_triton.ops import (
 from hetsyn_triton.ops.dispatch import has_kernel, resolve
 from hetsyn_triton.reference import closed_form
 from tests.support.operators import DIFFERENTIABLE, Size
-from tests.support.problems import MODULES, assert_same, call, gradients, is_raw, problem
+from tests.support.random_arguments import MODULES, assert_same, call, gradients, is_raw, problem
 
 SIZE = Size(R=2, T=5)
 KERNELS = {"cpu": ("CPU", "Numba kernel"), "cuda": ("CUDA", "Triton kernel")}

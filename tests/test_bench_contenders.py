@@ -1,4 +1,4 @@
-"""Contenders of the benchmark compute what the layers compute, and the others what they say."""
+"""The contenders of the benchmark compute the same as the layers; others are as documented."""
 
 import gc
 import re
@@ -14,11 +14,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench import contests, measuring, plain_lif, registry, replicas, rivals, workloads
+from bench import (
+    baseline_loop,
+    benchmark_runner,
+    contenders,
+    plain_lif,
+    registry,
+    replica_steps,
+    workloads,
+)
 from bench.registry import Entry, Work
 from hetsyn_triton import HetSynLIF
 from hetsyn_triton.surrogates import FastSigmoid, Triangular
-from tests.support.problems import apply
+from tests.support.random_arguments import apply
 
 CPU = torch.device("cpu")
 TINY = Work("layer", 4, 2, 5, 4)
@@ -50,60 +58,60 @@ def test_a_rehearsal_has_every_kind_and_contender() -> None:
 
 @pytest.mark.parametrize("part", registry.PARTS)
 @pytest.mark.parametrize("recurrent", [False, True], ids=["feedforward", "recurrent"])
-def test_everybody_computes_the_same(
+def test_contenders_compute_the_same(
     recurrent: bool, part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In float32, exactly where sums are exact. A captured call is the call itself on a CPU."""
+    """Results are exact where float32 sums are. On a CPU nothing is captured in a CUDA graph."""
     monkeypatch.setenv("BENCH_COMPILER", "eager")
     work = replace(TINY, I=40, J=12, recurrent=recurrent, part=part)
     some = registry.GPU_CONTENDERS[part] + registry.CONTENDERS[part]
-    for who in dict.fromkeys(who for who in some if who not in registry.OTHERS):
-        assert contests.checked(work, who, CPU) == "equal"
-    spikes = contests.problem(replace(work, T=6, part="forward"), CPU, exact=True)
-    assert 0 < rivals.layer_loop(spikes.x, spikes.weights).mean() < 1
+    for name in dict.fromkeys(name for name in some if name not in registry.OTHERS):
+        assert contenders.checked(work, name, CPU) == "equal"
+    spikes = contenders.problem(replace(work, T=6, part="forward"), CPU, exact=True)
+    assert 0 < baseline_loop.layer_loop(spikes.x, spikes.weights).mean() < 1
 
 
-def test_who_computes_something_else_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(given: contests.Problem) -> contests.Made:
+def test_wrong_results_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(given: contenders.Problem) -> contenders.Made:
         weights = replace(given.weights, r=given.weights.r * 0.9)
-        return contests._loop(replace(given, weights=weights))
+        return contenders._loop(replace(given, weights=weights))
 
     work = replace(TINY, I=40, J=12)
-    monkeypatch.setitem(contests.LAYERS, registry.LOOP, wrong)
+    monkeypatch.setitem(contenders.LAYERS, registry.LOOP, wrong)
     with pytest.raises(AssertionError):
-        contests.checked(work, registry.LOOP, CPU)
-    names = (registry.LOOP, registry.OURS, registry.GRAPH, "nobody")
-    group = [Entry("g", who, work, who) for who in names]
-    plan = measuring.Plan("cpu", 1, 0.0, 3, timed=False)
-    loop, ours, graph, nobody = measuring.measure(group, plan)
+        contenders.checked(work, registry.LOOP, CPU)
+    names = (registry.LOOP, registry.OURS, registry.GRAPH, "unknown")
+    group = [Entry("g", name, work, name) for name in names]
+    plan = benchmark_runner.Plan("cpu", 1, 0.0, 3, timed=False)
+    loop, ours, graph, unknown = benchmark_runner.measure(group, plan)
     assert loop["wrong"]
-    assert measuring.line(loop, 0.0).startswith("WRONG: ")
-    assert measuring.line(ours, 0.0) == "not timed; equal"
+    assert benchmark_runner.line(loop, 0.0).startswith("WRONG: ")
+    assert benchmark_runner.line(ours, 0.0) == "not timed; equal"
     assert graph["missing"] == "a CUDA graph needs a CUDA device"
-    assert "nobody" in nobody["wrong"]
+    assert "unknown" in unknown["wrong"]
 
 
-@pytest.mark.parametrize("who", [registry.OURS, registry.OURS_GRAPH, registry.COMPILED])
-def test_recurrent_synapses_compute_the_same(who: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", [registry.OURS, registry.OURS_GRAPH, registry.COMPILED])
+def test_recurrent_synapses_compute_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BENCH_COMPILER", "eager")
     work = Work("synapses", 6, 8, 40, 40, True)
-    assert contests.checked(work, who, CPU) == "equal"
-    assert contests.make(work, who, CPU, exact=True).run()[1].abs().max() > 0
+    assert contenders.checked(work, name, CPU) == "equal"
+    assert contenders.make(work, name, CPU, exact=True).run()[1].abs().max() > 0
 
 
-@pytest.mark.parametrize("who", [registry.OURS, registry.CLOSED, registry.LOOP])
-def test_the_error_of_a_current_is_within_rounding(who: str) -> None:
+@pytest.mark.parametrize("name", [registry.OURS, registry.CLOSED, registry.LOOP])
+def test_the_error_of_a_current_is_within_rounding(name: str) -> None:
     work = Work("current", 12, 3, 6, 5, part="forward")
-    assert contests.checked(work, who, CPU) == "equal"
-    assert contests.errors_over_time(work, who, CPU)["steps"] == [1, 2, 4, 8]
+    assert contenders.checked(work, name, CPU) == "equal"
+    assert contenders.errors_over_time(work, name, CPU)["steps"] == [1, 2, 4, 8]
 
 
-@pytest.mark.parametrize("who", [registry.LSTM, registry.GRU])
-def test_gated_layers_have_the_sizes_of_the_work(who: str) -> None:
-    """Forward spikes [T, B, J] become outputs of that shape; gradients of input and parameters."""
-    assert contests.make(replace(TINY, part="forward"), who, CPU).run().shape == (4, 2, 4)
-    x, w_in, w_back, *biases = contests.make(TINY, who, CPU).run()
-    gates = 4 if who == registry.LSTM else 3
+@pytest.mark.parametrize("name", [registry.LSTM, registry.GRU])
+def test_gated_layers_have_the_sizes_of_the_work(name: str) -> None:
+    """Outputs are [T, B, J]; gradients have the shapes of input and parameters."""
+    assert contenders.make(replace(TINY, part="forward"), name, CPU).run().shape == (4, 2, 4)
+    x, w_in, w_back, *biases = contenders.make(TINY, name, CPU).run()
+    gates = 4 if name == registry.LSTM else 3
     assert x.shape == (4, 2, 5)
     assert (w_in.shape, w_back.shape) == ((gates * 4, 5), (gates * 4, 4))
     assert len(biases) == 2
@@ -123,33 +131,33 @@ MULTIPLY_ADDS = {
 
 
 @pytest.mark.parametrize("operator", registry.CPU_OPERATORS)
-def test_operators_are_fed_all_they_take(operator: str) -> None:
-    """With other sizes everywhere, so that no two can be mixed up."""
+def test_operators_get_all_arguments(operator: str) -> None:
+    """All sizes differ, so a mix-up of two would fail."""
     work = registry._operator("operator", operator, 5, 2, 3, 4)
-    made = contests.make(work, registry.OURS, CPU)
+    made = contenders.make(work, registry.OURS, CPU)
     made.run()
     per_step = 2 * 4 * (4 if "recurrent" in operator else 3)
     assert work.fma == 5 * per_step * MULTIPLY_ADDS.get(operator, 0)
     assert made.moved > 0
 
 
-@pytest.mark.parametrize("operator", registry.KERNEL_RIVALS)
+@pytest.mark.parametrize("operator", registry.KERNEL_BASELINES)
 def test_the_loop_does_the_work_of_a_kernel(operator: str) -> None:
-    """Results of the same shapes as those of the operator."""
+    """Results have the shapes of those of the operator."""
     work = registry._operator("kernel", operator, 5, 2, 3, 4)
-    ours = contests.make(replace(work, kind="operator"), registry.OURS, CPU).run()
-    loop = contests._results(contests.make(work, registry.LOOP, CPU).run())
-    ours = contests._results(ours)
+    ours = contenders.make(replace(work, kind="operator"), registry.OURS, CPU).run()
+    loop = contenders._results(contenders.make(work, registry.LOOP, CPU).run())
+    ours = contenders._results(ours)
     assert [t.shape for t in loop] == [t.shape[1:] for t in ours[: len(loop)]]
 
 
 def _other_decays(monkeypatch: pytest.MonkeyPatch) -> None:
-    loop = rivals.network_loop
+    loop = baseline_loop.network_loop
 
     def wrong(x: Tensor, weights: Any, compile: Any, way: Any) -> Tensor:
         return loop(x, [replace(w, r=w.r * 0.9) for w in weights], compile, way)
 
-    monkeypatch.setattr(rivals, "network_loop", wrong)
+    monkeypatch.setattr(baseline_loop, "network_loop", wrong)
 
 
 def _no_clamp(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,28 +171,28 @@ def test_a_network_is_checked_by_its_training_step(
 ) -> None:
     work = Work("network", 4, 2, 40, 3, part="step", hidden=(12, 8))
     monkeypatch.setenv("BENCH_COMPILER", "eager")
-    for who in dict.fromkeys(registry.GPU_CONTENDERS["step"] + registry.CONTENDERS["step"]):
-        assert contests.checked(work, who, CPU) == "equal"
+    for name in dict.fromkeys(registry.GPU_CONTENDERS["step"] + registry.CONTENDERS["step"]):
+        assert contenders.checked(work, name, CPU) == "equal"
     if spoil is not None:
         spoil(monkeypatch)
         with pytest.raises(AssertionError):
-            contests.checked(work, registry.LOOP, CPU)
+            contenders.checked(work, registry.LOOP, CPU)
 
 
-def test_a_captured_training_step_is_checked_from_the_beginning(
+def test_a_captured_training_step_is_checked_from_its_initial_state(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Capturing takes two steps on a GPU, as this does."""
+    """Capturing runs two steps on a GPU; so does this substitute."""
 
     def in_a_graph(run: Callable[[], Any]) -> Callable[[], Any]:
         run()
         run()
         return run
 
-    monkeypatch.setattr(rivals, "in_a_graph", in_a_graph)
+    monkeypatch.setattr(baseline_loop, "in_a_graph", in_a_graph)
     work = Work("network", 4, 2, 40, 3, part="step", hidden=(12, 8))
-    for who in (registry.OURS_GRAPH, registry.GRAPH):
-        assert contests.checked(work, who, CPU) == "equal"
+    for name in (registry.OURS_GRAPH, registry.GRAPH):
+        assert contenders.checked(work, name, CPU) == "equal"
 
 
 def test_closed_forms_are_closed_forms() -> None:
@@ -193,7 +201,7 @@ def test_closed_forms_are_closed_forms() -> None:
     from hetsyn_triton.ops import dispatch
 
     launcher = dispatch.Kernels.launcher
-    made = contests.make(TINY, registry.CLOSED, CPU)
+    made = contenders.make(TINY, registry.CLOSED, CPU)
 
     def counted(kernels: dispatch.Kernels, name: str) -> Any:
         called.append(name)
@@ -203,18 +211,18 @@ def test_closed_forms_are_closed_forms() -> None:
         patch.setattr(dispatch.Kernels, "launcher", counted)
         made.run()
         assert called == []
-        contests.make(TINY, registry.OURS, CPU).run()
+        contenders.make(TINY, registry.OURS, CPU).run()
         assert called
 
 
 def test_small_networks_train_the_same_together() -> None:
-    replicas.check(replace(registry.REPLICAS[0], R=2, T=40, B=3), CPU)
+    replica_steps.check(replace(registry.REPLICAS[0], R=2, T=40, B=3), CPU)
 
 
-@pytest.mark.parametrize("way", [rivals.layer_loop, rivals.checkpointed_layer_loop])
+@pytest.mark.parametrize("way", [baseline_loop.layer_loop, baseline_loop.checkpointed_layer_loop])
 def test_the_loop_takes_the_same_training_step(way: Callable[..., Tensor]) -> None:
-    """Network, loss, optimizer and clamp: the same parameters after two steps in float64."""
-    sizes = (40, 12, 8, 3)  # as many inputs as it takes to make every layer spike
+    """Network, loss, optimizer and clamp give the same parameters after two steps in float64."""
+    sizes = (40, 12, 8, 3)  # enough inputs for every layer to spike
     x = workloads.spikes(40, 4, sizes[0], dtype=torch.float64)
     made = workloads.network(sizes, torch.float64)
     loop, _, (_, *theirs) = workloads.loop_network(made, x, sizes[-1], way=way)
@@ -230,10 +238,10 @@ def test_the_loop_takes_the_same_training_step(way: Callable[..., Tensor]) -> No
 
 @pytest.mark.gpu
 def test_a_captured_call_keeps_what_it_reads() -> None:
-    """A graph has addresses, not tensors: inputs let go of are an illegal access."""
+    """A graph has addresses, not tensors: reading freed inputs is an illegal access."""
     x = torch.ones(1000, device="cuda")
     kept = weakref.ref(x)
-    replay = rivals.in_a_graph(partial(torch.add, x, 1))
+    replay = baseline_loop.in_a_graph(partial(torch.add, x, 1))
     del x
     gc.collect()
     assert kept() is not None
@@ -243,7 +251,7 @@ def test_a_captured_call_keeps_what_it_reads() -> None:
 def test_a_captured_call_keeps_what_it_reads_without_a_gpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The same with capture and replay stood in for."""
+    """The same with substitutes for capture and replay."""
 
     class Graph:
         def replay(self) -> None:
@@ -258,7 +266,7 @@ def test_a_captured_call_keeps_what_it_reads_without_a_gpu(
     monkeypatch.setattr(cuda, "graph", lambda graph: nullcontext())
     x = torch.ones(3)
     kept = weakref.ref(x)
-    replay = rivals.in_a_graph(partial(torch.add, x, 1))
+    replay = baseline_loop.in_a_graph(partial(torch.add, x, 1))
     del x
     gc.collect()
     assert kept() is not None
@@ -270,8 +278,7 @@ def test_a_captured_call_keeps_what_it_reads_without_a_gpu(
 
 @pytest.mark.parametrize("recurrent", [False, True], ids=["feedforward", "recurrent"])
 def test_the_plain_lif_is_the_layer_with_one_time_constant(recurrent: bool) -> None:
-    """SpikingJelly's neuron is ours with equal decays and a reset that decays at once with the
-    potential (strength rho theta)."""
+    """SpikingJelly's neuron equals ours with equal decays and a reset of strength rho theta."""
     reason = plain_lif.missing("spikingjelly")
     if reason:
         pytest.skip(f"SpikingJelly: {reason}")
@@ -306,7 +313,7 @@ def test_the_plain_lif_is_the_layer_with_one_time_constant(recurrent: bool) -> N
 
 
 def _compared(library: str, recurrent: bool) -> tuple[torch.Tensor, Any, Any]:
-    """Their spikes of an input, their weights, and the input."""
+    """Return the spikes and weights of a library, and the input."""
     reason = plain_lif.missing(library)
     if reason:
         pytest.skip(f"{library}: {reason}")
@@ -321,7 +328,7 @@ def _compared(library: str, recurrent: bool) -> tuple[torch.Tensor, Any, Any]:
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("recurrent", [False, True], ids=["feedforward", "recurrent"])
 def test_snntorch_is_the_layer_with_one_time_constant(recurrent: bool) -> None:
-    """And with its surrogate, and no gradient through the reset."""
+    """The surrogate is the library's, and the reset has no gradient."""
     found, weights, z = _compared("snntorch", recurrent)
     layer = HetSynLIF(
         6, 5, recurrent=recurrent, tau_reset=20.0, detach_reset=True,
@@ -347,8 +354,8 @@ def test_snntorch_is_the_layer_with_one_time_constant(recurrent: bool) -> None:
 
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("recurrent", [False, True], ids=["feedforward", "recurrent"])
-def test_norse_is_the_neuron_that_its_docstring_says(recurrent: bool) -> None:
-    """The potential times 1 - rho: step by step from the equations, spikes and gradient."""
+def test_norse_is_the_neuron_of_its_docstring(recurrent: bool) -> None:
+    """Its potential is 1 - rho times ours: spikes and gradient follow from the equations."""
     found, weights, z = _compared("norse", recurrent)
     u, s, spikes = torch.zeros(2, 5), torch.zeros(2, 5), []
     for z_t in z:

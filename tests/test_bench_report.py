@@ -1,4 +1,4 @@
-"""Stored measurements, their tables, and what the documents say."""
+"""Stored measurements, their tables, and the documents."""
 
 import json
 import math
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bench import gate, machines, records, registry, report, stored, tables
+from bench import correctness, machines, records, registry, report, speed_tables, stored
 from bench.registry import LOOP, OURS, Work
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # -- what the documents say ------------------------------------------------------------------------
 
 
-def test_the_documents_say_what_is_stored() -> None:
-    """`python -m bench.report` brings them there."""
+def test_the_documents_have_the_stored_figures() -> None:
+    """`python -m bench.report` writes them."""
     speed = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
     assert report.between(speed, report.SPEED) == report.sections(ROOT)
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -29,53 +29,53 @@ def test_the_documents_say_what_is_stored() -> None:
 
 
 def test_rows_of_an_earlier_program_name_it() -> None:
-    """Their peak is that of its run; its versions, commit and gate are stored with them."""
+    """Their peak is that of its run; its versions, commit and tests are stored with them."""
     results = [r for r in stored.machines().values() if "earlier" in r]
     for result in results:
         rates = {row["rate"] for row in result["rows"] if "rate" in row}
         assert rates == {result["earlier"]["rates"]["fma"]}
-        assert result["earlier"]["gate"]["state"] == "green"
-        assert "measured the operators and the passes" in tables.machine(result)
+        assert result["earlier"]["tests"]["state"] == "passed"
+        assert "measured the operators and the passes" in speed_tables.machine(result)
     for row in (row for result in results for row in result["rows"]):
         if "rate" in row and row["fma"]:
             assert stored.fraction(row, {}) == 1e3 * row["fma"] / row["rate"] / row["ms"]
 
 
 def _passes(**machine: Any) -> dict[str, Any]:
-    """A result with two passes of the README's table and recurrent synapses."""
+    """Return a result with two passes of the README's table and recurrent synapses."""
     rows = []
     for work, times in (
         (registry.MAIN, {OURS: 25.04, LOOP: 400.0, "compiled": 350.0, "norse": 100.0,
                          "spikingjelly": 400.0, "nn.GRU": 50.0}),
-        (registry.MORE_RIVALRY[0], {OURS: 1.0, LOOP: 29.0}),
+        (registry.MORE_COMPARED[0], {OURS: 1.0, LOOP: 29.0}),
         (Work("synapses", 250, 8, 5, 5, True), {OURS: 1.0, LOOP: 3.0}),
     ):  # fmt: skip
-        for who, ms in times.items():
+        for name, ms in times.items():
             row: dict[str, Any] = {
                 "group": work.name,
-                "label": who,
-                "contender": who,
+                "label": name,
+                "contender": name,
                 "work": vars(work),
             }
             row |= {"ms": ms, "low_ms": ms, "high_ms": ms, "check": "equal", "fma": 10**8}
-            peak = {OURS: 12e6, LOOP: 696e6}.get(who)
+            peak = {OURS: 12e6, LOOP: 696e6}.get(name)
             rows.append(row | ({"peak_bytes": peak} if peak else {}))
     machine = {"device": "A", "threads": 2, "torch": "2", "numba": "1", "date": "2026-01-01T0",
                "commit": "c", "changed": False, "python": "3"} | machine  # fmt: skip
     found = {"machine": machine, "set": "full", "missing": {}, "wrong": {}, "rows": rows}
-    gate = {"state": "green", "passed": 1}
-    return found | {"memory": "m", "gate": gate, "rates": {"fma": 1e10}}
+    tests = {"state": "passed", "passed": 1}
+    return found | {"memory": "m", "tests": tests, "rates": {"fma": 1e10}}
 
 
 def test_the_readme_table() -> None:
-    """Times, ratios and memory; no column of what nobody measured."""
+    """It has times, ratios and memory, and no column without measurements."""
     result = _passes()
-    assert tables.summary(result) == [
+    assert speed_tables.summary(result) == [
         "- 16.0-29.0x faster than the eager loop, 14.0x faster than the loop with a compiled step,"
         " 3.99x faster than the fastest plain LIF layer (SpikingJelly, Norse).",
         "- 58.0x less peak memory than the eager loop.",
     ]
-    assert tables.passes(result) == [
+    assert speed_tables.passes(result) == [
         "| layer or network | this library | eager loop | compiled step | fastest plain LIF"
         " | nn.GRU | share of peak rate | peak memory | peak memory of the loop |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -87,7 +87,7 @@ def test_the_readme_table() -> None:
 
 
 def test_the_readme_is_made_from_the_named_machine(tmp_path: Path) -> None:
-    """Not from the newest; others have a sentence, a GPU a section."""
+    """The newest machine is not used; others have a sentence, and GPUs another table."""
     results = tmp_path / "bench" / "results"
     results.mkdir(parents=True)
     assert report.readme_section(tmp_path, "cpu-speed") == report.NOTHING_STORED
@@ -116,7 +116,7 @@ def test_the_readme_is_made_from_the_named_machine(tmp_path: Path) -> None:
 
 
 def test_exponents_and_their_errors() -> None:
-    """Of y = x^1 with the middle of three points e times too high: residuals 1/3, -2/3, 1/3."""
+    """y = x^1 with the second of three points e times too high has residuals 1/3, -2/3, 1/3."""
     sizes, e = (1.0, math.e, math.e**2), math.e
     for power in (0.5, 1.0, 2.0):
         slope, error = stored.fit(sizes, [3.0 * s**power for s in sizes])
@@ -128,8 +128,8 @@ def test_exponents_and_their_errors() -> None:
 
 
 @pytest.mark.parametrize(("slope", "reached"), [(0.89, False), (0.91, True), (1.11, False)])
-def test_a_cost_in_proportion(slope: float, reached: bool) -> None:
-    """The exponent of time is 1, or 2 with recurrent neurons, to within 0.1."""
+def test_a_growth_reaches_its_target(slope: float, reached: bool) -> None:
+    """The target exponent of time is 1, or 2 over recurrent neurons, to within 0.1."""
     sizes = [1, 2, 4]
     for axis, form, more in (("J", "feedforward", 0), ("J", "recurrent", 1), ("T", "recurrent", 0)):
         ms: list[float | None] = [n ** (slope + more) for n in sizes]
@@ -143,44 +143,44 @@ def _result(**changes: Any) -> dict[str, Any]:
     machine = {"device": "A", "threads": 2, "date": "d", "commit": "c", "changed": False}
     machine["sources"] = "a"
     found = {"set": "quick", "missing": {}, "wrong": {}, "rows": [row], "machine": machine}
-    return found | {"gate": {"state": "green"}, "rates": {"fma": 1e9}} | changes
+    return found | {"tests": {"state": "passed"}, "rates": {"fma": 1e9}} | changes
 
 
 def test_the_machine_in_words() -> None:
-    """A GPU's record has no load of the cores, and no mode of theirs."""
-    gate = {"state": "green", "passed": 7}
-    result = _result(memory="of the allocator", gate=gate)
+    """The record of a GPU has no load and no `denormals_zero`."""
+    tests = {"state": "passed", "passed": 7}
+    result = _result(memory="of the allocator", tests=tests)
     result["machine"] |= {"torch": "2", "python": "3", "triton": "3.6"}
-    said = tables.machine(result)
+    said = speed_tables.machine(result)
     assert "multiply-adds per second. 7 tests passed before the measurement." in said
     result["machine"] |= {"load_average": 0.25, "denormals_zero": True}
-    said = tables.machine(result)
+    said = speed_tables.machine(result)
     assert "second. Load at the start 0.2; subnormal numbers flushed to 0. 7 tests" in said
 
 
-def test_what_may_not_be_stored() -> None:
+def test_refused_results() -> None:
     stored.check(_result())
     for changes, reason in (
         ({"set": "rehearse"}, "rehearsal"),
         ({"wrong": {"g, loop": "other spikes"}}, "other spikes"),
         ({"rows": []}, "nothing timed"),
-        ({"gate": {"state": "red"}}, "gate is red"),
-        ({"gate": None}, "not run"),
-        ({"gate": {"state": "partial"}}, "gate is partial"),
-        ({"gate": {"state": "green", "sources": "b"}}, "tested other sources"),
+        ({"tests": {"state": "failed"}}, "tests failed"),
+        ({"tests": None}, "not run"),
+        ({"tests": {"state": "partial"}}, "tests partial"),
+        ({"tests": {"state": "passed", "sources": "b"}}, "ran on other sources"),
     ):
         with pytest.raises(records.Refused, match=reason):
             stored.check(_result(**changes))
 
 
-def test_what_is_stored_was_measured_of_what_is_tested(
+def test_stored_and_tested_sources_are_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the sources that lie here, without changes; else the gate is not even run."""
+    """Other or changed sources are refused before the tests run."""
     stored.check_same({"changed": False, "sources": "a", "commit": "d"}, "c", "a")
-    monkeypatch.setattr(report, "gate_of", lambda _: pytest.fail("the gate was run"))
+    monkeypatch.setattr(report, "tests_of", lambda _: pytest.fail("the tests were run"))
     file, result = tmp_path / "found.json", _result()
-    for changes, reason in (({}, "differ"), ({"changed": True}, "in no commit")):
+    for changes, reason in (({}, "differ"), ({"changed": True}, "uncommitted")):
         file.write_text(json.dumps(result | {"machine": result["machine"] | changes}))
         with pytest.raises(records.Refused, match=reason):
             report.store(file, tmp_path)
@@ -188,7 +188,7 @@ def test_what_is_stored_was_measured_of_what_is_tested(
 
 def test_the_digest_changes_with_kernels_tests_and_timing(tmp_path: Path) -> None:
     names = ["hetsyn_triton/kernels/cpu/a.py", "tests/cpu/test_a.py", "tests/support/a.py"]
-    names.append("bench/rivals.py")
+    names.append("bench/baseline_loop.py")
     for name in names:
         file = tmp_path / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -197,12 +197,12 @@ def test_the_digest_changes_with_kernels_tests_and_timing(tmp_path: Path) -> Non
     for name in names:
         (tmp_path / name).write_text("2")
         seen.add(machines.sources(tmp_path))
-    for name in ("tests/test_other.py", "bench/pictures.py"):
+    for name in ("tests/test_other.py", "bench/charts.py"):
         (tmp_path / name).write_text("")
         seen.add(machines.sources(tmp_path))
     assert len(seen) == 5
-    assert "--slow" in gate.GPU_TESTS
-    assert "--slow" in gate.CPU_TESTS
+    assert "--slow" in correctness.GPU_TESTS
+    assert "--slow" in correctness.CPU_TESTS
     for name in machines.MEASURING:
         assert (ROOT / "bench" / f"{name}.py").exists()
 
@@ -219,10 +219,10 @@ def test_two_files_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[st
     b["rows"][0] |= {"ms": 2.2, "low_ms": 2.19, "high_ms": 2.21}
     Path(names[1]).write_text(json.dumps(b))
     assert report.main(["--compare", *names]) == 0
-    assert re.search(r"2\.20 +1\.10 +as two runs of one code", capsys.readouterr().out)
+    assert re.search(r"2\.20 +1\.10 +run-to-run variation", capsys.readouterr().out)
     assert report.main(["--compare", names[0], names[0]]) == 0
     said = capsys.readouterr().out
-    assert "quartiles meet" in said
+    assert "quartiles overlap" in said
     assert "WARNING" not in said
     assert report.main(["--compare", names[0], "no-such-file.json"]) == 1
     assert "no-such-file.json: no such file" in capsys.readouterr().out
@@ -240,7 +240,7 @@ def test_two_files_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[st
         (None, "set differs: quick and full"),
     ],
 )
-def test_what_is_not_alike_is_warned_of(other: dict[str, Any] | None, warning: str) -> None:
+def test_differences_are_warned_of(other: dict[str, Any] | None, warning: str) -> None:
     a = _result()
     a["machine"] |= {"cores": 2, "torch": "2", "numba": "1", "load_average": 0.2}
     b = a | ({"set": "full"} if other is None else {"machine": a["machine"] | other})
@@ -248,13 +248,13 @@ def test_what_is_not_alike_is_warned_of(other: dict[str, Any] | None, warning: s
     assert f"WARNING: {warning}" in report.comparison(a, b)
 
 
-def test_columns_of_nothing_are_left_out() -> None:
+def test_empty_columns_are_left_out() -> None:
     lines = [{"": "x", "a": "-", "b": "1"}, {"": "y", "a": "not measured", "b": "-"}]
-    assert tables.markdown(lines) == ["|  | b |", "|---|---|", "| x | 1 |", "| y | - |"]
-    assert tables.markdown([]) == []
+    assert speed_tables.markdown(lines) == ["|  | b |", "|---|---|", "| x | 1 |", "| y | - |"]
+    assert speed_tables.markdown([]) == []
 
 
-def test_growth_of_what_is_stored() -> None:
+def test_growth_of_stored_rows() -> None:
     rows = []
     for J in (256, 512, 1024):
         ms = (J / 256) ** 2
@@ -267,14 +267,16 @@ def test_growth_of_what_is_stored() -> None:
             rows.append({"group": registry.PER_STEP, "work": work, "peak_bytes": peak, "ms": 1.0})
     (one,) = stored.growths({"rows": rows})
     assert (one.axis, one.form, one.sizes) == ("J", "recurrent", [256, 512, 1024])
-    assert "2.00 ± 0.00 | 2 ± 0.1 | yes | 1.00 ± 0.00 |" in "\n".join(tables.growth({"rows": rows}))
+    assert "2.00 ± 0.00 | 2 ± 0.1 | yes | 1.00 ± 0.00 |" in "\n".join(
+        speed_tables.growth({"rows": rows})
+    )
     assert stored.per_step({"rows": rows}) == {64: 12 * 64, 128: 12 * 128}
-    said = tables.growth({"rows": rows})[-1]
+    said = speed_tables.growth({"rows": rows})[-1]
     assert "N from 64 to 128: the memory of a time step grows as N^1.00." in said
 
 
-def test_memory_that_a_figure_would_not_show() -> None:
-    """A backward alone has its tape before; autograd does not see what checkpoints hold."""
+def test_memory_that_is_not_measured() -> None:
+    """The graph of a backward pass exists before it; checkpoints hide their inputs."""
     row = {"work": {"part": "both"}, "contender": registry.LOOP, "peak_bytes": 3, "saved_bytes": 2}
     assert (stored.peak(row), stored.kept(row)) == (3, 2)
     assert stored.peak(row | {"work": {"part": "backward"}}) is None

@@ -9,7 +9,7 @@ from hetsyn_triton.reference import loop
 from hetsyn_triton.reference.lib.steps import surrogate_spike
 from hetsyn_triton.surrogates import ATan
 from tests.support.operators import DIFFERENTIABLE, SPIKING, Size
-from tests.support.problems import SIZES, apply, as_tuple, gradients, problem
+from tests.support.random_arguments import SIZES, apply, as_tuple, gradients, problem
 
 
 def by_loop(operator: str, **options: Any) -> Any:

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.backends.debugging import aot_eager
+from torch._functorch._aot_autograd.utils import make_boxed_func
 
 from hetsyn_triton import (
     MODELS,
@@ -26,6 +28,7 @@ from hetsyn_triton import (
 )
 from hetsyn_triton.surrogates import MultiGaussian, Sigmoid
 from tests.support.layer_cases import ALL, SPIKING, I, normal_like, spikes as random_spikes
+from tests.support.tensors import total
 
 T, B = 7, 3
 SOME = ["HetSynLIF, recurrent", "HetNeuLIF, everything", "HetSynReadout"]
@@ -259,6 +262,39 @@ def test_dropout_compiled() -> None:
     output, _, spikes = compiled(9 * random_spikes(T, B, I), return_spikes=True)
     output.sum().backward()
     assert len(spikes) == 1
+
+
+@pytest.mark.usefixtures("fresh_dynamo")
+@pytest.mark.parametrize("name", COMPILED)
+def test_what_cuda_graphs_need(name: str) -> None:
+    """Forward and backward are one graph each, with no CPU tensor, host read or changed argument.
+
+    The meta device stands in for a GPU: a host read from it raises an error. Whether PyTorch then
+    uses CUDA graphs is tested on a GPU (tests/gpu/test_gpu_graphs.py).
+    """
+    graphs: list[torch.fx.GraphModule] = []
+
+    def keep(graph: torch.fx.GraphModule, _: Any) -> Any:
+        graphs.append(graph)
+        return make_boxed_func(graph.forward)
+
+    backend: Any = aot_autograd(fw_compiler=keep, bw_compiler=keep)
+    layer = ALL[name].make().to("meta")
+    compiled: Any = torch.compile(layer, fullgraph=True, backend=backend)
+    x = torch.empty(T, B, I, dtype=torch.float64, device="meta", requires_grad=True)
+    outputs = flat(compiled(x, detached(layer(x)[1])))
+    torch.autograd.grad(total(o.sum() for o in outputs), [x, *layer.parameters()])
+    assert len(graphs) == 2
+    nodes = [node for graph in graphs for node in graph.graph.nodes]
+    for node in nodes:
+        for value in flat(node.meta.get("val", ())):
+            assert value.device.type == "meta", node.format_node()
+    called = [node.target for node in nodes if node.op == "call_function"]
+    operators = [target for target in called if isinstance(target, torch._ops.OpOverload)]
+    assert any(operator.namespace == "hetsyn_triton" for operator in operators)
+    for operator in operators:
+        assert not operator._schema.is_mutable, operator
+        assert operator is not torch.ops.aten._local_scalar_dense.default
 
 
 def own(u: Tensor, threshold: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hetsyn_triton.reference import closed_form, loop
 from tests.support.operators import DIFFERENTIABLE, SPIKING, Size
-from tests.support.problems import apply, problem
+from tests.support.random_arguments import apply, problem
 
 CLOSED_FORM: Any = closed_form
 """Untyped, for calls with whole tuples of tensors."""

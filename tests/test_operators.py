@@ -16,7 +16,7 @@ from hetsyn_triton import ops
 from hetsyn_triton.reference import closed_form
 from hetsyn_triton.surrogates import SURROGATES, MultiGaussian
 from tests.support.operators import DIFFERENTIABLE, OPERATORS, SPIKING, Size
-from tests.support.problems import (
+from tests.support.random_arguments import (
     RAW,
     SIZES,
     Tensors,

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hetsyn_triton.reference import closed_form, loop
 from hetsyn_triton.surrogates import ATan
-from tests.support.problems import apply
+from tests.support.random_arguments import apply
 
 T, B, I, J = 40, 3, 6, 5  # noqa: E741
 TOLERANCE = 1e-12

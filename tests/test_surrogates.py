@@ -23,7 +23,7 @@ from hetsyn_triton.surrogates import (
     surrogate_by_name,
 )
 from tests.support.operators import SPIKING, Size
-from tests.support.problems import apply, call, problem
+from tests.support.random_arguments import apply, call, problem
 
 ALL = [Triangular, MultiGaussian, ATan, FastSigmoid, Sigmoid]
 SIZE = Size(R=2, T=5)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tests.support.operators import DIFFERENTIABLE, SPIKING, Size
-from tests.support.problems import assert_same, call, gradients, problem
+from tests.support.random_arguments import assert_same, call, gradients, problem
 from tests.support.tensors import total
 
 SIZE = Size(R=2, T=5, B=3, I=4, J=3, K=2)

@@ -50,7 +50,7 @@ import torch
 from torch import Tensor
 
 from hetsyn_triton.surrogates import Triangular
-from tests.support.problems import apply
+from tests.support.random_arguments import apply
 
 Z = [[1, 0], [1, 1], [0, 1], [1, 0], [0, 1]]
 X: list[list[float]] = [[1, 0], [1.5, 1], [0.75, 1.25], [1.375, 0.3125], [0.6875, 1.078125]]

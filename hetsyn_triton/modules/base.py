@@ -19,8 +19,8 @@ from hetsyn_triton.surrogates import Surrogate, Triangular
 from hetsyn_triton.timeconstants import TimeConstant, draw_tau, tau_to_decay
 
 from .decay import Decay, register_present
+from .layer_options import LayerOptions, full_signature
 from .loading import check_loaded
-from .options import LayerOptions, full_signature
 
 
 class SequenceLayer(nn.Module, ABC):

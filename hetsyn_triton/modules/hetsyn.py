@@ -17,7 +17,7 @@ from hetsyn_triton.timeconstants import TimeConstant
 
 from .base import SequenceLayer, SpikingLayer
 from .decay import Decay
-from .options import LayerOptions, SpikingOptions
+from .layer_options import LayerOptions, SpikingOptions
 
 
 class HetSynLIF(SpikingLayer):

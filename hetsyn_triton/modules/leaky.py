@@ -23,7 +23,7 @@ from hetsyn_triton.states import LeakyReadoutState, LeakyState
 from hetsyn_triton.timeconstants import TimeConstant
 
 from .base import SequenceLayer, SpikingLayer
-from .options import LayerOptions, SpikingOptions
+from .layer_options import LayerOptions, SpikingOptions
 
 
 def _drive(layer: SequenceLayer, x: Tensor) -> Tensor:

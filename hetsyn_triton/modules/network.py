@@ -16,8 +16,8 @@ from hetsyn_triton.timeconstants import TimeConstant
 from .base import SequenceLayer, SpikingLayer, time_axis
 from .decay import PARAMETRIZATIONS
 from .hetsyn import HetSynLIF, HetSynReadout
+from .layer_options import LayerOptions
 from .leaky import HetNeuLIF, HetNeuReadout, HomNeuALIF, HomNeuLIF, HomNeuReadout
-from .options import LayerOptions
 
 
 class SpikingNetwork(nn.Module):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .lib.arrays import blocks_of, flat, padded
 from .lib.compiling import kernel
-from .lib.rows import SPAN, aligned, ask_for, load_row, store_row
+from .lib.rows import SPAN, aligned, load_row, prefetch_row, store_row
 from .lib.sums import sum_in_order
 from .lib.threads import run
 from .lib.vectors import fma, lanes, load, mul, store
@@ -40,8 +40,8 @@ def _current(begin, end, drive, decay, current, result, T, B, J):
         for t in range(T):
             row = ((replica * T + t) * B + sample) * J
             after = row + first * L + B * J
-            ask_for(drive, after, count)
-            ask_for(result, after, count)
+            prefetch_row(drive, after, count)
+            prefetch_row(result, after, count)
             for block in range(first, last):
                 place, used = row + block * L, min(L, J - block * L)
                 own, r = (block - first) * L, load(decay, (replica * blocks + block) * L)
@@ -68,9 +68,9 @@ def _reverse(begin, end, g, result, decay, current, d_drive, d_decay, d_current,
         for t in range(T - 1, -1, -1):
             row = ((replica * T + t) * B + sample) * J
             before = row + first * L - B * J
-            ask_for(g, before, count)
-            ask_for(result, before - B * J, count)
-            ask_for(d_drive, before, count)
+            prefetch_row(g, before, count)
+            prefetch_row(result, before - B * J, count)
+            prefetch_row(d_drive, before, count)
             for block in range(first, last):
                 place, used = row + block * L, min(L, J - block * L)
                 own, r = (block - first) * L, load(decay, (replica * blocks + block) * L)

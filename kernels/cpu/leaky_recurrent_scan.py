@@ -27,8 +27,8 @@ from torch import Tensor
 from .lib.arrays import flat, optional, packed, padded
 from .lib.compiling import borrowing, kernel
 from .lib.neurons import load_feedback, load_neurons, next_feedback, store_feedback
-from .lib.neurons_reverse import ask_for_step, feedback_gradients, reverse_step
-from .lib.rows import aligned, ask_for, load_row, store_row
+from .lib.neurons_reverse import feedback_gradients, prefetch_step, reverse_step
+from .lib.rows import aligned, load_row, prefetch_row, store_row
 from .lib.sums import sum_in_order
 from .lib.threads import run
 from .lib.vectors import above, add, fma, lanes, load, mul, spread, store, sub
@@ -145,10 +145,10 @@ def _scan(
             store(c, o, load_row(current, b * J + o, used))
         for t in range(T):
             row = ((replica * T + t) * B + sample) * J
-            ask_for(drive, row + B * J, J)
-            ask_for(currents, row + B * J, J)
-            ask_for(potential, row + B * J, J)
-            ask_for(spikes, row + B * J, J)
+            prefetch_row(drive, row + B * J, J)
+            prefetch_row(currents, row + B * J, J)
+            prefetch_row(potential, row + B * J, J)
+            prefetch_row(spikes, row + B * J, J)
             for o in range(0, W, L):
                 store(u, o, load_row(drive, row + o, min(L, J - o)))
             n = _nonzero(s, J, chosen)
@@ -217,13 +217,13 @@ def _reverse(
                 load_feedback(g_feedback, f[p * K :], replica * B + first + k, block, B, J, K)
         for t in range(T - 1, -1, -1):
             after, count = ((replica * T + t - 1) * B + first) * J, n * J
-            ask_for_step(
+            prefetch_step(
                 derivative, g_spikes, has_g_spikes, g_potential, has_g_potential, g, after, count
             )
-            ask_for(currents, after - B * J, count)
-            ask_for(d_drive, after, count)
+            prefetch_row(currents, after - B * J, count)
+            prefetch_row(d_drive, after, count)
             if has_g_currents:
-                ask_for(g_currents, after, count)
+                prefetch_row(g_currents, after, count)
             for k in range(n):
                 row = ((replica * T + t) * B + first + k) * J
                 before, earlier = currents, row - B * J

@@ -34,8 +34,8 @@ from torch import Tensor
 from .lib.arrays import flat, optional, packed, padded
 from .lib.compiling import inlined, kernel
 from .lib.neurons import load_feedback, load_neurons, next_feedback, store_feedback
-from .lib.neurons_reverse import ask_for_step, feedback_gradients, reverse_step
-from .lib.rows import aligned, ask_for, load_row, store_row
+from .lib.neurons_reverse import feedback_gradients, prefetch_step, reverse_step
+from .lib.rows import aligned, load_row, prefetch_row, store_row
 from .lib.sums import sum_in_order
 from .lib.threads import run
 from .lib.vectors import above, add, filled, fma, lanes, load, mul, spread, store, sub
@@ -150,9 +150,9 @@ def _scan(
                                 x[place + i * n * L] = trace[row + i]
         for t in range(T):
             row = ((replica * T + t) * B + first) * J
-            ask_for(current, row + B * J, n * J)
-            ask_for(potential, row + B * J, n * J)
-            ask_for(spikes, row + B * J, n * J)
+            prefetch_row(current, row + B * J, n * J)
+            prefetch_row(potential, row + B * J, n * J)
+            prefetch_row(spikes, row + B * J, n * J)
             for number in range(blocks):
                 block = turn(number, blocks, t)
                 add_synapses(
@@ -262,7 +262,7 @@ def _reverse(
                             m[place + l] = g_trace[row + l]
         for t in range(T - 1, -1, -1):
             row = ((replica * T + t) * B + first) * J
-            ask_for_step(
+            prefetch_step(
                 derivative, g_spikes, has_g_spikes, g_potential, has_g_potential, d_current,
                 row - B * J, n * J,
             )  # fmt: skip

@@ -13,8 +13,8 @@ from torch import Tensor
 from .lib.arrays import blocks_of, flat, optional, padded
 from .lib.compiling import kernel
 from .lib.neurons import load_feedback, neurons_blocks, store_feedback
-from .lib.neurons_reverse import ask_for_step, feedback_gradients, reverse_step
-from .lib.rows import AHEAD, SPAN, aligned, ask_for, load_row, store_row
+from .lib.neurons_reverse import feedback_gradients, prefetch_step, reverse_step
+from .lib.rows import AHEAD, SPAN, aligned, load_row, prefetch_row, store_row
 from .lib.sums import sum_in_order
 from .lib.threads import grouped, run
 from .lib.vectors import lanes, load, store
@@ -39,7 +39,7 @@ def _scan(
         here = min(group, blocks - first)
         for t in range(T):
             row = ((replica * T + t) * B + sample) * J
-            ask_for(current, row + first * L + AHEAD * B * J, here * L)
+            prefetch_row(current, row + first * L + AHEAD * B * J, here * L)
             for h in range(here):
                 lane = (first + h) * L
                 used = min(L, J - lane)
@@ -96,7 +96,7 @@ def _reverse(
             load_feedback(g_feedback, f[h * K * L :], b, first + h, B, J, K)
         for t in range(T - 1, -1, -1):
             row = ((replica * T + t) * B + sample) * J
-            ask_for_step(
+            prefetch_step(
                 derivative, g_spikes, has_g_spikes, g_potential, has_g_potential, d_current,
                 row + first * L - B * J, here * L,
             )  # fmt: skip

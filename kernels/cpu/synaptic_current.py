@@ -25,7 +25,7 @@ from .lib.arrays import blocks_of, flat, optional, packed, steps_like
 from .lib.compiling import inlined, kernel
 from .lib.parameter_gradient import synaptic_parameter_gradient as synaptic_parameter_gradient
 from .lib.passes import passes
-from .lib.rows import AHEAD, aligned, ask_for, store_row
+from .lib.rows import AHEAD, aligned, prefetch_row, store_row
 from .lib.sums import sum_in_order
 from .lib.threads import grouped, run
 from .lib.vectors import WIDE, filled, lanes, load, mul, store, transpose
@@ -41,7 +41,7 @@ def _copy_chunk(z, first, step, n, tile, T):
     begin = T
     for t in range(T):
         source, target = first + t * step, t * n
-        ask_for(z, source + AHEAD * step, n)
+        prefetch_row(z, source + AHEAD * step, n)
         for s in range(0, whole, L):
             store(tile, target + s, load(z, source + s))
         for s in range(whole, n):
@@ -78,19 +78,19 @@ def _current_tiles(two, z, weight, decay, rows, apart, x, c, place, begin, T, n)
 
 
 @inlined
-def _ask_for_traces(last, corner, to_output, to_summed, used, n):
-    """`ask_for` what `_store_traces` will write, which is written once and long not read."""
+def _prefetch_traces(last, corner, to_output, to_summed, used, n):
+    """Prefetch what `_store_traces` will write once and nobody reads soon."""
     if to_output == 1:
         for s in range(n):
-            ask_for(last, corner + s * to_summed, used)
+            prefetch_row(last, corner + s * to_summed, used)
     else:
         for l in range(used):
-            ask_for(last, corner + l * to_output, n)
+            prefetch_row(last, corner + l * to_output, n)
 
 
 @inlined
 def _store_traces(x, last, corner, to_output, to_summed, used, n, square):
-    """x [n, L], of `used` lanes, to `last`; square: room for CHUNK vectors."""
+    """x [n, L], of `used` lanes, to `last`; `square` holds CHUNK vectors."""
     L = lanes(x)
     if to_output == 1:
         for s in range(n):
@@ -140,7 +140,7 @@ def currents(
                             x[(k * CHUNK + s) * L + l] = trace[place]
             for k in range(together):
                 used = min(L, O - (block + h + k) * L)
-                _ask_for_traces(last, corner + k * L * to_output, to_output, to_summed, used, n)
+                _prefetch_traces(last, corner + k * L * to_output, to_output, to_summed, used, n)
             _current_tiles(two, tile, weight, decay, rows, S * L, x, c, h * T * L, begin, T, n)
             for k in range(together):
                 mine = x[k * CHUNK * L :]
@@ -178,7 +178,7 @@ def _current(begin, end, z, weight, decay, trace, given, last, adjoint, out, T, 
         )  # fmt: skip
         for t in range(T):  # row by row: what lies together is written together
             place = (row + t * step * B) * O
-            ask_for(out, place + block * L + AHEAD * step * B * O, here * L)
+            prefetch_row(out, place + block * L + AHEAD * step * B * O, here * L)
             for h in range(here):
                 lane = (block + h) * L
                 store_row(out, place + lane, min(L, O - lane), load(c, (h * T + t) * L))

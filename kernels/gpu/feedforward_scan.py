@@ -65,9 +65,9 @@ def feedforward_scan_kernel(
 ):  # fmt: skip
     """S inputs, O neurons. Strides of z count quads.
 
-    `zero` is 0, but not for the compiler: offsets it goes into are made anew after a loop over time
-    instead of being kept across it, on the stack. Eight groups, and a single block, spill less
-    without; eight groups also with offsets of V by the step's number, not pointers that move on.
+    `zero` is 0, which the compiler does not know: it recomputes offsets that hold it after a loop
+    over time instead of keeping them on the stack. Eight groups, and a single block, spill less
+    without it. Eight groups also spill less with offsets of V than with moving pointers.
     """
     MOVES: tl.constexpr = GROUPS < 8
     if not MOVES or S <= GROUPS * BS:

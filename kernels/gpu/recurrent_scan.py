@@ -19,7 +19,7 @@ instruction more.
 | o_store, m_store | [BJ, KG] | where the first lane of a row writes the row's value |
 
 One thread keeps KK synapses of one row in registers, 3 KK values, and the KG threads of a row are
-neighbours in a warp. Up to 128 neurons one program is a sample, and z is taken apart in registers
+neighbors in a warp. Up to 128 neurons one program is a sample, and z is taken apart in registers
 and shared memory; above, PROGRAMS of them share a sample and meet once per step
 (`lib/exchange.py`).
 

@@ -7,7 +7,7 @@
 | threshold | [R, J] | theta |
 | a, b, c, d, e, least | - | numbers of the surrogate, the others are 0 |
 
-One thread takes WIDTH neighbouring elements, each by itself. In PyTorch the same is up to a dozen
+One thread takes WIDTH neighboring elements, each by itself. In PyTorch the same is up to a dozen
 operations, each of which reads and writes a tensor of that size.
 
 Cost: 8 R T B J bytes.

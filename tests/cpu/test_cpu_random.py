@@ -1,8 +1,8 @@
-"""Random cases of every operator under autograd on the CPU, forward and backward, whatever serves
-them: within rounding of the closed forms in float64, teacher-forced where there are spikes.
+"""Random cases of every operator on the CPU, forward and backward under autograd.
 
-Drawn: sizes, states and arriving gradients that are there or not, dtype, strides, threads. Where an
-operator and its backward are kernels, no bit may depend on the batch or the number of threads.
+Results must be within rounding of the loop in float64, with equal spikes. Each case draws sizes,
+dtype, strides, threads, and which states and arriving gradients are absent. Where an operator and
+its backward are kernels, no bit may depend on the batch or the number of threads.
 """
 
 from dataclasses import dataclass, replace
@@ -13,11 +13,10 @@ from hypothesis import HealthCheck, given, seed, settings, strategies as st
 
 from hetsyn_triton.kernels.cpu.lib import threads
 from hetsyn_triton.ops.dispatch import _NEEDED, has_kernel
-from tests.support import gate_checks as gate
-from tests.support.operators import Size
-from tests.support.problems import RAW
-from tests.support.tensors import LAYOUTS, poisoned_memory, strided
-from tests.support.truth import Named
+from tests.support.operators import DIFFERENTIABLE, Size
+from tests.support.random_arguments import RAW, Problem, assert_sample_alone, draw
+from tests.support.tensors import LAYOUTS, assert_same_bits, poisoned_memory, strided
+from tests.support.truth import check_problem
 
 FEATURES = st.one_of(
     st.integers(1, 40), st.sampled_from([1, 8, 16, 31, 32, 33, 48, 63, 64, 65, 127, 128, 129, 150])
@@ -27,8 +26,8 @@ WORK = 2e6
 
 @dataclass(frozen=True)
 class Case:
-    """A problem, how its tensors lie, how many threads run it, and which sample is looked at alone:
-    all it takes to see it again."""
+    """All that a failure needs to happen again: a problem, the strides of its tensors, the number
+    of threads, and the sample that is also computed alone."""
 
     operator: str
     size: Size
@@ -41,17 +40,17 @@ class Case:
     threads: int
     sample: int
 
-    def problem(self) -> gate.Problem:
+    def problem(self) -> Problem:
         size = self.size
         width = size.J if "recurrent" in self.operator else size.I
         while size.R * size.T * size.B * size.J * width > WORK and size.R * size.T * size.B > 1:
             size = replace(size, R=1, T=-(-size.T // 2), B=-(-size.B // 2))
-        made = gate.make(self.operator, size, self.seed, self.kind, self.dtype)
-        g = dict(made.g)
-        present = [n for n, t in g.items() if t is not None]
+        made = draw(self.operator, size, self.seed, self.kind, self.dtype)
+        given = dict(made.given)
+        present = [n for n, t in given.items() if n.startswith("g_") and t is not None]
         if self.without_first and len(present) > 1:
-            g[present[0]] = None
-        return replace(made, g=g, detach_reset=self.detach_reset)
+            given[present[0]] = None
+        return replace(made, given=given, detach_reset=self.detach_reset)
 
 
 def cases(operator: str) -> st.SearchStrategy[Case]:
@@ -79,37 +78,25 @@ def cases(operator: str) -> st.SearchStrategy[Case]:
     )
 
 
-def laid(problem: gate.Problem, layout: str | None) -> gate.Problem:
-    """Under other strides."""
-    if layout is None:
-        return problem
-
-    def moved(named: Named) -> Named:
-        return {n: None if t is None else strided(t, layout) for n, t in named.items()}
-
-    return replace(problem, arguments=moved(problem.arguments), g=moved(problem.g))
-
-
 def check(case: Case) -> None:
-    plain = case.problem()
-    problem = laid(plain, case.layout)
-    before = [t.clone() for t in problem.arguments.values() if t is not None]
+    plain, layout = case.problem(), case.layout
+    problem = plain if layout is None else plain.changed(lambda t: strided(t, layout))
+    before = [t.clone() for t in problem.given.values() if t is not None]
     with pytest.MonkeyPatch.context() as patch, poisoned_memory():
         patch.setattr(threads, "GRAIN", 1)  # the smallest problem is worth a thread
         usual = torch.get_num_threads()
         torch.set_num_threads(case.threads)
         try:
-            found = gate.run(problem)
+            found = problem.run()
             if all(has_kernel(name, "CPU") for name in _NEEDED[problem.operator]):
                 torch.set_num_threads(1)
-                gate.assert_same_bits(gate.run(problem), found)
+                assert_same_bits(problem.run(), found)
                 if problem.size.B:
-                    sample = case.sample % problem.size.B
-                    gate.assert_sample_alone(problem, found, sample)
+                    assert_sample_alone(problem, found, case.sample % problem.size.B)
         finally:
             torch.set_num_threads(usual)
-    gate.assert_right(plain, found)
-    after = [t for t in problem.arguments.values() if t is not None]
+    check_problem(plain, found)
+    after = [t for t in problem.given.values() if t is not None]
     assert all(torch.equal(a, b) for a, b in zip(after, before, strict=True))
 
 
@@ -117,20 +104,20 @@ SETTINGS = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.dat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("operator", gate.OUTPUTS)
+@pytest.mark.parametrize("operator", DIFFERENTIABLE)
 def test_operator(operator: str) -> None:
     settings(SETTINGS, max_examples=30)(given(case=cases(operator))(check))()
 
 
 @pytest.mark.full
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("operator", gate.OUTPUTS)
+@pytest.mark.parametrize("operator", DIFFERENTIABLE)
 def test_operator_thousands_of_times(operator: str, hunt: int) -> None:
     settings(SETTINGS, max_examples=1000)(seed(hunt)(given(case=cases(operator))(check)))()
 
 
 def test_all_operators_are_called() -> None:
-    """The six that are differentiated call all but `surrogate`: here ds/dV is given."""
+    """The six differentiable ones call all others but `surrogate`, since ds/dV is given here."""
     needed = {name for names in _NEEDED.values() for name in names}
     assert needed == set(RAW) - {"surrogate"}
-    assert set(_NEEDED) == set(gate.OUTPUTS)
+    assert set(_NEEDED) == set(DIFFERENTIABLE)

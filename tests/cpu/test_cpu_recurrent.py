@@ -9,8 +9,7 @@ from hetsyn_triton.kernels.cpu import recurrent_scan as module
 from hetsyn_triton.reference.lib.steps import previous_steps
 from tests.support.implementations import NUMBA
 from tests.support.operators import OPERATORS, Size
-from tests.support.tensors import same
-from tests.support.truth import narrow
+from tests.support.tensors import narrow, same
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 

@@ -8,8 +8,8 @@ import torch
 from hetsyn_triton.kernels.cpu.lib import parameter_gradient
 from tests.support.implementations import NUMBA
 from tests.support.operators import OPERATORS, Size
-from tests.support.tensors import same
-from tests.support.truth import check, narrow
+from tests.support.tensors import narrow, same
+from tests.support.truth import check
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 

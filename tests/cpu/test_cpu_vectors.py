@@ -221,10 +221,10 @@ def _first(source, first, used, target, place, whole):
 def _before_a_wall(count: int, dtype: Any) -> np.ndarray:
     """Memory for `count` numbers, after which no address may be read or written."""
     page = mmap.PAGESIZE
-    room = np.frombuffer(mmap.mmap(-1, 2 * page), dtype)
-    wall = ctypes.c_void_p(room.ctypes.data + page)
+    memory = np.frombuffer(mmap.mmap(-1, 2 * page), dtype)
+    wall = ctypes.c_void_p(memory.ctypes.data + page)
     assert ctypes.CDLL(None, use_errno=True).mprotect(wall, ctypes.c_size_t(page), 0) == 0
-    return room[page // room.itemsize - count : page // room.itemsize]
+    return memory[page // memory.itemsize - count : page // memory.itemsize]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mprotect as Linux has it")

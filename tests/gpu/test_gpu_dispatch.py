@@ -23,7 +23,7 @@ from hetsyn_triton import (
 from hetsyn_triton.kernels.gpu.lib import launch
 from hetsyn_triton.ops.dispatch import _NEEDED, BackendUnavailableError, resolve
 from tests.support.operators import Size
-from tests.support.problems import apply, problem
+from tests.support.random_arguments import apply, problem
 
 
 @pytest.fixture

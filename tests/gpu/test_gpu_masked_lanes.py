@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hetsyn_triton.ops.dispatch import TRITON
 from tests.support.operators import Size
-from tests.support.problems import raw_arguments
+from tests.support.random_arguments import raw_arguments
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("TRITON_INTERPRET") != "1", reason="needs Triton's interpreter"

@@ -10,8 +10,8 @@ from hetsyn_triton.kernels.gpu.lib.launch import Launch, recording
 from hetsyn_triton.kernels.gpu.lib.parameter_gradient import depth
 from tests.support.implementations import CLOSED_FORM, TRITON
 from tests.support.operators import OPERATORS, Size
-from tests.support.tensors import same
-from tests.support.truth import check, double, narrow
+from tests.support.tensors import narrow, same
+from tests.support.truth import check, double
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 

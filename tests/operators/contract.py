@@ -17,8 +17,8 @@ from torch import Tensor
 
 from tests.support.implementations import Implementation
 from tests.support.operators import OPERATORS, Operator, Size
-from tests.support.tensors import LAYOUTS, same, strided
-from tests.support.truth import Named, check, narrow
+from tests.support.tensors import LAYOUTS, Named, narrow, same, strided
+from tests.support.truth import check
 
 
 def present(given: Named) -> dict[str, Tensor]:

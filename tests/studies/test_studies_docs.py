@@ -9,7 +9,7 @@ import pytest
 from hetsyn_triton.experiments.cli import study as command
 from hetsyn_triton.experiments.cli.commands import run
 from hetsyn_triton.experiments.studies import STUDIES, StudyResult
-from hetsyn_triton.experiments.studies.settings import make_settings
+from hetsyn_triton.experiments.studies.study_settings import make_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/studies.md").read_text(encoding="utf-8")

@@ -18,8 +18,8 @@ from hetsyn_triton.experiments.studies import (
     timescales,
 )
 from hetsyn_triton.experiments.studies.base import Finished, Place
-from hetsyn_triton.experiments.studies.settings import make_settings
 from hetsyn_triton.experiments.studies.statistics import chosen
+from hetsyn_triton.experiments.studies.study_settings import make_settings
 from hetsyn_triton.experiments.tasks import Batch
 from hetsyn_triton.experiments.tasks.seeds import seeded_generator
 from hetsyn_triton.experiments.training import Run, TrainConfig

@@ -10,8 +10,8 @@ from hetsyn_triton.experiments.studies import STUDIES, run_study
 from hetsyn_triton.experiments.studies.base import Cell, Finished, Place
 from hetsyn_triton.experiments.studies.cost import Cost
 from hetsyn_triton.experiments.studies.limited_neurons import LimitedNeurons
-from hetsyn_triton.experiments.studies.settings import make_settings
 from hetsyn_triton.experiments.studies.statistics import chosen, mark_best
+from hetsyn_triton.experiments.studies.study_settings import make_settings
 from hetsyn_triton.experiments.studies.timescales import Timescales
 from hetsyn_triton.experiments.tasks import TASKS
 from hetsyn_triton.experiments.training import load_run

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from bench.results_page import NOT_MEASURED, main, page, write
 from bench.stored_results import collect, digest, train_command
-from hetsyn_triton.experiments.cli.settings import configured
+from hetsyn_triton.experiments.cli.configure import configured
 from hetsyn_triton.experiments.studies import run_study
 from hetsyn_triton.experiments.studies.statistics import wilson_interval
 from hetsyn_triton.experiments.training import ConfigError, RunFolderError, default_config, train

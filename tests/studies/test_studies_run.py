@@ -23,13 +23,13 @@ from matplotlib import image
 from hetsyn_triton.experiments.cli.commands import run as command
 from hetsyn_triton.experiments.studies import STUDIES, StudyResult, networks, replicas, run_study
 from hetsyn_triton.experiments.studies.base import Cell, Finished, Place, Study
-from hetsyn_triton.experiments.studies.folder import read_cell
 from hetsyn_triton.experiments.studies.limited_neurons import LimitedNeurons
 from hetsyn_triton.experiments.studies.replica_checkpoint import FORMAT
 from hetsyn_triton.experiments.studies.replicas import Replicas
 from hetsyn_triton.experiments.studies.runner import StudyReporter
-from hetsyn_triton.experiments.studies.settings import SMALL_TRAINING, cores, make_settings
 from hetsyn_triton.experiments.studies.statistics import chosen
+from hetsyn_triton.experiments.studies.study_folder import read_cell
+from hetsyn_triton.experiments.studies.study_settings import SMALL_TRAINING, cores, make_settings
 from hetsyn_triton.experiments.studies.variants import Variants
 from hetsyn_triton.experiments.studies.workers import work_through
 from hetsyn_triton.experiments.tasks import TASKS, DataError

@@ -9,8 +9,8 @@ from bench.results_page import _table as on_the_page
 from hetsyn_triton.experiments.cli import study_table
 from hetsyn_triton.experiments.studies import STUDIES
 from hetsyn_triton.experiments.studies.base import Study
-from hetsyn_triton.experiments.studies.pictures import label_score
-from hetsyn_triton.experiments.studies.settings import make_settings
+from hetsyn_triton.experiments.studies.study_pictures import label_score
+from hetsyn_triton.experiments.studies.study_settings import make_settings
 from hetsyn_triton.experiments.studies.tables import heading
 from hetsyn_triton.experiments.studies.words import in_words
 from hetsyn_triton.experiments.tasks import TASKS

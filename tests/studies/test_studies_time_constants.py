@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from hetsyn_triton.experiments.studies import STUDIES, folder as files, run_study
-from hetsyn_triton.experiments.studies.settings import make_settings
+from hetsyn_triton.experiments.studies import STUDIES, run_study, study_folder as files
 from hetsyn_triton.experiments.studies.statistics import chosen
+from hetsyn_triton.experiments.studies.study_settings import make_settings
 from hetsyn_triton.experiments.studies.time_constants import TimeConstants
 from hetsyn_triton.experiments.studies.weight_decay import (
     EXEMPT,

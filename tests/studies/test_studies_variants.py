@@ -10,13 +10,13 @@ import pytest
 
 from hetsyn_triton.experiments.studies import STUDIES, StudyResult, run_study
 from hetsyn_triton.experiments.studies.base import Cell, Finished, Place
-from hetsyn_triton.experiments.studies.folder import read_cell
 from hetsyn_triton.experiments.studies.long_decays import histogram
 from hetsyn_triton.experiments.studies.networks import trained
 from hetsyn_triton.experiments.studies.parameters import parameter_count
 from hetsyn_triton.experiments.studies.runner import command
-from hetsyn_triton.experiments.studies.settings import make_settings
 from hetsyn_triton.experiments.studies.statistics import chosen
+from hetsyn_triton.experiments.studies.study_folder import read_cell
+from hetsyn_triton.experiments.studies.study_settings import make_settings
 from hetsyn_triton.experiments.studies.variants import Variants
 from hetsyn_triton.experiments.tasks import TASKS
 from hetsyn_triton.experiments.training import ConfigError, Run, load_run

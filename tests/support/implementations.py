@@ -12,8 +12,8 @@ from hetsyn_triton.ops import dispatch
 from hetsyn_triton.reference import closed_form
 from tests.support.interpreter import DEVICE, INTERPRETED
 from tests.support.operators import OPERATORS, Size
-from tests.support.problems import as_tuple, problem
-from tests.support.truth import Named
+from tests.support.random_arguments import as_tuple, problem
+from tests.support.tensors import Named
 
 Call = Callable[..., Any]
 
@@ -35,7 +35,7 @@ class Implementation:
     def given(
         self, operator: str, size: Size, dtype: torch.dtype = torch.float32, **options: Any
     ) -> Named:
-        """Random arguments on its device, those of `problems.problem` with its options."""
+        """Random arguments on its device, those of `problem` with its options."""
         made = problem(operator, size, **options)
         return {
             name: made[name].to(self.device, dtype) if name in made else None

@@ -1,8 +1,8 @@
 """Every kind of layer in small, and the paper's equations for it, written out once more.
 
 `paper` is the loop over time in the paper's own form, a current per synapse, under autograd. It
-shares no code with the package: of a layer it reads weights, decays and threshold; what else the
-layer should do follows from the options it was made with.
+shares no code with the package or with `truth`: of a layer it reads weights, decays and threshold;
+what else the layer should do follows from the options it was made with.
 """
 
 import math
@@ -111,7 +111,11 @@ def normal_like(value: Tensor, seed: int) -> Tensor:
 
 
 class ForcedSpike(torch.autograd.Function):
-    """The given spike forward, the triangular surrogate max(0, 1 - |u| / theta) backward."""
+    """The given spike forward, the triangular surrogate max(0, 1 - |u| / theta) backward.
+
+    `truth.given_spikes` is given ds/dV too. Here it follows from u, so that the default surrogate
+    of the layers is tested.
+    """
 
     @staticmethod
     def forward(ctx: Any, u: Tensor, theta: Tensor, spike: Tensor) -> Tensor:
@@ -191,8 +195,3 @@ def paper(case: Case, layer: Any, x: Tensor, forced: Tensor | None) -> Paper:
     joined = (torch.stack(part) for part in (potentials, all_spikes, magnitudes))
     potential, s_all, magnitude = joined
     return Paper(potential, s_all, current, recurrent, reset, adaptation, magnitude)
-
-
-def gamma(n: Tensor | int, unit: float) -> Any:
-    """The a-priori bound of n roundings: |error| <= gamma_n * sum |terms| (Higham)."""
-    return n * unit / (1 - n * unit)

@@ -1,12 +1,15 @@
 """What tests do to tensors: other strides, pieces, comparison bit by bit, poisoned memory."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+
+Named = dict[str, Any]
+"""Tensors by name. None, or not there, where an optional one is absent."""
 
 LAYOUTS = ("reversed", "gaps", "offset")
 
@@ -24,6 +27,16 @@ def strided(tensor: Tensor, kind: str) -> Tensor:
     return long[1:].view(tensor.shape).copy_(tensor)
 
 
+def narrow(letters: Mapping[str, str], given: Named, axis: str, start: int, length: int) -> Named:
+    """A piece of every tensor that has the axis, a letter."""
+    return {
+        name: t
+        if t is None or axis not in letters[name]
+        else t.narrow(letters[name].index(axis), start, length)
+        for name, t in given.items()
+    }
+
+
 def total(tensors: Iterable[Tensor]) -> Tensor:
     """The sum of at least one tensor."""
     found = sum(tensors)
@@ -34,6 +47,13 @@ def total(tensors: Iterable[Tensor]) -> Tensor:
 def same(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
     """Bit by bit, but for the sign of a zero."""
     return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def assert_same_bits(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """`same` of tensors by name, on any device."""
+    assert found.keys() == expected.keys()
+    for name, t in expected.items():
+        assert torch.equal(found[name].cpu(), t.cpu()), name
 
 
 @contextmanager

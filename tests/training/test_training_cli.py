@@ -14,8 +14,8 @@ from rich.console import Console
 
 from hetsyn_triton.experiments.cli import main
 from hetsyn_triton.experiments.cli.commands import cli, run
+from hetsyn_triton.experiments.cli.configure import configured, notes
 from hetsyn_triton.experiments.cli.progress import RichReporter
-from hetsyn_triton.experiments.cli.settings import configured, notes
 from hetsyn_triton.experiments.tasks import SPLITS, TASKS
 from hetsyn_triton.experiments.tasks.audio.crossings import NORMALIZATIONS, SCALES
 from hetsyn_triton.experiments.training import default_config, load_run

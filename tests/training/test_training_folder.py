@@ -22,7 +22,7 @@ from hetsyn_triton.experiments.training import (
     train,
 )
 from hetsyn_triton.experiments.training.claim import claim_folder, claim_new_folder
-from hetsyn_triton.experiments.training.folder import LOCK
+from hetsyn_triton.experiments.training.run_folder import LOCK
 
 Louder = Callable[..., TrainConfig]
 

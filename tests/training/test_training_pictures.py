@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from hetsyn_triton.experiments.drawing import SHADE
 from hetsyn_triton.experiments.tasks import DelayedMatch, Digits, Task
-from hetsyn_triton.experiments.training import default_config, pictures
+from hetsyn_triton.experiments.training import default_config, run_pictures
 from hetsyn_triton.experiments.training.build import build_network, build_task
 
 CUE = slice(10, 30)  # steps of the first cue
@@ -22,14 +22,14 @@ CUE = slice(10, 30)  # steps of the first cue
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """The figures made, not saved."""
     figures: list[Figure] = []
-    monkeypatch.setattr(pictures, "save_figure", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(run_pictures, "save_figure", lambda figure, path: figures.append(figure))
     return figures
 
 
 def sample(delay: int, figures: list[Figure]) -> tuple[Task, Figure]:
     config = default_config("delayed-match", options={"delay": delay}, hidden=(8,), backend="cpu")
     task = DelayedMatch(delay=delay)
-    pictures.draw_sample(task, build_network(config, task), torch.device("cpu"), Path("unused"))
+    run_pictures.draw_sample(task, build_network(config, task), torch.device("cpu"), Path("unused"))
     return task, figures[-1]
 
 
@@ -66,9 +66,9 @@ def test_the_output_is_drawn_at_each_step(
     steps = len(task.sample().input)
     output = torch.randn(steps, 1, task.out_features, generator=torch.Generator().manual_seed(0))
     hidden = [torch.zeros(steps, 1, 2)]
-    monkeypatch.setattr(pictures, "run_network", lambda *_: (output, hidden))
+    monkeypatch.setattr(run_pictures, "run_network", lambda *_: (output, hidden))
     network = build_network(config, task)
-    pictures.draw_sample(task, network, torch.device("cpu"), Path("unused"))
+    run_pictures.draw_sample(task, network, torch.device("cpu"), Path("unused"))
     curves = output[:, 0].T
     if name == "multi-timescale-xor":
         curves = torch.sigmoid(output[:, 0, 1:] - output[:, 0, :1]).T
@@ -95,7 +95,7 @@ def test_ticks_of_the_epochs(epochs: int, ticks: list[int] | None, drawn: list[F
         {"epoch": epoch, **{f"{part}_{name}": 0.5 for part in PARTS for name in NAMES}}
         for epoch in range(1, epochs + 1)
     ]
-    pictures.draw_learning_curve(Digits(), history, dict.fromkeys(NAMES, 0.5), Path("unused"))
+    run_pictures.draw_learning_curve(Digits(), history, dict.fromkeys(NAMES, 0.5), Path("unused"))
     for axes in drawn[-1].axes:
         low, high = axes.get_xlim()
         assert 0 < low < 1

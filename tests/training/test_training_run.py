@@ -28,8 +28,8 @@ from hetsyn_triton.experiments.training import (
     train,
 )
 from hetsyn_triton.experiments.training.checkpoint import read_checkpoint
-from hetsyn_triton.experiments.training.folder import free_folder
 from hetsyn_triton.experiments.training.measure import Means, measure_split, metrics_of
+from hetsyn_triton.experiments.training.run_folder import free_folder
 from hetsyn_triton.experiments.training.trainer import Trainer
 from tests.support.layer_cases import first_layer
 

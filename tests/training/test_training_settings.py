@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hetsyn_triton.experiments.cli.commands import run
-from hetsyn_triton.experiments.cli.settings import configured, notes
+from hetsyn_triton.experiments.cli.configure import configured, notes
 from hetsyn_triton.experiments.tasks import TASKS
 from hetsyn_triton.experiments.training import ConfigError, TrainConfig, default_config
 from hetsyn_triton.experiments.training.config import FIELDS

@@ -64,7 +64,7 @@ def run(arguments: list[str]) -> int:
         if interrupts.is_interrupt(error) or isinstance(error, click.Abort):
             interrupts.tell()
             return interrupts.INTERRUPTED
-        from .problems import USER_ERRORS, reported_by_first_rank
+        from .user_errors import USER_ERRORS, reported_by_first_rank
 
         if not isinstance(error, USER_ERRORS):
             raise

@@ -9,8 +9,8 @@ from rich.text import Text
 
 from hetsyn_triton.experiments.training import ConfigError, evaluate, load_run
 
+from .configure import named_value
 from .progress import metrics_table
-from .settings import named_value
 
 
 def run(

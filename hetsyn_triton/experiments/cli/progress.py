@@ -11,8 +11,8 @@ from rich.text import Text
 
 from hetsyn_triton.experiments.tasks import task_class
 from hetsyn_triton.experiments.training import Reporter, TrainConfig, format_metric
-from hetsyn_triton.experiments.training.folder import CHECKPOINT
 from hetsyn_triton.experiments.training.measure import shown_measures, shown_name
+from hetsyn_triton.experiments.training.run_folder import CHECKPOINT
 
 from . import interrupts
 from .bar import WithBar
@@ -152,7 +152,7 @@ class RichReporter(WithBar, Reporter):
         return ", ".join(f"{name} {_short(name, means[prefix + name])}" for name in names)
 
     def _is_narrow(self) -> bool:
-        """Return whether the bar has no room for the held-out score."""
+        """Return whether the terminal is too narrow for the held-out score."""
         return self.console.width < NARROW
 
     def _say(self, line: str) -> None:

@@ -11,12 +11,12 @@ from rich.text import Text
 from hetsyn_triton.experiments.studies import StudyReporter, StudyResult, run_study
 from hetsyn_triton.experiments.studies.base import Cell, Study
 from hetsyn_triton.experiments.studies.catalogue import study_class
-from hetsyn_triton.experiments.studies.folder import PICTURE, TABLE_CSV
+from hetsyn_triton.experiments.studies.study_folder import PICTURE, TABLE_CSV
 from hetsyn_triton.experiments.training import ConfigError
 
 from . import interrupts
 from .bar import WithBar
-from .settings import named_value
+from .configure import named_value
 from .study_table import show
 
 BESIDE_NAMES = 24  # columns of the progress bar that do not show names

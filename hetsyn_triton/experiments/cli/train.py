@@ -6,13 +6,13 @@ from typing import Any
 from rich.console import Console
 
 from hetsyn_triton.experiments.training import ConfigError, NonFiniteError, resume, train
-from hetsyn_triton.experiments.training.folder import check_new_folder, free_folder
 from hetsyn_triton.experiments.training.parallel import Ranks, joined_ranks
 from hetsyn_triton.experiments.training.restore import MOVABLE
+from hetsyn_triton.experiments.training.run_folder import check_new_folder, free_folder
 
 from . import interrupts
+from .configure import configured, notes
 from .progress import RichReporter
-from .settings import configured, notes
 
 
 def run(

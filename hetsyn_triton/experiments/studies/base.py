@@ -11,7 +11,7 @@ from hetsyn_triton.experiments.training import ConfigError, TrainConfig, default
 from hetsyn_triton.experiments.training.build import build_task
 from hetsyn_triton.experiments.training.restore import lasting
 
-from .options import StudyOption
+from .study_options import StudyOption
 from .words import counted, setting_in_words
 
 if TYPE_CHECKING:

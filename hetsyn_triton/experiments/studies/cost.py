@@ -11,15 +11,15 @@ from torch import Tensor
 
 from hetsyn_triton.experiments.tasks.seeds import seeded_generator
 from hetsyn_triton.experiments.training.machine import provenance
-from hetsyn_triton.experiments.training.threads import on_threads
+from hetsyn_triton.experiments.training.torch_threads import on_threads
 from hetsyn_triton.modules import MODELS, SpikingNetwork, make_network
 from hetsyn_triton.optim import clamp_decays_, parameter_groups
 
 from .base import Cell, Finished, Place, Row, Study
 from .memory import growth, in_a_process, kept_for_backward
 from .networks import form
-from .options import integer, integers, names
 from .statistics import chosen
+from .study_options import integer, integers, names
 from .tables import cell
 from .variants import FORMS
 from .words import RATIO, counted, in_words
@@ -136,7 +136,7 @@ class Cost(Study):
     def draw(self, table: Sequence[Row], done: Sequence[Finished]) -> "Figure":
         from hetsyn_triton.experiments.drawing import log_scale
 
-        from .pictures import COLORS, MARKERS, grid, legend
+        from .study_pictures import COLORS, MARKERS, grid, legend
 
         measures = {
             "parameters": "counted as in the paper",

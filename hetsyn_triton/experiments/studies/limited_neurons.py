@@ -11,10 +11,10 @@ from hetsyn_triton.modules import MODELS
 
 from .base import Cell, Finished, Place, Row, Study
 from .networks import form
-from .options import integer, integers, names
 from .parameters import EQUALS, matched_neurons, parameter_count
 from .replicas import Replicas
 from .statistics import chosen, over_seeds
+from .study_options import integer, integers, names
 from .variants import FORMS
 from .words import seeds_in_words
 
@@ -138,7 +138,7 @@ class LimitedNeurons(Study):
     def draw(self, table: Sequence[Row], done: Sequence[Finished]) -> "Figure":
         from hetsyn_triton.experiments.drawing import GREY
 
-        from .pictures import by_size, grid, label_score, legend
+        from .study_pictures import by_size, grid, label_score, legend
 
         panels = [(kind, equal) for equal in self.option["equal"] for kind in self.option["forms"]]
         figure, axes = grid(2, len(panels), sharey="row", sharex=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hetsyn_triton.experiments.tasks import delayed_match, multi_timescale_xor
-from hetsyn_triton.experiments.training.timeconstants import time_constants
+from hetsyn_triton.experiments.training.network_time_constants import time_constants
 from hetsyn_triton.modules import Decay, SpikingNetwork
 from hetsyn_triton.timeconstants import decay_to_tau, tau_to_decay
 

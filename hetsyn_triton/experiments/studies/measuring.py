@@ -11,7 +11,7 @@ from hetsyn_triton.experiments.tasks.seeds import seeded_generator
 from hetsyn_triton.experiments.training import Run
 from hetsyn_triton.experiments.training.build import build_task
 from hetsyn_triton.experiments.training.measure import Means, measure
-from hetsyn_triton.experiments.training.threads import on_threads
+from hetsyn_triton.experiments.training.torch_threads import on_threads
 
 Change = Callable[[Batch, torch.Generator], Iterable[Batch]]
 """Turns a test batch into the batches that replace it, with random numbers of the generator."""

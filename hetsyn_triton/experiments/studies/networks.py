@@ -16,8 +16,8 @@ from hetsyn_triton.experiments.training import (
     train,
 )
 from hetsyn_triton.experiments.training.checkpoint import read_checkpoint
-from hetsyn_triton.experiments.training.folder import CHECKPOINT, CONFIG, SUMMARY
 from hetsyn_triton.experiments.training.restore import MOVABLE
+from hetsyn_triton.experiments.training.run_folder import CHECKPOINT, CONFIG, SUMMARY
 
 from .base import Place, Row
 

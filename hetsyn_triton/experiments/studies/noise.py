@@ -13,8 +13,8 @@ from .base import Cell, Finished, Place, Row, Study
 from .corruption import added, deleted
 from .measuring import as_it_is, tested, with_options
 from .networks import trained
-from .options import flag, names, numbers
 from .statistics import chosen, over_seeds
+from .study_options import flag, names, numbers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -114,7 +114,7 @@ class Noise(Study):
         return over_seeds(rows, ("noise", "model", "level"), _measures(rows))
 
     def draw(self, table: Sequence[Row], done: Sequence[Finished]) -> "Figure":
-        from .pictures import COLORS, MARKERS, band, grid, label_score, legend
+        from .study_pictures import COLORS, MARKERS, band, grid, label_score, legend
 
         kinds = [kind for kind in LABELS if chosen(table, noise=kind)]
         figure, axes = grid(1, len(kinds), sharey=True)

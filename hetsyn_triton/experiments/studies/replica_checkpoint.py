@@ -8,7 +8,7 @@ import torch
 from hetsyn_triton.experiments.training import CheckpointError
 from hetsyn_triton.experiments.training.checkpoint import read_values
 
-from .folder import set_aside
+from .study_folder import set_aside
 
 FORMAT = "replicas-1"
 

@@ -39,7 +39,7 @@ from hetsyn_triton.experiments.training.restore import (
     load_weights,
 )
 from hetsyn_triton.experiments.training.schedule import lr_scale, scale_rates
-from hetsyn_triton.experiments.training.threads import on_threads
+from hetsyn_triton.experiments.training.torch_threads import on_threads
 from hetsyn_triton.experiments.training.trainer import CHECKPOINT_SECONDS
 from hetsyn_triton.modules import SpikingNetwork
 from hetsyn_triton.optim import clamp_decays_

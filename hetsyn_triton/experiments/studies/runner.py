@@ -13,13 +13,13 @@ from hetsyn_triton.experiments.tasks.watching import watched
 from hetsyn_triton.experiments.training import ConfigError
 from hetsyn_triton.experiments.training.build import build_task
 from hetsyn_triton.experiments.training.claim import claim_folder
-from hetsyn_triton.experiments.training.folder import check_writable
 from hetsyn_triton.experiments.training.restore import lasting
+from hetsyn_triton.experiments.training.run_folder import check_writable
 
-from . import folder as files
+from . import study_folder as files
 from .base import Cell, Finished, Place, Row, Study, StudySettings
 from .catalogue import study_class
-from .settings import cores, make_settings
+from .study_settings import cores, make_settings
 from .words import counted
 from .workers import work_through
 
@@ -200,7 +200,7 @@ def _write(
         },
     )
     if done:
-        from .pictures import caption, save
+        from .study_pictures import caption, save
 
         figure = study.draw(table, done)
         save(figure, caption(study, len(failures), len(cells)), path / files.PICTURE)

@@ -9,12 +9,12 @@ from matplotlib.figure import Figure
 from hetsyn_triton.experiments.drawing import INK
 from hetsyn_triton.experiments.tasks import Task
 from hetsyn_triton.experiments.training.build import build_task
-from hetsyn_triton.experiments.training.pictures import draw_events, shade_spans
+from hetsyn_triton.experiments.training.run_pictures import draw_events, shade_spans
 
 from .base import Finished, Row, Study
 from .long_decays import BINS
-from .pictures import SERIES, by_size, grid, label_score, legend
 from .statistics import chosen
+from .study_pictures import SERIES, by_size, grid, label_score, legend
 
 
 def draw(study: Study, table: Sequence[Row], done: Sequence[Finished]) -> Figure:

@@ -12,14 +12,14 @@ from hetsyn_triton.experiments.tasks.options import is_real
 from hetsyn_triton.experiments.tasks.seeds import seeded_generator
 from hetsyn_triton.experiments.training import Run
 from hetsyn_triton.experiments.training.build import build_network
-from hetsyn_triton.experiments.training.timeconstants import quartiles
+from hetsyn_triton.experiments.training.network_time_constants import quartiles
 
 from .base import Cell, Finished, Place, Row, Study
 from .long_decays import beyond, histogram, mean_tau, pathways, without_long
 from .measuring import as_it_is, tested
 from .networks import trained
-from .options import StudyOption, distributions, numbers
 from .statistics import chosen, over_seeds
+from .study_options import StudyOption, distributions, numbers
 from .weight_decay import EXEMPT, NONE, OF_SHD, USUAL, settings_of, shrunk
 
 if TYPE_CHECKING:

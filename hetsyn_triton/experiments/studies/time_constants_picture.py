@@ -11,8 +11,8 @@ from hetsyn_triton.experiments.drawing import GREY, INK
 
 from .base import Finished, Row, Study
 from .long_decays import BINS
-from .pictures import COLORS, SERIES, band, grid, label_score, legend
 from .statistics import chosen
+from .study_pictures import COLORS, SERIES, band, grid, label_score, legend
 from .weight_decay import LABELS, USUAL
 
 WAYS = dict(zip(LABELS, SERIES, strict=False))  # colors
@@ -74,7 +74,7 @@ def _distributions(axes: Axes, pathway: str, done: Sequence[Finished]) -> None:
         stairs(shown[USUAL], 2, "weight decay alone, computed", color=INK, lw=1.2, ls="--")
     axes.axvline(bound, color="black", lw=0.8, ls=":", label=f"bound, {bound:.3g}")
     axes.set(xscale="log")
-    axes.set_ylim(0, 1.4 * axes.get_ylim()[1])  # room for the legend
+    axes.set_ylim(0, 1.4 * axes.get_ylim()[1])  # space for the legend
 
 
 def _frozen(axes: Axes, study: Study, networks: Sequence[Row]) -> None:

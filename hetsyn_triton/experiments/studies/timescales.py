@@ -14,8 +14,8 @@ from .base import Cell, Finished, Place, Row, Study
 from .corruption import warped_batches
 from .measuring import as_it_is, tested
 from .networks import trained
-from .options import integers, names, numbers
 from .statistics import chosen, mark_best, over_seeds
+from .study_options import integers, names, numbers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -122,7 +122,7 @@ class Timescales(Study):
         return table
 
     def draw(self, table: Sequence[Row], done: Sequence[Finished]) -> "Figure":
-        from .pictures import COLORS, MARKERS, band, grid, label_score, legend
+        from .study_pictures import COLORS, MARKERS, band, grid, label_score, legend
 
         kinds = [kind for kind in LABELS if chosen(table, change=kind)]
         figure, axes = grid(1, len(kinds), sharey=True)

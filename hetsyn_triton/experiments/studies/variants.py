@@ -12,9 +12,9 @@ from hetsyn_triton.modules import MODELS
 from .base import Cell, Finished, Place, Row, Study
 from .long_decays import PATHWAYS, histogram, pathways
 from .networks import curve, form, result, trained
-from .options import integers, names, numbers, or_empty
 from .parameters import EQUALS, matched_neurons
 from .statistics import chosen, mark_best, mean_and_deviation, over_seeds
+from .study_options import integers, names, numbers, or_empty
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -170,7 +170,7 @@ class Variants(Study):
 
     def _draw_training(self, table: Sequence[Row], done: Sequence[Finished]) -> "Figure":
         """The score over training, and at the end of it, for each form."""
-        from .pictures import grid
+        from .study_pictures import grid
 
         lines = {(row["model"], row["form"], row.get("tau")) for row in table}
         names = ("model", "form", "tau")
@@ -187,7 +187,7 @@ class Variants(Study):
     def _draw_curves(self, axes: "Axes", done: Sequence[Finished]) -> None:
         from hetsyn_triton.experiments.drawing import log_scale
 
-        from .pictures import COLORS, band, label_score, legend
+        from .study_pictures import COLORS, band, label_score, legend
 
         part = done[0].extra["curve"]["part"]
         seeds = set()
@@ -207,7 +207,7 @@ class Variants(Study):
         legend(axes)
 
     def _draw_ends(self, axes: "Axes", done: Sequence[Finished]) -> None:
-        from .pictures import COLORS, MARKERS
+        from .study_pictures import COLORS, MARKERS
 
         models = self.option["models"]
         for place, model in enumerate(models):

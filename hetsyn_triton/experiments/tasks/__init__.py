@@ -5,9 +5,9 @@ from hetsyn_triton.validation import check_choice
 from .audio import SpokenDigits, TI46Alpha, TIDigits
 from .base import SPLITS, Batch, Span, Task
 from .classification import Classification, Samples
+from .data_error import DataError
 from .delayed_match import DelayedMatch
 from .digits import Digits
-from .errors import DataError
 from .idx_images import IdxImages
 from .multi_timescale_xor import MultiTimescaleXOR
 from .options import Option

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from .errors import DataError
+from .data_error import DataError
 
 
 def data_folder(given: Path | None, home: str | None, expected: str, help: str) -> Path:

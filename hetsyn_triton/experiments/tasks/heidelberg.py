@@ -11,7 +11,7 @@ import torch
 from tonic.datasets.hsd import SHD as TonicSHD
 from torch import Tensor
 
-from .errors import DataError
+from .data_error import DataError
 from .events import Events
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import DataError
+from .data_error import DataError
 
 UNSIGNED_BYTE = 8
 

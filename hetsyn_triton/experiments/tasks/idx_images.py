@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from .errors import DataError
+from .data_error import DataError
 from .options import Option, integer
 from .pixels import HELD_OUT, LIMIT, PixelByPixel
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .classification import Classification, Samples
-from .errors import DataError
+from .data_error import DataError
 from .folders import data_folder
 from .idx import read_idx
 from .seeds import seeded_generator

@@ -14,8 +14,8 @@ from torch import Tensor
 from hetsyn_triton.experiments.extras import INSTALL, require_extra
 
 from .classification import Classification, Samples
+from .data_error import DataError
 from .digits import VALIDATION, stratified_split
-from .errors import DataError
 from .events import BINNINGS, Events, bin_events, joined
 from .folders import data_folder
 from .options import Option, choice

@@ -10,7 +10,7 @@ from hetsyn_triton.experiments.files import partials
 
 from .config import TrainConfig
 from .errors import RunFolderError
-from .folder import LOCK, check_empty, folder_names, not_writable
+from .run_folder import LOCK, check_empty, folder_names, not_writable
 
 USERS = {"run": "`hetsyn train`", "study": "`hetsyn study`"}  # what locks a folder
 

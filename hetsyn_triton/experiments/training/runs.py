@@ -22,7 +22,13 @@ from .checkpoint import read_checkpoint
 from .claim import claim_folder, claim_new_folder
 from .config import TrainConfig, default_config
 from .errors import CheckpointError, ConfigError
-from .folder import (
+from .machine import environment
+from .measure import measure_split, split_means
+from .network_time_constants import quartiles, time_constants
+from .parallel import Ranks, joined_ranks
+from .reporting import Reporter
+from .restore import check_best, check_same_run, load_weights
+from .run_folder import (
     CHECKPOINT,
     CONFIG,
     LEARNING_CURVE,
@@ -35,14 +41,8 @@ from .folder import (
     check_writable,
     free_folder,
 )
-from .machine import environment
-from .measure import measure_split, split_means
-from .parallel import Ranks, joined_ranks
-from .reporting import Reporter
-from .restore import check_best, check_same_run, load_weights
 from .selection import selection, why_no_validation
-from .threads import on_threads
-from .timeconstants import quartiles, time_constants
+from .torch_threads import on_threads
 from .trainer import Trainer
 
 WEIGHTS = ("last", "validation")
@@ -276,7 +276,7 @@ def _complete(trainer: Trainer, folder: Path, reporter: Reporter, pictures: bool
 def _draw(
     run: Run, test: dict[str, float], before: dict[str, Tensor], after: dict[str, Tensor]
 ) -> None:
-    from .pictures import draw_learning_curve, draw_sample, draw_time_constants
+    from .run_pictures import draw_learning_curve, draw_sample, draw_time_constants
 
     draw_learning_curve(run.task, run.history, test, run.path / LEARNING_CURVE)
     draw_sample(run.task, run.network, torch.device(run.config.device), run.path / SAMPLE)

@@ -17,13 +17,13 @@ from .build import build_network, build_optimizer, build_task
 from .checkpoint import Checkpoint, save_checkpoint
 from .config import TrainConfig
 from .finite import check_gradients, step_checked
-from .folder import CHECKPOINT, METRICS
 from .graphed import passes
 from .machine import provenance
 from .measure import Means, measure, measure_split
 from .parallel import ALONE, Ranks
 from .reporting import Reporter
 from .restore import check_best, check_place, check_same_run, load_optimizer, load_weights
+from .run_folder import CHECKPOINT, METRICS
 from .schedule import lr_scale, scale_rates
 from .selection import best_epoch
 

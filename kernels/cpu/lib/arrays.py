@@ -35,10 +35,10 @@ def blocks_of(outputs: int, like: Tensor) -> int:
 
 
 def _zeros(count: int, like: Array) -> Array:
-    """Zeros that begin with a cache line."""
-    room = np.zeros(count + BYTES // like.itemsize, like.dtype)
-    first = -room.ctypes.data % BYTES // like.itemsize
-    return room[first : first + count]
+    """Zeros from the start of a cache line."""
+    memory = np.zeros(count + BYTES // like.itemsize, like.dtype)
+    first = -memory.ctypes.data % BYTES // like.itemsize
+    return memory[first : first + count]
 
 
 def padded(tensor: Tensor) -> Array:

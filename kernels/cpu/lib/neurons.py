@@ -10,7 +10,7 @@ lanes without a neuron all are 0, and so is V.
 from __future__ import annotations
 
 from .compiling import borrowing
-from .rows import AHEAD, ask_for, load_row, store_row
+from .rows import AHEAD, load_row, prefetch_row, store_row
 from .vectors import above, add, filled, fma, lanes, load, mul, store, sub
 
 
@@ -89,8 +89,8 @@ def neurons_blocks(
     for t in range(T):
         row = ((replica * T + t) * B + b % B) * J
         after = row + first * L + AHEAD * B * J
-        ask_for(potential, after, here * L)
-        ask_for(spikes, after, here * L)
+        prefetch_row(potential, after, here * L)
+        prefetch_row(spikes, after, here * L)
         for h in range(here):
             lane = (first + h) * L
             used = min(L, J - lane)

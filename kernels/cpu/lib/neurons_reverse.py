@@ -24,23 +24,23 @@ from torch import Tensor
 from .arrays import blocks_of, flat, optional, padded
 from .compiling import borrowing, kernel
 from .neurons import load_feedback, load_neurons
-from .rows import SPAN, aligned, ask_for, load_row, store_row
+from .rows import SPAN, aligned, load_row, prefetch_row, store_row
 from .sums import sum_in_order
 from .threads import run
 from .vectors import add, filled, fma, lanes, load, mul, store, sub
 
 
 @borrowing
-def ask_for_step(
+def prefetch_step(
     derivative, g_spikes, has_g_spikes, g_potential, has_g_potential, d_current, place, count
 ):
-    """`ask_for` what `reverse_step` reads at `place`, and where its g will go."""
-    ask_for(derivative, place, count)
-    ask_for(d_current, place, count)
+    """Prefetch what `reverse_step` reads at `place`, and where it writes g."""
+    prefetch_row(derivative, place, count)
+    prefetch_row(d_current, place, count)
     if has_g_spikes:
-        ask_for(g_spikes, place, count)
+        prefetch_row(g_spikes, place, count)
     if has_g_potential:
-        ask_for(g_potential, place, count)
+        prefetch_row(g_potential, place, count)
 
 
 @borrowing
@@ -98,8 +98,8 @@ def _feedback_gradients(
             load_feedback(g_feedback, last[h * K * L :], b, first + h, B, J, K)
         for t in range(T):
             row = ((replica * T + t) * B + sample) * J
-            ask_for(g, row + first * L + B * J, here * L)
-            ask_for(spikes, row + first * L + B * J, here * L)
+            prefetch_row(g, row + first * L + B * J, here * L)
+            prefetch_row(spikes, row + first * L + B * J, here * L)
             for h in range(here):
                 block = first + h
                 place, used = row + block * L, min(L, J - block * L)

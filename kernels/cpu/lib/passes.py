@@ -20,10 +20,12 @@ from .vectors import Code, Vector, lanes
 
 
 def passes(blocks: int, steps: int) -> Any:
-    """A part of kernels that goes on from step t as long as `steps` are left, and returns where it
-    ends: z [T, n]; rows of `weight` and `decay` at `rows`, those of the next block `apart` behind;
-    traces x [blocks, room, L] go on; c at `place`, that of the next block `beyond` behind, [T, L],
-    grows."""
+    """Make a part of a kernel that continues from step t while `steps` are left.
+
+    It returns the step where it ends. It reads z [T, n] and the rows of `weight` and `decay` at
+    `rows`, the next block's `apart` behind. It advances the traces x [blocks, capacity, L] and adds
+    to c [T, L] at `place`, the next block's `beyond` behind.
+    """
 
     @intrinsic
     def nothing(_typing: Any, array: Any) -> Any:
@@ -39,13 +41,13 @@ def passes(blocks: int, steps: int) -> Any:
     @intrinsic
     def advance(
         _typing: Any, sums: Any, z: Any, first: Any, n: Any, weight: Any, decay: Any, row: Any,
-        apart: Any, x: Any, state: Any, room: Any,
+        apart: Any, x: Any, state: Any, capacity: Any,
     ) -> Any:  # fmt: skip
         """The sums after one feature: z at `first`, the next step's n behind; weight and decay of
         the first block at `row`, its trace at `state`."""
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            given, steps_of_z, first, n, weights, decays, row, apart, traces, state, room = (
+            given, steps_of_z, first, n, weights, decays, row, apart, traces, state, capacity = (
                 arguments
             )
             code = Code(context, builder, z.dtype)
@@ -53,7 +55,7 @@ def passes(blocks: int, steps: int) -> Any:
             rows, states = [row], [state]
             for _ in range(1, blocks):
                 rows.append(builder.add(rows[-1], apart))
-                states.append(builder.add(states[-1], room))
+                states.append(builder.add(states[-1], capacity))
             w = [code.load(code.at(kinds[4], weights, place)) for place in rows]
             r = [code.load(code.at(kinds[5], decays, place)) for place in rows]
             a = [code.load(code.at(kinds[8], traces, place)) for place in states]
@@ -90,13 +92,13 @@ def passes(blocks: int, steps: int) -> Any:
         return types.void(c, types.intp, types.intp, sums), generate
 
     @inlined
-    def run(z, weight, decay, rows, apart, x, room, c, place, beyond, t, T, n):
+    def run(z, weight, decay, rows, apart, x, capacity, c, place, beyond, t, T, n):
         L = lanes(z)
         while t + steps <= T:
             sums = nothing(z)
             for s in range(n):
                 sums = advance(
-                    sums, z, t * n + s, n, weight, decay, rows + s * L, apart, x, s * L, room
+                    sums, z, t * n + s, n, weight, decay, rows + s * L, apart, x, s * L, capacity
                 )
             add_to(c, place + t * L, beyond, sums)
             t += steps

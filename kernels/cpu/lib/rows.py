@@ -1,4 +1,4 @@
-"""Rows of neurons or inputs as vectors, the last one of them not full, and room for vectors."""
+"""Load, store, prefetch and allocate rows of neurons or inputs; the last vector may be partial."""
 
 from __future__ import annotations
 
@@ -31,18 +31,22 @@ def store_row(target, place, used, vector):
 
 
 @borrowing
-def ask_for(array, place, count):
-    """Has the caches get array[place : place + count], which need not exist, to be read or written
-    soon: a sample's rows lie too far apart for the processor to guess the next. The last line of a
-    row that begins within one may be left out."""
+def prefetch_row(array, place, count):
+    """Prefetch array[place : place + count], which need not exist, for a read or a write.
+
+    A sample's rows lie too far apart for the hardware prefetcher. The last cache line of a row that
+    does not begin at a cache line may be left out.
+    """
     for o in range(0, count, lanes(array)):
         prefetch(array, place + o)
 
 
 @inlined
 def aligned(count, like):
-    """Room for `count` elements that begins with a cache line: a vector across two of them takes
-    twice as long, and where NumPy begins is chance."""
+    """Allocate `count` elements from the start of a cache line, which NumPy does not promise.
+
+    A vector across two cache lines takes twice as long.
+    """
     L = lanes(like)
-    room = np.empty(count + L, like.dtype)
-    return room[(-room.ctypes.data % BYTES) // room.itemsize :]
+    memory = np.empty(count + L, like.dtype)
+    return memory[(-memory.ctypes.data % BYTES) // memory.itemsize :]

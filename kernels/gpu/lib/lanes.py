@@ -35,7 +35,7 @@ def load_chunk(p_steps, left, m_l, stride_t, U: tl.constexpr, GIVEN: tl.constexp
 def lane_configuration(kernel: str, lanes: int) -> Configuration:
     """Lanes of a program and steps loaded ahead. Neither changes a bit of the result.
 
-    One warp spreads few lanes over more multiprocessors; four leave room for more warps in all.
+    One warp spreads few lanes over more multiprocessors; four allow more warps in all.
     """
 
     def candidate(warps: int, steps: int) -> Configuration:

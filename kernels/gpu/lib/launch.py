@@ -98,7 +98,7 @@ def dense(tensor: Tensor) -> Tensor:
 
 
 def quads(steps: Tensor, least: int = 4) -> Tensor:
-    """Steps [R, T, B, N] ready for loads of four neighbours: float32, N zero-padded to a multiple
+    """Steps [R, T, B, N] ready for loads of four neighbors: float32, N zero-padded to a multiple
     of 4 and at least `least`, 16-byte aligned. Itself where it is so already."""
     steps = rows(steps)
     features = max(-(-steps.shape[3] // 4) * 4, least)

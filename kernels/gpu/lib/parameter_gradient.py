@@ -22,7 +22,7 @@ Notation (R replicas, T steps, B samples, I inputs, J neurons; a group is ROWS s
     o_n, o_j            row (sample) and neuron of an element
 
 A program takes BI inputs, BJ neurons and `depth(B, I, J)` groups. A thread has one sample, four
-neighbouring neurons and all BI inputs, unrolled: 5 tiles of 4 BI floats in registers. The sums run
+neighboring neurons and all BI inputs, unrolled: 5 tiles of 4 BI floats in registers. The sums run
 over a row's groups (last group first) and steps, then over the ROWS rows as (0+1)+(2+3), then over
 the P programs, ascending. Only B, I and J decide that order; BI, BJ, UNROLL and the number of warps
 may be tuned.
@@ -113,7 +113,7 @@ def parameter_gradient_kernel(
     i_p = i_rp % programs
     i_r = (i_rp // programs).to(tl.int64)
 
-    # The last block of inputs starts early enough to be whole; it stores none of its neighbour's.
+    # The last block of inputs starts early enough to be whole; it stores none of its neighbor's.
     own = i_i * BI
     first = tl.minimum(own, I4 - BI)
     o_n = tl.arange(0, ROWS)

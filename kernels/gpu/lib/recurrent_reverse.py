@@ -42,8 +42,8 @@ def _reverse_sample(
     i_b = i_n % B
     i_begin = i_p
     if PROGRAMS > 1:
-        # i_p, here and at the end, but the compiler does not know: offsets are made anew in each
-        # sample instead of being kept on the stack.
+        # Equals i_p, which the compiler does not know: it recomputes offsets in each sample
+        # instead of keeping them on the stack.
         i_begin = i_p + (i_n - i_n * one).to(tl.int32)
     o_o = i_begin * BJ + tl.arange(0, BJ)
     m_o = o_o < J

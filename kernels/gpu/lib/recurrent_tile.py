@@ -7,7 +7,7 @@
 | b_w, b_r, b_x | KK x [BJ, KG] | weight, decay, state of synapse (o, s = g KK + p), p = 0 .. KK-1 |
 | b_z | KK x [KG] | what every synapse of a summed neuron receives |
 
-One thread keeps KK synapses of one row, 3 KK values, and the KG threads of a row are neighbours in
+One thread keeps KK synapses of one row, 3 KK values, and the KG threads of a row are neighbors in
 a warp. **The order of the sum, part of the definition**: chains of multiply-adds over even and over
 odd p, ascending; the two added; then the KG groups by halves. KG and KK follow from J alone.
 
@@ -95,7 +95,7 @@ def programs_of(tile: Tile, resident: int, samples: int) -> Programs:
 
 @triton.jit
 def _quad(o_o, o_s, m_o, J: tl.constexpr):
-    """Offsets and mask [BJ, KG, 4] of four neighbouring s of a row in a matrix [J, J]."""
+    """Offsets and mask [BJ, KG, 4] of four neighboring s of a row in a matrix [J, J]."""
     o_s4 = o_s[:, None] + tl.arange(0, 4)[None, :]
     m = m_o[:, None, None] & (o_s4 < J)[None, :, :]
     return o_o[:, None, None] * J + o_s4[None, :, :], m

@@ -5,12 +5,12 @@ Shared by the synaptic current and the fused feedforward layer, so that both add
 | name | shape | meaning |
 |---|---|---|
 | O, S | - | output and summed features: J and I forward, I and J backward in time |
-| GROUPS, BS | - | groups of BS = 16 neighbouring summed features in a tile (4 where S <= 4) |
-| BO | - | outputs of a tile, on lanes, four neighbours to a thread |
+| GROUPS, BS | - | groups of BS = 16 neighboring summed features in a tile (4 where S <= 4) |
+| BO | - | outputs of a tile, on lanes, four neighbors to a thread |
 | b_w, b_r, b_x | BS x [GROUPS, BO] | weight, decay and state of (s = s_0 + k, o), k = 0 .. BS-1 |
 | o_s0 | [GROUPS] | first summed feature of each group |
 
-**The order of the sum over S, part of the definition**: fused multiply-adds over 16 neighbours,
+**The order of the sum over S, part of the definition**: fused multiply-adds over 16 neighbors,
 ascending; four such groups, ascending, give a block of 64; blocks are added ascending. No
 tunable choice and no batch changes it.
 """
@@ -54,7 +54,7 @@ def load_matrix(
 def _trace_quad(
     o_own, o_s, o_o, m_o, S: tl.constexpr, O: tl.constexpr, TRANSPOSED: tl.constexpr
 ):  # fmt: skip
-    """Offsets and mask [GROUPS, BO, 4] of four neighbouring s in a trace [J, I]."""
+    """Offsets and mask [GROUPS, BO, 4] of four neighboring s in a trace [J, I]."""
     o_s4 = o_s[:, None] + tl.arange(0, 4)[None, :]
     m = ((o_s4 >= o_own[:, None]) & (o_s4 < S))[:, None, :] & m_o[None, :, None]
     if TRANSPOSED:
@@ -70,7 +70,7 @@ def load_state(
 ):  # fmt: skip
     """[S, O] -> BS tiles of the state; zeros if `given` is false, which only the run time knows.
 
-    The load makes the compiler give each thread four neighbouring outputs. A state that started
+    The load makes the compiler give each thread four neighboring outputs. A state that started
     from tl.zeros gets one output per thread, and scalar loads.
     """
     b_tiles = ()
@@ -89,7 +89,7 @@ def store_trace(
     S: tl.constexpr, O: tl.constexpr, GROUPS: tl.constexpr, BO: tl.constexpr, BS: tl.constexpr,
     TRANSPOSED: tl.constexpr,
 ):  # fmt: skip
-    """The state -> [J, I], four neighbours of S at a time."""
+    """The state -> [J, I], four neighbors of S at a time."""
     for q in tl.static_range(BS // 4):
         o, m = _trace_quad(o_own, o_s0 + 4 * q, o_o, m_o, S, O, TRANSPOSED)
         b_even = tl.join(b_x[4 * q], b_x[4 * q + 2])

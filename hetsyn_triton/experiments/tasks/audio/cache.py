@@ -26,7 +26,7 @@ import torch
 from hetsyn_triton.experiments.files import partials, write_atomically
 from hetsyn_triton.experiments.sealed import seal, unseal
 
-from ..errors import DataError
+from ..data_error import DataError
 from ..events import Events
 from ..watching import tell
 from .crossings import CrossingEncoder

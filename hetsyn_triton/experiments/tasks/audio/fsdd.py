@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..errors import DataError
+from ..data_error import DataError
 from ..options import Option
 from .task import Recording, SpokenWords, audio_files, encoder_options
 

@@ -7,7 +7,7 @@ import struct
 from pathlib import Path
 from typing import BinaryIO
 
-from ..errors import DataError
+from ..data_error import DataError
 
 SPHERE = b"NIST_1A\n"
 SPHERE_HEADER = 1024  # bytes, unless the second line has another number

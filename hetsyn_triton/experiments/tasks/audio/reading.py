@@ -6,7 +6,7 @@ import numpy as np
 
 from hetsyn_triton.experiments.extras import require_extra
 
-from ..errors import DataError
+from ..data_error import DataError
 from .headers import check_header
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ..classification import Classification, Samples
+from ..data_error import DataError
 from ..digits import VALIDATION, stratified_split
-from ..errors import DataError
 from ..events import Events, bin_events
 from ..folders import data_folder
 from ..options import Option, choice, integer, number

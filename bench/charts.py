@@ -1,4 +1,4 @@
-"""Pictures of a stored measurement."""
+"""Draw the charts of a stored measurement."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench import registry, stored, tables
+from bench import registry, speed_tables, stored
 from bench.records import Record
 from hetsyn_triton.experiments.drawing import (
     BLUE,
@@ -40,7 +40,6 @@ LOOK = {
 }
 """Blue: this library. Orange: the loop. Green: plain LIF layers. Purple: gated layers."""
 
-
 BARS = {
     "this library": (registry.OURS,),
     "this library in a CUDA graph": (registry.OURS_GRAPH,),
@@ -53,11 +52,11 @@ BARS = {
     registry.GRU: (registry.GRU,),
 }
 TEXT = "#7d8590"
-"""A gray that can be read on white and on black."""
+"""A gray that is legible on white and on black."""
 
 
 def speed(result: Record) -> Figure | None:
-    """Time of each pass of the README's table, without a background: for light and dark pages."""
+    """Draw the time of each pass of the README's table, for light and dark pages."""
     groups = stored.passes(result)
     if not groups:
         return None
@@ -73,9 +72,9 @@ def speed(result: Record) -> Figure | None:
         y = [k + place * height for k, group in enumerate(groups) if group in found]
         color = LOOK[BARS[label][0]][0]
         drawn = axes.barh(y, list(found.values()), height, color=color, align="edge", label=label)
-        said = [f"{tables.figures(ms)} ms" for ms in found.values()]
+        said = [f"{speed_tables.figures(ms)} ms" for ms in found.values()]
         axes.bar_label(drawn, said, fontsize=7, color=TEXT, padding=2)
-    names = [tables.pass_name(group) for group in groups]
+    names = [speed_tables.pass_name(group) for group in groups]
     axes.set_yticks([k + 0.42 for k in range(len(groups))], names)
     log_scale(axes, "x")
     times = [ms for found in bars.values() for ms in found.values()]
@@ -91,7 +90,7 @@ def speed(result: Record) -> Figure | None:
 
 
 def growth(result: Record) -> Figure | None:
-    """Time above, memory below; a line for each fit."""
+    """Draw time above and memory below, with a line for each fit."""
     found = stored.growths(result)
     if not found:
         return None
@@ -124,7 +123,7 @@ def growth(result: Record) -> Figure | None:
 
 
 def _fit(axes: Axes, one: stored.Growth, values: Sequence[float | None], verdict: str = "") -> None:
-    """Points, and the fitted line through their mean."""
+    """Draw the points and the fitted line."""
     slope, error = stored.fit(one.sizes, values)
     if slope is None:
         return
@@ -171,7 +170,7 @@ def errors(result: Record) -> Figure | None:
 
 
 def replicas(result: Record) -> Figure | None:
-    """Milliseconds for each network: one after another, and together."""
+    """Draw the milliseconds per network, sequential and together."""
     found: dict[tuple[str, int], list[tuple[int, float]]] = {}
     for rows in stored.groups(result, "replicas").values():
         for row in rows:
@@ -182,11 +181,11 @@ def replicas(result: Record) -> Figure | None:
         return None
     figure, axes = _lines("recurrent neurons of a network", "training step, ms for each network")
     networks = sorted({R for _, R in found})
-    for (who, R), points in sorted(found.items()):
-        color = {registry.TOGETHER: BLUE, registry.ONE_BY_ONE: ORANGE}[who]
+    for (name, R), points in sorted(found.items()):
+        color = {registry.TOGETHER: BLUE, registry.ONE_BY_ONE: ORANGE}[name]
         style = ("-", "--", ":")[networks.index(R) % 3]
         axes.plot(*zip(*sorted(points), strict=True), marker="o", ls=style, color=color, ms=4,
-                  lw=1.2, label=f"{R} networks {who}")  # fmt: skip
+                  lw=1.2, label=f"{R} networks {name}")  # fmt: skip
     sizes = sorted({n for points in found.values() for n, _ in points})
     axes.set_xscale("log")
     axes.set_xticks(sizes, [str(n) for n in sizes])
@@ -196,7 +195,7 @@ def replicas(result: Record) -> Figure | None:
     return figure
 
 
-PICTURES: dict[str, tuple[str, Callable[[Record], Figure | None]]] = {
+CHARTS: dict[str, tuple[str, Callable[[Record], Figure | None]]] = {
     "speed": ("Time of a pass by contender", speed),
     "growth": ("Growth of a call with its sizes, with the fitted exponents", growth),
     "error": ("Error against float64 over time steps", errors),
@@ -205,10 +204,10 @@ PICTURES: dict[str, tuple[str, Callable[[Record], Figure | None]]] = {
 
 
 def draw(result: Record, folder: Path) -> list[str]:
-    """Writes what there are figures for; the names of the files."""
+    """Draw the charts that a result has data for; return the names of the files."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for name, (_, make) in PICTURES.items():
+    for name, (_, make) in CHARTS.items():
         figure = make(result)
         file = f"{name}.svg" if make is speed else f"{name}.png"
         if figure is None:
@@ -217,7 +216,7 @@ def draw(result: Record, folder: Path) -> list[str]:
         if make is not speed:
             save_figure(figure, folder / file)
             continue
-        # The same bytes for the same figures, and text as text.
+        # Equal data give equal bytes; text stays text.
         with rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
             figure.savefig(folder / file, transparent=True, metadata={"Date": None})
     return written

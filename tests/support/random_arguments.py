@@ -1,6 +1,8 @@
 """Random arguments of every operator, and its calls without checks."""
 
+import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
 
 import torch
@@ -12,6 +14,7 @@ from hetsyn_triton.ops.surrogate import numbers_of
 from hetsyn_triton.surrogates import ATan, MultiGaussian, Surrogate, Triangular
 from tests.support.operators import NEURON, OPERATORS, Size
 from tests.support.surrogate_cases import potentials
+from tests.support.tensors import Named, narrow
 
 Tensors = dict[str, Tensor]
 
@@ -188,6 +191,96 @@ def vjp(
         name: torch.zeros_like(leaf) if d is None else d
         for (name, leaf), d in zip(leaves.items(), found, strict=True)
     }
+
+
+# -- forward and backward --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Everything that the outputs and gradients of a differentiable operator depend on.
+
+    `given` has the arguments by name, the gradients "g_" of the results, and ds/dV as "derivative".
+    """
+
+    operator: str
+    size: Size
+    given: Named
+    detach_reset: bool
+
+    def changed(self, change: Callable[[Tensor], Tensor]) -> "Problem":
+        """With other tensors in the place of all."""
+        return replace(
+            self, given={n: None if t is None else change(t) for n, t in self.given.items()}
+        )
+
+    def to(self, device: torch.device) -> "Problem":
+        """On another device."""
+        return self.changed(lambda t: t.to(device))
+
+    def sample(self, b: int) -> "Problem":
+        """Sample b alone."""
+        table = OPERATORS[self.operator]
+        letters = {f"g_{name}": axes for name, axes in table.results.items()}
+        letters |= {"derivative": "RTBJ", **table.arguments}
+        given = narrow(letters, self.given, "B", b, 1)
+        return replace(self, size=replace(self.size, B=1), given=given)
+
+    def run(self) -> Tensors:
+        """Results of the operator by name, gradients "d_" of the arguments that are there."""
+        table = OPERATORS[self.operator]
+        arguments = {name: self.given[name] for name in table.arguments}
+        leaves: Named = {
+            name: t.detach().requires_grad_() for name, t in arguments.items() if t is not None
+        }
+        options: dict[str, Any] = {}
+        if table.spiking:
+            options["surrogate"] = lambda *_: self.given["derivative"]
+            options["detach_reset"] = self.detach_reset
+        outputs = apply(self.operator, **leaves, **options)
+        gradients = vjp(outputs, [self.given[f"g_{name}"] for name in table.results], leaves)
+        results = dict(zip(table.results, (t.detach() for t in outputs), strict=True))
+        return results | {f"d_{name}": d for name, d in gradients.items()}
+
+
+def draw(
+    operator: str,
+    size: Size,
+    seed: int,
+    kind: int | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Problem:
+    """A problem with states and gradients present or absent, as `kind` has it (default: seed).
+
+    Equal kinds and features compile the same kernels.
+    """
+    choice = random.Random(seed if kind is None else kind)
+    table = OPERATORS[operator]
+    drawn = problem(operator, size, seed, states=choice.random() < 0.6, dtype=dtype)
+    if operator.endswith("recurrent_scan"):
+        # Contracting: terms that grew from step to step would make every bound empty.
+        drawn["weight"] = drawn["weight"] * (0.5 / size.J**0.5)
+    given: Named = {name: drawn.get(name) for name in table.arguments}
+    generator = torch.Generator().manual_seed(seed + 1)
+
+    def normal(letters: str) -> Tensor:
+        return torch.randn(size.shape(letters), generator=generator, dtype=dtype)
+
+    _, *others = table.results
+    absent = {name for name in others if choice.random() < 0.3}
+    for name, letters in table.results.items():
+        given[f"g_{name}"] = None if name in absent else normal(letters)
+    given["derivative"] = normal("RTBJ").abs().clamp(max=1) * 0.5
+    return Problem(operator, size, given, choice.random() < 0.2)
+
+
+def assert_sample_alone(given: Problem, whole: Tensors, b: int) -> None:
+    """Every bit of sample b is there when it is computed alone."""
+    table = OPERATORS[given.operator]
+    letters = table.results | {f"d_{name}": axes for name, axes in table.arguments.items()}
+    expected = narrow(letters, whole, "B", b, 1)
+    for name, t in given.sample(b).run().items():
+        assert "B" not in letters[name] or torch.equal(t, expected[name]), name
 
 
 def assert_same(found: Any, expected: Any, tolerance: float = 1e-12) -> None:

@@ -1,17 +1,17 @@
-"""What the kernels are compared with: the loop over time, written from the equations.
+"""The baseline that kernels are compared with: the loop over time, from the equations.
 
     I_ji(t) = r_ji I_ji(t-1) + w_ji z_i(t),   V_j = sum_i I_ji - J_j,   s_j = (V_j > theta)
     J_j(t)  = kappa J_j(t-1) + theta s_j(t-1)
 
-One tensor [B, J, I] of currents per step under autograd, a spike with the triangular surrogate, as
-in the paper's official programs. Ways to run it:
+Each step makes a tensor of currents [B, J, I] under autograd; spikes have the triangular surrogate,
+as in the paper's official programs. Variants:
 
-- `loop`: eager; bound by launches where the tensors are small;
-- `compiled`: the cell of one step under `torch.compile`, the loop in Python;
-- `graph`: the eager loop, forward and backward, in one CUDA graph: no launch is waited for;
-- `compiled graph`: the compiled cell, captured: the strongest of them;
-- `checkpointed` (`checkpointed_layer_loop`): eager, of CHUNK steps at a time only the states before
-  them are kept, and the steps are run once more on the way back: less memory, more time.
+- `loop`: eager; launch-bound if the tensors are small.
+- `compiled`: one step under `torch.compile`, the loop in Python.
+- `graph`: the eager loop, forward and backward, in one CUDA graph, which removes launch overhead.
+- `compiled graph`: the compiled step in a CUDA graph; the fastest variant.
+- `checkpointed` (`checkpointed_layer_loop`): eager; saves the state before every CHUNK steps and
+  recomputes the steps in the backward pass. It needs less memory and more time.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 KAPPA = math.exp(-1 / 20)
-"""Decay of the reset current, as the layers have it by default."""
+"""Decay of the reset current, the layers' default."""
 
 CHUNK = 16
-"""Steps between two checkpoints: about the root of 250, where states and steps kept are fewest."""
+"""Steps between checkpoints: about the root of 250 steps, which minimizes the saved memory."""
 
 
 class _Spike(torch.autograd.Function):
@@ -86,7 +86,7 @@ def full_cell(
     z: Tensor, current: Tensor, recurrent: Tensor, reset: Tensor, s: Tensor, w: Tensor, r: Tensor,
     w_rec: Tensor, r_rec: Tensor, theta: Tensor, kappa: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """A recurrent layer with its inputs -> spike, both currents, reset current."""
+    """A recurrent layer -> spike, both currents, reset current."""
     v, current = synapse_cell(z, current, w, r)
     fed_back, recurrent = synapse_cell(s, recurrent, w_rec, r_rec)
     s, reset = neuron_cell(v + fed_back, reset, s, theta, kappa)
@@ -95,7 +95,7 @@ def full_cell(
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights and decays of one layer; `recurrent` of its recurrent synapses, if any."""
+    """Weights and decays of a layer; `recurrent` has those of recurrent synapses, if any."""
 
     w: Tensor
     r: Tensor
@@ -111,7 +111,7 @@ class Weights:
         return replace(self, w=change(self.w), r=change(self.r), recurrent=back)
 
     def learned(self) -> Weights:
-        """Copies that take a gradient."""
+        """Return copies that require gradients."""
         return self.changed(lambda t: t.detach().clone().requires_grad_())
 
 
@@ -126,13 +126,13 @@ _COMPILED: dict[tuple[str, Callable[..., Any]], Callable[..., Any]] = {}
 
 
 def compiler() -> Compile:
-    """`torch.compile` of a cell, made once; in a rehearsal with a backend that compiles nothing."""
+    """Return `torch.compile` with a cache of cells; a rehearsal's backend compiles nothing."""
     backend = os.environ.get("BENCH_COMPILER", "inductor")
 
     def compiled(cell: Callable[..., Any]) -> Callable[..., Any]:
         key = (backend, cell)
         if key not in _COMPILED:
-            # One compilation for each size: sizes that vary would make slower code.
+            # Compile each size separately: dynamic sizes make slower code.
             torch._dynamo.config.cache_size_limit = 256
             _COMPILED[key] = torch.compile(cell, backend=backend, dynamic=False, fullgraph=True)
         return _COMPILED[key]
@@ -141,8 +141,7 @@ def compiler() -> Compile:
 
 
 def _zeros(like: Tensor, *shape: int) -> Tensor:
-    """A state before the first step. It takes a gradient wherever later ones do: a cell is then
-    compiled once, not once more for the first step."""
+    """Make an initial state that requires gradients as later states do, to compile cells once."""
     return like.new_zeros(shape).requires_grad_(torch.is_grad_enabled())
 
 
@@ -162,7 +161,7 @@ def layer_loop(x: Tensor, layer: Weights, compile: Compile = as_it_is) -> Tensor
 
 
 def checkpointed_layer_loop(x: Tensor, layer: Weights, compile: Compile = as_it_is) -> Tensor:
-    """The same with a checkpoint before every `CHUNK` steps."""
+    """Compute the same with a checkpoint before every `CHUNK` steps."""
     states, out = _layer_states(x, layer), []
     options: Any = {"use_reentrant": False, "preserve_rng_state": False}  # nothing here is random
     for part in x.split(CHUNK):
@@ -172,8 +171,7 @@ def checkpointed_layer_loop(x: Tensor, layer: Weights, compile: Compile = as_it_
 
 
 def _layer_states(x: Tensor, layer: Weights) -> tuple[Tensor, ...]:
-    """Currents, recurrent currents if there are any, reset current and spike before the first
-    step."""
+    """Return initial currents, recurrent currents if any, reset current and spike."""
     (J, I), B = layer.w.shape, x.shape[1]  # noqa: E741
     back = () if layer.recurrent is None else (_zeros(x, B, J, J),)
     return _zeros(x, B, J, I), *back, _zeros(x, B, J), _zeros(x, B, J)
@@ -186,7 +184,7 @@ def _layer_steps(
     compile: Compile = as_it_is,
     cell: Callable[..., Any] | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Steps [T, B, I] from given states -> spikes [T, B, J], states after them."""
+    """Steps [T, B, I] from given states -> spikes [T, B, J], final states."""
     *currents, reset, s = states
     theta, kappa = reset.new_ones(reset.shape[1]), reset.new_full((reset.shape[1],), KAPPA)
     weights = (layer.w, layer.r, *(layer.recurrent or ()), theta, kappa)
@@ -209,21 +207,21 @@ def network_loop(
     compile: Compile = as_it_is,
     way: Callable[..., Tensor] = layer_loop,
 ) -> Tensor:
-    """Layers one after the other, by this loop; one that does not spike gives its current."""
+    """Compute layers in sequence with this loop; non-spiking layers return their current."""
     for layer in layers:
         x = (way if layer.spiking else current_loop)(x, layer, compile)
     return x
 
 
 def tape_bytes(T: int, B: int, synapses: int) -> int:
-    """What autograd keeps of a loop: the currents of every step."""
+    """Return the bytes that autograd saves for a loop: the currents of every step."""
     return 4 * T * B * synapses
 
 
 def in_a_graph(run: Callable[[], Any]) -> Callable[[], Any]:
-    """`run` captured in a CUDA graph; its result is the static one. On the CPU: `run` itself.
+    """Capture `run` in a CUDA graph, whose result is a static tensor; on a CPU return `run`.
 
-    What is returned holds `run`: the graph reads the memory of what `run` holds, and keeps none.
+    The returned function refers to `run`, because the graph does not own the memory that it reads.
     """
     if not torch.cuda.is_available():
         return run

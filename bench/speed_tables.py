@@ -1,4 +1,4 @@
-"""Tables of a stored measurement: Markdown for the documents, and CSV."""
+"""Write the tables of a stored measurement, in Markdown and CSV."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COLUMNS = (
 
 
 def as_csv(result: Record) -> str:
-    """Every row, with the sizes of its work."""
+    """Return all rows as CSV, with the sizes of their work."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
@@ -30,7 +30,7 @@ def as_csv(result: Record) -> str:
 
 
 def markdown(lines: Sequence[dict[str, str]]) -> list[str]:
-    """A table of lines by column, without the columns that have nothing measured in any line."""
+    """Return a Markdown table without the columns in which nothing was measured."""
     if not lines:
         return []
     nothing = ("-", NOT_MEASURED)
@@ -41,7 +41,7 @@ def markdown(lines: Sequence[dict[str, str]]) -> list[str]:
 
 
 def figures(value: float | None, figures: int = 3) -> str:
-    """So many figures, never in powers of ten."""
+    """Format a value with so many significant digits, never in powers of ten."""
     if value is None:
         return "-"
     rounded = float(f"{value:.{figures}g}")
@@ -50,7 +50,7 @@ def figures(value: float | None, figures: int = 3) -> str:
 
 
 def factors(values: Sequence[float]) -> str:
-    """The range of factors with the figures of the tables, as in 12.3-19.7x."""
+    """Format the range of some factors, as in 12.3-19.7x."""
     low, high = figures(min(values)), figures(max(values))
     return f"{low}x" if low == high else f"{low}-{high}x"
 
@@ -71,20 +71,20 @@ def _mega(value: float | None) -> str:
     return figures(None if value is None else value / 1e6)
 
 
-def _times(rows: Sequence[Record], who: str) -> str:
-    """How many times faster this library is than a contender."""
-    ours, other = stored.base(rows), stored.base(rows, who)
+def _times(rows: Sequence[Record], name: str) -> str:
+    """Return how many times faster this library is than a contender."""
+    ours, other = stored.base(rows), stored.base(rows, name)
     return figures(other["ms"] / ours["ms"]) if ours and other else "-"
 
 
-def _against(rows: Sequence[Record], who: str) -> str:
-    """The time of a contender, and how many times faster this library is."""
-    ratio = _times(rows, who)
-    return NOT_MEASURED if ratio == "-" else f"{_milliseconds(stored.base(rows, who))} ({ratio}x)"
+def _against(rows: Sequence[Record], name: str) -> str:
+    """Return the time of a contender, and how many times faster this library is."""
+    ratio = _times(rows, name)
+    return NOT_MEASURED if ratio == "-" else f"{_milliseconds(stored.base(rows, name))} ({ratio}x)"
 
 
 def pass_name(group: str) -> str:
-    """The sizes alone: 700->128r T250 B8."""
+    """Return the sizes in the name of a pass, as in 700->128r T250 B8."""
     return group.removeprefix("layer ").removesuffix(" both").removesuffix(" step")
 
 
@@ -92,7 +92,7 @@ def pass_name(group: str) -> str:
 
 
 def passes(result: Record) -> list[str]:
-    """The README's table: forward and backward, and the training step of a network."""
+    """Return the README's table: layers (forward and backward) and a network's training step."""
     lines = []
     for group, rows in stored.passes(result).items():
         ours = stored.base(rows)
@@ -118,7 +118,7 @@ def passes(result: Record) -> list[str]:
 
 
 def _plain(rows: Sequence[Record]) -> str:
-    """The fastest plain LIF; of a network there is none."""
+    """Return the time of the fastest plain LIF layer; networks have none."""
     row = stored.fastest(rows, registry.PLAIN)
     if row is not None:
         return f"{_against(rows, row['contender'])}, {NAMES[row['contender']]}"
@@ -131,7 +131,7 @@ def _memory(row: Record | None) -> str:
 
 
 def speed_ups(result: Record) -> str:
-    """How many times faster than each kind of contender, over all passes."""
+    """Return the ranges of speed-ups over each kind of contender, over all passes."""
     groups = list(stored.passes(result).values())
     run = [
         NAMES[name] for name in registry.PLAIN if any(stored.base(rows, name) for rows in groups)
@@ -156,7 +156,7 @@ def speed_ups(result: Record) -> str:
 
 
 def summary(result: Record) -> list[str]:
-    """The ranges over all passes."""
+    """Return the ranges of speed-ups and of saved memory over all passes."""
     lines, ratios = [f"- {speed_ups(result)}."], []
     for rows in stored.passes(result).values():
         ours, loop = stored.base(rows), stored.base(rows, registry.LOOP)
@@ -168,13 +168,13 @@ def summary(result: Record) -> list[str]:
 
 
 def device(machine: Record) -> str:
-    """Its name, and its instructions where they are known."""
+    """Return the device's name and, if known, its instructions."""
     instructions = machine.get("instructions")
     return f"{machine['device']} ({instructions})" if instructions else str(machine["device"])
 
 
 def medians(file: Path, result: Record) -> str:
-    """The machine of the README's table in one sentence."""
+    """Describe the machine of the README's table in one sentence."""
     m = result["machine"]
     threads = "" if "cuda" in m else f", {m['threads']} threads"
     kernels = f"Triton {m['triton']}" if "cuda" in m else f"Numba {m['numba']}"
@@ -192,7 +192,7 @@ def medians(file: Path, result: Record) -> str:
 
 
 def machine(result: Record) -> str:
-    """Machine, date and commit of the figures."""
+    """Describe machine, versions, date and commit of a result."""
     m = result["machine"]
     versions = [f"torch {m['torch']}"]
     for name in ("numba", "triton", "spikingjelly", "snntorch", "norse"):
@@ -217,13 +217,13 @@ def machine(result: Record) -> str:
         f"{device(m)}{cores}, float32, {', '.join(versions)}, Python {m['python']},"
         f" {m['date'][:10]}, commit {m['commit'][:10]}{changed}. Peak"
         f" {figures(result['rates']['fma'] / 1e9)} billion multiply-adds per second.{load}"
-        f" {result['gate']['passed']} tests passed before the measurement."
+        f" {result['tests']['passed']} tests passed before the measurement."
         f" Memory {result['memory']}.{earlier}"
     )
 
 
-def contests(result: Record) -> list[str]:
-    """A table of all contenders for each work that has several."""
+def contenders(result: Record) -> list[str]:
+    """Return a table of all contenders for each work that has several."""
     found: list[str] = []
     for group, rows in stored.groups(result).items():
         if not stored.base(rows) or (len(rows) < 4 and rows[0]["work"]["kind"] != "network"):
@@ -252,7 +252,7 @@ def contests(result: Record) -> list[str]:
 
 
 def sweep(result: Record) -> list[str]:
-    """This library against the closed forms and the loop, at all sizes."""
+    """Return a table of this library, the closed forms and the loop at all sizes."""
     lines = []
     for group, rows in stored.groups(result, "layer").items():
         ours, loop = stored.base(rows), stored.base(rows, registry.LOOP)
@@ -273,7 +273,7 @@ def sweep(result: Record) -> list[str]:
 
 
 def fixed(result: Record) -> list[str]:
-    """One step of one sample, where the fixed cost of a call is nearly all of it."""
+    """Return a table of one step of one sample, which is almost all fixed cost."""
     return markdown(
         [
             {
@@ -288,7 +288,7 @@ def fixed(result: Record) -> list[str]:
 
 
 def alone(result: Record) -> list[str]:
-    """Operators, kernels and recurrent synapses by themselves."""
+    """Return a table of single operators, kernels and recurrent synapses."""
     lines = []
     for group, rows in stored.alone(result).items():
         ours = stored.base(rows)
@@ -301,7 +301,7 @@ def alone(result: Record) -> list[str]:
                 "ms": figures(ours["ms"]),
                 "quartiles": _quartiles(ours),
                 "share of peak rate": _percent(stored.fraction(ours, result)),
-                # Of a model that left out latency: only files of that time have it.
+                # By a model without latency, which has been removed; only old files have it.
                 "predicted": _percent(ours.get("predicted", {}).get("in_waves")),
                 "GB/s": figures(moved / ours["ms"] / 1e6 if moved else None),
                 "loop (x)": _times(rows, registry.LOOP),
@@ -312,7 +312,7 @@ def alone(result: Record) -> list[str]:
 
 
 def growth(result: Record) -> list[str]:
-    """Exponents; of time also the target and whether it is reached."""
+    """Return a table of fitted exponents, with target and verdict for those of time."""
     lines = markdown(
         [
             {

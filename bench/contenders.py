@@ -1,10 +1,11 @@
-"""The contenders of a work, on any device: a contender's name -> its call.
+"""Make the calls of the contenders of a work, on any device.
 
-Backends: `hetsyn_triton`, the kernels that the dispatcher chooses for the device; `closed forms`,
-the same layer without kernels; `reference loop`, the same layer with backend="reference". Rivals:
-the loop of `rivals.py` in its variants, plain LIF layers of other libraries (`plain_lif.py`),
-nn.LSTM and nn.GRU. All contenders get the same input and output gradient; backends and loops also
-the same weights.
+- Backends: `hetsyn_triton`, the kernels that the dispatcher chooses for the device; `closed forms`,
+  the same layer without kernels; `reference loop`, the same layer with backend="reference".
+- Baselines: the loop of `baseline_loop.py` in its variants, plain LIF layers of other libraries
+  (`plain_lif.py`), nn.LSTM and nn.GRU.
+
+All contenders get the same input and output gradient; backends and loops also the same weights.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from bench import plain_lif, registry, replicas, rivals, timing, workloads
-from bench.operators import Sizes
+from bench import baseline_loop, plain_lif, registry, replica_steps, timing, workloads
+from bench.baseline_loop import Weights
+from bench.operator_arguments import Sizes
 from bench.registry import LOOP, OURS, REFERENCE, Work
-from bench.rivals import Weights
 from hetsyn_triton import HetSynLIF, HetSynReadout
 from hetsyn_triton.ops import dispatch, recurrent_scan
 from hetsyn_triton.ops.neuron import Neuron
@@ -31,20 +32,20 @@ from hetsyn_triton.surrogates import Triangular
 
 @dataclass(frozen=True)
 class Made:
-    """A contender that is ready to run."""
+    """A contender's calls, ready to run."""
 
     run: Callable[[], Any]
     """The call that is timed."""
     forward: Callable[[], Tensor]
-    """The forward pass alone, and the tensors it begins with: for what autograd keeps."""
+    """The forward pass alone, to measure what autograd saves; `given` are its input tensors."""
     given: Sequence[Tensor]
     moved: int = 0
-    """Bytes of all arguments and results of an operator; of others not counted."""
+    """Bytes of all arguments and results of an operator; 0 for other works."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What a layer is given: all contenders of a work the same."""
+    """Input, weights and output gradient, the same for all contenders of a work."""
 
     work: Work
     x: Tensor
@@ -53,9 +54,11 @@ class Problem:
 
 
 def problem(work: Work, device: torch.device, exact: bool = False, seed: int = 0) -> Problem:
-    """Spikes at a tenth of all places, weights and decays of a new layer; recurrent synapses are
-    given a current instead. With `exact` weights and decays of few bits: sums of few steps are then
-    the same in any order. `seed` is the input's."""
+    """Make random spikes (10 %) and the weights of a new layer; recurrent synapses get a current.
+
+    With `exact`, weights and decays have few bits, so float32 sums of few steps are exact. `seed`
+    is that of the input.
+    """
     generator = torch.Generator().manual_seed(0)
     recurrent = work.recurrent and work.kind == "layer"
     layer = HetSynLIF(work.I, work.J, recurrent=recurrent, generator=generator)
@@ -71,7 +74,7 @@ def problem(work: Work, device: torch.device, exact: bool = False, seed: int = 0
 
 
 def _few_bits(shape: Sequence[int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Weights in 16ths or so whose sums come near the threshold, decays 0, 1/2 and 1."""
+    """Return weights of few bits whose sums come near the threshold, and decays 0, 1/2 and 1."""
     whole = torch.randint(-8, 9, tuple(shape), generator=generator)
     unit = 2.0 ** -round(math.log2(4.9 * (0.1 * shape[1]) ** 0.5))
     return whole * unit, torch.randint(0, 3, tuple(shape), generator=generator) / 2
@@ -86,33 +89,25 @@ def _call(
     leaves: Sequence[Tensor],
     chosen: slice = slice(None),
 ) -> Made:
-    """The part that is asked for, of a forward pass; of the gradients those that are chosen."""
+    """Make the work's part of a layer: forward pass `way`, its chosen gradients, or both."""
     x, g, part = given.x.clone(), given.g, given.work.part
     begin = [x, *leaves]
-    wanted = begin[chosen]
+    inputs = begin[chosen]
     if part == "forward":
-        run = _without_tape(lambda: way(x))
+        run = torch.no_grad()(lambda: way(x))
         return Made(run, run, begin)
     x.requires_grad_()
     out = way(x) if part == "backward" else None
 
     def gradients() -> Any:
         found = way(x) if out is None else out
-        return torch.autograd.grad(found, wanted, g, retain_graph=out is not None)
+        return torch.autograd.grad(found, inputs, g, retain_graph=out is not None)
 
     return Made(gradients, lambda: way(x), begin)
 
 
-def _without_tape(run: Callable[[], Any]) -> Callable[[], Any]:
-    def bare() -> Any:
-        with torch.no_grad():
-            return run()
-
-    return bare
-
-
 def _ours(given: Problem, **options: Any) -> Made:
-    """This library's layer with the problem's weights; a readout's output is the current."""
+    """Make this library's layer with the problem's weights; a readout returns its current."""
     work, device = given.work, given.x.device
     if work.kind == "synapses":
         return _our_synapses(given)
@@ -129,10 +124,10 @@ def _ours(given: Problem, **options: Any) -> Made:
 
 
 def _our_synapses(given: Problem) -> Made:
-    """Recurrent synapses over a given current, with all their gradients."""
+    """Make recurrent synapses over a given current, with all gradients."""
     weights, zeros = given.weights.learned(), given.g.new_zeros(1, given.work.B, given.work.J)
     one = given.g.new_ones(1, given.work.J)
-    neuron = Neuron(one, rivals.KAPPA * one[None], one[None], zeros[None], zeros)
+    neuron = Neuron(one, baseline_loop.KAPPA * one[None], one[None], zeros[None], zeros)
 
     def way(c: Tensor) -> Tensor:
         synapses = (weights.w[None], weights.r[None], None)
@@ -146,16 +141,16 @@ def _unusable(*_: Any) -> bool:
 
 
 def _closed_forms(given: Problem) -> Made:
-    """No kernel can be used, as where its package is missing: operators take their closed forms."""
+    """Make the layer without usable kernels, as if Numba and Triton were missing."""
     no_kernels: Any = mock.patch.object(dispatch, "usable", new=_unusable)
     made = no_kernels(_ours)(given)
     return Made(no_kernels(made.run), no_kernels(made.forward), made.given)
 
 
 _LOOPS = {
-    "layer": rivals.layer_loop,
-    "current": rivals.current_loop,
-    "synapses": rivals.recurrent_loop,
+    "layer": baseline_loop.layer_loop,
+    "current": baseline_loop.current_loop,
+    "synapses": baseline_loop.recurrent_loop,
 }
 
 
@@ -169,8 +164,8 @@ def _loop(
     return _call(given, lambda x: way(x, weights, compile), weights.tensors, chosen)
 
 
-def _of(compiled: bool) -> rivals.Compile:
-    return rivals.compiler() if compiled else rivals.as_it_is
+def _of(compiled: bool) -> baseline_loop.Compile:
+    return baseline_loop.compiler() if compiled else baseline_loop.as_it_is
 
 
 def _plain(library: str, given: Problem) -> Made:
@@ -190,31 +185,32 @@ LAYERS: dict[str, Callable[[Problem], Made]] = {
     registry.FEWER: lambda given: _ours(given, learn_decay=False),
     LOOP: _loop,
     registry.COMPILED: lambda given: _loop(given, compiled=True),
-    registry.CHECKPOINTED: lambda given: _loop(given, way=rivals.checkpointed_layer_loop),
+    registry.CHECKPOINTED: lambda given: _loop(given, way=baseline_loop.checkpointed_layer_loop),
     **{library: partial(_plain, library) for library in registry.PLAIN},
     registry.LSTM: partial(_gated, nn.LSTM),
     registry.GRU: partial(_gated, nn.GRU),
 }
 
 
-def errors_over_time(work: Work, who: str, device: torch.device) -> dict[str, list[Any]]:
-    """Root mean square of a contender's current minus that of the loop in float64 with the same
-    weights and decays, over that of the current, in windows of time that double: `steps` has their
-    ends."""
+def errors_over_time(work: Work, name: str, device: torch.device) -> dict[str, list[Any]]:
+    """Return the relative error (rms) of a contender's current against the loop in float64.
+
+    Each window of time is twice as long as the one before; `steps` are their ends.
+    """
     given = problem(work, device)
-    found = LAYERS[who](given).run().double()
+    found = LAYERS[name](given).run().double()
     with torch.no_grad():
-        wanted = rivals.current_loop(given.x.double(), given.weights.changed(Tensor.double))
+        truth = baseline_loop.current_loop(given.x.double(), given.weights.changed(Tensor.double))
     steps = [2**k for k in range(work.T.bit_length())]
     errors = []
     for end in steps:
         window = slice(end // 2, end)
-        error, scale = (found - wanted)[window], wanted[window]
+        error, scale = (found - truth)[window], truth[window]
         errors.append((error.square().mean() / scale.square().mean()).sqrt().item())
     return {"steps": steps, "errors": errors}
 
 
-# -- operators and kernels by themselves -----------------------------------------------------------
+# -- single operators and kernels ------------------------------------------------------------------
 
 
 def _nothing() -> Tensor:
@@ -222,7 +218,7 @@ def _nothing() -> Tensor:
 
 
 def _operator(work: Work, device: torch.device, seed: int) -> Made:
-    """An operator through the dispatcher, or a GPU kernel's launcher."""
+    """Make a call of an operator through the dispatcher, or of a GPU kernel's launcher."""
     sizes: Any = (work.name, work.operator, work.R, work.T, work.B, work.I, work.J)
     arguments = Sizes(*sizes).arguments(device, seed)
     function: Callable[..., Any]
@@ -232,7 +228,7 @@ def _operator(work: Work, device: torch.device, seed: int) -> Made:
         function = OPERATORS[work.operator]
     else:
         function = getattr(torch.ops.hetsyn_triton, work.operator).default
-    run = _without_tape(lambda: function(*arguments))
+    run: Callable[[], Any] = torch.no_grad()(lambda: function(*arguments))
     moved = timing.size_of(*arguments, *_results(run()))
     return Made(run, _nothing, arguments, moved)
 
@@ -243,7 +239,7 @@ _KERNELS = {
     "synaptic_parameter_gradient": ("current", "backward", slice(1, None)),
     "recurrent_scan": ("synapses", "forward", slice(None)),
 }
-"""The loop that does the work of a kernel: its kind, part, and gradients."""
+"""The loop that does the work of a kernel: kind, part and chosen gradients."""
 
 
 def _kernel_loop(work: Work, device: torch.device, seed: int) -> Made:
@@ -255,10 +251,10 @@ def _kernel_loop(work: Work, device: torch.device, seed: int) -> Made:
 # -- a network's training step ---------------------------------------------------------------------
 
 
-def _network(work: Work, who: str, device: torch.device, exact: bool, seed: int) -> Made:
-    """Its `given` are the input and the parameters in the order of `workloads.leaves_of`."""
+def _network(work: Work, name: str, device: torch.device, exact: bool, seed: int) -> Made:
+    """Make a training step; `given`: the input, then parameters as in `workloads.leaves_of`."""
     x = workloads.spikes(work.T, work.B, work.I, seed=seed).to(device)
-    backend = "reference" if who == REFERENCE else "auto"
+    backend = "reference" if name == REFERENCE else "auto"
     made = workloads.network((work.I, *work.hidden, work.J), backend=backend).to(device)
     if exact:
         generator, leaves = torch.Generator().manual_seed(0), workloads.leaves_of(made)
@@ -266,22 +262,22 @@ def _network(work: Work, who: str, device: torch.device, exact: bool, seed: int)
         with torch.no_grad():
             for leaf, value in zip(leaves, (t for pair in pairs for t in pair), strict=True):
                 leaf.copy_(value)
-    if who in (OURS, REFERENCE):
+    if name in (OURS, REFERENCE):
         return Made(*workloads.our_network(made, x, work.J))
-    compile = _of(who == registry.COMPILED)
-    checkpointed = who == registry.CHECKPOINTED
-    way = rivals.checkpointed_layer_loop if checkpointed else rivals.layer_loop
+    compile = _of(name == registry.COMPILED)
+    checkpointed = name == registry.CHECKPOINTED
+    way = baseline_loop.checkpointed_layer_loop if checkpointed else baseline_loop.layer_loop
     return Made(*workloads.loop_network(made, x, work.J, compile, way))
 
 
-def _trained(work: Work, who: str, device: torch.device) -> tuple[list[Tensor], list[Tensor]]:
-    """Gradients of a training step at the beginning, and the parameters after it."""
-    made = make(work, registry.CAPTURED.get(who, who), device, exact=True)
+def _trained(work: Work, name: str, device: torch.device) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the gradients of the first training step, and the parameters after it."""
+    made = make(work, registry.CAPTURED.get(name, name), device, exact=True)
     step: workloads.TrainingStep = made.run  # type: ignore[assignment]
     run: Callable[[], Any] = step
-    if who in registry.CAPTURED:  # capturing takes steps, which are undone
+    if name in registry.CAPTURED:  # capturing runs steps, which are undone here
         begin = [p.detach().clone() for p in made.given[1:]]
-        run = rivals.in_a_graph(step)
+        run = baseline_loop.in_a_graph(step)
         with torch.no_grad():
             for parameter, value in zip(made.given[1:], begin, strict=True):
                 parameter.copy_(value)
@@ -296,39 +292,39 @@ def _trained_truth(work: Work, device: torch.device) -> tuple[list[Tensor], list
     return _trained(work, REFERENCE, device)
 
 
-def _check_network(work: Work, who: str, device: torch.device) -> None:
-    """AssertionError where a training step has other gradients, or leaves other parameters."""
-    gradients, after = _trained(work, who, device)
-    wanted, wanted_after = _trained_truth(work, device)
-    for got, want, p, q in zip(gradients, wanted, after, wanted_after, strict=True):
+def _check_network(work: Work, name: str, device: torch.device) -> None:
+    """Raise AssertionError if a training step has wrong gradients or wrong parameters after it."""
+    gradients, after = _trained(work, name, device)
+    expected, expected_after = _trained_truth(work, device)
+    for got, want, p, q in zip(gradients, expected, after, expected_after, strict=True):
         scale = want.abs().max().item()
-        assert scale > 0, "nothing to compare: a layer without gradient"
+        assert scale > 0, "nothing to compare: a layer has no gradient"
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5 * scale)
-        # AdamW's first step is about lr times the sign of a gradient, which rounding may turn.
+        # AdamW's first step is about lr times the gradient's sign, which rounding may change.
         clear = want.abs() > 1e-3 * scale
         torch.testing.assert_close(p[clear], q[clear], rtol=0, atol=0.05 * workloads.LR)
 
 
-# -- everything ------------------------------------------------------------------------------------
+# -- all works -------------------------------------------------------------------------------------
 
 
-def make(work: Work, who: str, device: torch.device, seed: int = 0, exact: bool = False) -> Made:
-    """A contender of a work; raises Missing if its library is."""
-    if who in registry.CAPTURED:  # on a CPU, in rehearsals, the call itself
-        made = make(work, registry.CAPTURED[who], device, seed, exact)
-        return replace(made, run=rivals.in_a_graph(made.run))
+def make(work: Work, name: str, device: torch.device, seed: int = 0, exact: bool = False) -> Made:
+    """Make a contender of a work; raise Missing if its library is not installed."""
+    if name in registry.CAPTURED:  # on a CPU (rehearsals) without a graph
+        made = make(work, registry.CAPTURED[name], device, seed, exact)
+        return replace(made, run=baseline_loop.in_a_graph(made.run))
     if work.kind == "network":
-        return _network(work, who, device, exact, seed)
+        return _network(work, name, device, exact, seed)
     if work.kind == "replicas":
-        run, parameters = replicas.training(work, who, device)
+        run, parameters = replica_steps.training(work, name, device)
         return Made(run, _nothing, parameters)
     if work.operator:
-        return (_operator if who == OURS else _kernel_loop)(work, device, seed)
-    return LAYERS[who](problem(work, device, exact, seed))
+        return (_operator if name == OURS else _kernel_loop)(work, device, seed)
+    return LAYERS[name](problem(work, device, exact, seed))
 
 
 STEPS_CHECKED = 6
-"""So few that sums of numbers of few bits are exact in float32."""
+"""Few enough for sums of numbers of few bits to be exact in float32."""
 
 
 def _results(found: Any) -> tuple[Tensor, ...]:
@@ -337,47 +333,50 @@ def _results(found: Any) -> tuple[Tensor, ...]:
 
 @cache
 def _truth(work: Work, device: torch.device) -> tuple[Tensor, ...]:
-    """The loop of `reference/`; of recurrent synapses alone that of `rivals.py`."""
-    who = REFERENCE if work.kind == "layer" else LOOP
-    return _results(make(work, who, device, exact=True).run())
+    """Return the result of the loop in `reference/`; for synapses, of `baseline_loop.py`."""
+    name = REFERENCE if work.kind == "layer" else LOOP
+    return _results(make(work, name, device, exact=True).run())
 
 
-def checked(work: Work, who: str, device: torch.device) -> str:
-    """ "equal", or how a contender differs by design; AssertionError if its result is wrong.
+def checked(work: Work, name: str, device: torch.device) -> str:
+    """Check a contender; return "equal", or how it differs by design.
 
-    A layer is compared with the loop of `reference/` at the size that is timed, for a few steps of
-    weights and decays with few bits: spikes are equal, gradients to within rounding. So are
-    recurrent synapses with the loop of `rivals.py`, and a network's training step: gradients, and
-    parameters after it. The gate's tests compare operators and kernels.
+    A layer is compared with the loop in `reference/` at its timed size, for a few steps with
+    weights and decays of few bits: spikes must be equal, gradients equal to within rounding. A
+    network's training step must have equal gradients and parameters too. Recurrent synapses are
+    compared with the loop in `baseline_loop.py`. Operators and kernels are tested by `tests/`.
+
+    Raises:
+        AssertionError: If the result is wrong.
     """
-    if who in registry.PLAIN:
+    if name in registry.PLAIN:
         return plain_lif.DIFFERENCE
-    if who in registry.OTHERS:
-        return f"another model: the gates of {who}, no spikes"
+    if name in registry.OTHERS:
+        return f"another model: the gates of {name}, no spikes"
     if work.operator:
-        return "equal by the tests of the gate"
+        return "equal by the tests of the kernels"
     short = replace(work, T=STEPS_CHECKED)
     if work.kind == "current":
-        worst = max(errors_over_time(work, who, device)["errors"])
-        assert worst < 1e-5, f"{who}: relative error {worst:.1e} against float64"
+        worst = max(errors_over_time(work, name, device)["errors"])
+        assert worst < 1e-5, f"{name}: relative error {worst:.1e} against float64"
     elif work.kind == "replicas":
-        replicas.check(work, device)
+        replica_steps.check(work, device)
     elif work.kind == "network":
-        _check_network(short, who, device)
+        _check_network(short, name, device)
     else:
-        _check_layer(short, who, device)
+        _check_layer(short, name, device)
     return "equal"
 
 
-def _check_layer(work: Work, who: str, device: torch.device) -> None:
-    """AssertionError where spikes or gradients of a layer, or of recurrent synapses, differ."""
-    found, wanted = _results(make(work, who, device, exact=True).run()), _truth(work, device)
-    if who == registry.FEWER:  # no gradients of decays
-        wanted = tuple(g for k, g in enumerate(wanted) if k not in (2, 4))
-    assert len(found) == len(wanted), f"{who}: {len(found)} results, not {len(wanted)}"
-    for got, want in zip(found, wanted, strict=True):
+def _check_layer(work: Work, name: str, device: torch.device) -> None:
+    """Raise AssertionError if spikes or gradients of a layer, or of synapses, differ."""
+    found, truth = _results(make(work, name, device, exact=True).run()), _truth(work, device)
+    if name == registry.FEWER:  # no gradients of decays
+        truth = tuple(g for k, g in enumerate(truth) if k not in (2, 4))
+    assert len(found) == len(truth), f"{name}: {len(found)} results, not {len(truth)}"
+    for got, want in zip(found, truth, strict=True):
         if work.part == "forward":
-            assert torch.equal(got, want), f"{who}: other spikes"
+            assert torch.equal(got, want), f"{name}: other spikes"
         else:
             scale = want.abs().max().item()
             torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5 * scale)

@@ -1,10 +1,11 @@
-"""The gate before any timing: public operators and layers on hundreds of random shapes.
+"""Differentiable operators, layers and networks on hundreds of random shapes on a GPU.
 
-On a GPU the kernels are tested, on the CPU the same checks run on what serves the operators there,
-on fewer and smaller shapes; and results that are wrong on purpose must be found out.
+Without a GPU the same checks run on fewer and smaller shapes of the CPU kernels. The last tests
+change results, and the checks must fail.
 """
 
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -18,8 +19,17 @@ import torch
 from torch import Tensor
 
 from hetsyn_triton import HetSynReadout, SpikingNetwork, trial_kernels
-from tests.support import gate_checks as gate
-from tests.support.operators import Size
+from tests.support.network_truth import check_network, give_derivatives, lif, train
+from tests.support.operators import DIFFERENTIABLE, Size
+from tests.support.random_arguments import Problem, Tensors, assert_sample_alone, draw
+from tests.support.tensors import assert_same_bits
+from tests.support.truth import check_problem
+
+FOLDER = Path(__file__).resolve().parent
+FEATURES = (
+    1, 1, 1, 2, 3, 4, 5, 7, 13, 31, 32, 33, 61, 64, 97, 127, 128, 129, 131, 251, 256, 293,
+)  # fmt: skip
+"""Numbers of inputs or neurons that are drawn more often."""
 
 
 @pytest.fixture(autouse=True)
@@ -29,12 +39,32 @@ def _kernels_on_trial() -> Iterator[None]:
         yield
 
 
-FOLDER = Path(__file__).resolve().parent
+def sizes(count: int, variants: int, work: float, seed: int) -> Iterator[list[Size]]:
+    """`count` lists of sizes with the same features and feedbacks, so that a list compiles once.
 
-CPU = {operator: list(gate.sizes(3, 1, 3e5, seed)) for seed, operator in enumerate(gate.OUTPUTS)}
+    R T B I J stays below `work`.
+    """
+    choice = random.Random(seed)
+
+    def features() -> int:
+        span = choice.choice(((1, 16), (17, 100), (101, 300)))
+        return choice.choice(FEATURES) if choice.random() < 0.4 else choice.randint(*span)
+
+    for _ in range(count):
+        I, J, K = features(), features(), choice.randint(1, 3)  # noqa: E741
+        made = []
+        for _ in range(variants):
+            R, T, B = choice.randint(1, 3), choice.randint(1, 60), choice.randint(1, 40)
+            while R * T * B * max(I, J) * J > work and R * T * B > 1:
+                R, T, B = max(1, R - 1), max(1, T // 2), max(1, B * 2 // 3)
+            made.append(Size(R=R, T=T, B=B, I=I, J=J, K=K))
+        yield made
+
+
+CPU = {operator: list(sizes(3, 1, 3e5, seed)) for seed, operator in enumerate(DIFFERENTIABLE)}
 GPU = {
-    operator: list(gate.sizes(8 if operator.startswith("leaky") else 20, 4, 4e7, 100 + seed))
-    for seed, operator in enumerate(gate.OUTPUTS)
+    operator: list(sizes(8 if operator.startswith("leaky") else 20, 4, 4e7, 100 + seed))
+    for seed, operator in enumerate(DIFFERENTIABLE)
 }
 CASES = [
     pytest.param(device, operator, index, id=f"{device}-{operator}-{index}", marks=marks)
@@ -43,7 +73,6 @@ CASES = [
     for index in range(len(lists))
 ]
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
-KERNELS = tuple(gate.OUTPUTS)
 
 
 @pytest.mark.parametrize(("device", "operator", "index"), CASES)
@@ -51,14 +80,12 @@ def test_operator(device: str, operator: str, index: int) -> None:
     """Within rounding of float64, and the same bits again."""
     lists = CPU if device == "cpu" else GPU
     for variant, size in enumerate(lists[operator][index]):
-        given = gate.make(operator, size, 1000 * index + variant, kind=index).to(
-            torch.device(device)
-        )
-        before = {n: t.clone() for n, t in given.arguments.items() if t is not None}
-        found = gate.run(given)
-        gate.assert_right(given, found)
-        gate.assert_same_bits(gate.run(given), found)
-        assert all(torch.equal(given.arguments[n], t) for n, t in before.items())
+        problem = draw(operator, size, 1000 * index + variant, index).to(torch.device(device))
+        before = {n: t.clone() for n, t in problem.given.items() if t is not None}
+        found = problem.run()
+        check_problem(problem, found)
+        assert_same_bits(problem.run(), found)
+        assert all(torch.equal(problem.given[n], t) for n, t in before.items())
 
 
 def test_hundreds_of_shapes_on_a_gpu() -> None:
@@ -99,11 +126,11 @@ def network_of(
     generator = torch.Generator().manual_seed(T + inputs)
     made, width = [], inputs
     for neurons, recurrent in layers:
-        made.append(gate.lif(width, neurons, recurrent, generator))
+        made.append(lif(width, neurons, recurrent, generator))
         width = neurons
     readout = None if outputs is None else HetSynReadout(width, outputs, generator=generator)
     network = SpikingNetwork(made, readout).to(device)
-    gate.with_derivatives(network, T, B, torch.device(device))
+    give_derivatives(network, T, B)
     x = (torch.rand(T, B, inputs, generator=generator) < 0.4).float()
     g = torch.randn(T, B, outputs or width, generator=generator)
     return network, x.to(device), g.to(device)
@@ -114,16 +141,15 @@ def test_layers_and_networks(device: str) -> None:
     """One layer of each kind, and networks of the size class of speech commands."""
     for case in networks(device):
         network, x, g = network_of(*case, device)
-        found = gate.train(network, x, g)
-        gate.assert_trained(network, x, g, found)
-        again = gate.train(network, x, g)
-        assert all(torch.equal(a, b) for a, b in zip(again.tensors(), found.tensors(), strict=True))
+        found = train(network, x, g)
+        check_network(network, x, g, found)
+        assert_same_bits(train(network, x, g), found)
 
 
 # -- the same bits, however it is called -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("operator", KERNELS)
+@pytest.mark.parametrize("operator", DIFFERENTIABLE)
 def test_a_sample_is_the_same_in_any_batch(operator: str, on_kernels: torch.device) -> None:
     sizes = [Size(T=3, B=2, I=7, J=5, K=1)]
     if on_kernels.type == "cuda":
@@ -134,67 +160,67 @@ def test_a_sample_is_the_same_in_any_batch(operator: str, on_kernels: torch.devi
             Size(R=1, T=20, B=41, I=33, J=257, K=1),
         ]
     for size in sizes:
-        given = gate.make(operator, size, 3).to(on_kernels)
-        whole = gate.run(given)
-        gate.assert_right(given, whole)
+        problem = draw(operator, size, 3).to(on_kernels)
+        whole = problem.run()
+        check_problem(problem, whole)
         for b in {0, size.B // 2, size.B - 1}:
-            gate.assert_sample_alone(given, whole, b)
+            assert_sample_alone(problem, whole, b)
 
 
-def _on_a_side_stream(given: gate.Problem) -> gate.Result:
+def _on_a_side_stream(problem: Problem) -> Tensors:
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
-        found = gate.run(given)
+        found = problem.run()
     side.synchronize()
     return found
 
 
-def _in_a_graph(given: gate.Problem) -> gate.Result:
-    _on_a_side_stream(given)  # compiles, and warms the allocator
+def _in_a_graph(problem: Problem) -> Tensors:
+    _on_a_side_stream(problem)  # compiles, and warms the allocator
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        found = gate.run(given)
-    for _, tensor in found.tensors():
+        found = problem.run()
+    for tensor in found.values():
         tensor.fill_(torch.nan)
     graph.replay()
     torch.cuda.synchronize()
     return found
 
 
-def _on_the_second_device(given: gate.Problem) -> gate.Result:
+def _on_the_second_device(problem: Problem) -> Tensors:
     if torch.cuda.device_count() < 2:
         pytest.skip("one device only")
-    return gate.run(given.to(torch.device("cuda:1")))  # the first stays the current one
+    return problem.to(torch.device("cuda:1")).run()  # the first stays the current one
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("operator", KERNELS)
+@pytest.mark.parametrize("operator", DIFFERENTIABLE)
 @pytest.mark.parametrize("way", [_on_a_side_stream, _in_a_graph, _on_the_second_device])
 def test_every_way_to_call_gives_the_same_bits(
-    way: Callable[[gate.Problem], gate.Result], operator: str
+    way: Callable[[Problem], Tensors], operator: str
 ) -> None:
     for size in (Size(R=2, T=21, B=9, I=70, J=61, K=2), Size(T=13, B=5, I=300, J=200, K=1)):
-        given = gate.make(operator, size, 4).to(torch.device("cuda"))
-        plain = gate.run(given)
-        gate.assert_same_bits(way(given), plain)
+        problem = draw(operator, size, 4).to(torch.device("cuda"))
+        plain = problem.run()
+        assert_same_bits(way(problem), plain)
 
 
 @pytest.mark.gpu
 def test_a_captured_training_step_gives_the_same_bits() -> None:
     network, x, g = network_of(50, 32, 700, [(128, True), (64, True)], 20, "cuda")
-    plain = gate.train(network, x, g)
+    plain = train(network, x, g)
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
-        gate.train(network, x, g)
+        train(network, x, g)
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        found = gate.train(network, x, g)
+        found = train(network, x, g)
     graph.replay()
     torch.cuda.synchronize()
-    assert all(torch.equal(a, b) for a, b in zip(found.tensors(), plain.tensors(), strict=True))
+    assert_same_bits(found, plain)
 
 
 @pytest.mark.gpu
@@ -209,7 +235,7 @@ def test_sanitizer(tool: str) -> None:
     environment = os.environ | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     paths = [str(FOLDER.parents[1]), os.environ.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(paths)
-    code = "from tests.support import gate_checks; gate_checks.run_small()"
+    code = "from tests.support import truth; truth.check_small_problems()"
     command = [program, "--tool", tool, "--error-exitcode", "9", sys.executable, "-c", code]
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=150)
@@ -235,13 +261,6 @@ def test_kernels_are_known_by_name() -> None:
 # -- the checks find what is wrong -----------------------------------------------------------------
 
 
-def _tampered(found: gate.Result, name: str, change: Callable[[Tensor], Tensor]) -> gate.Result:
-    part = "gradients" if name.startswith("d_") else "outputs"
-    values = getattr(found, part)
-    name = name.removeprefix("d_")
-    return replace(found, **{part: values | {name: change(values[name])}})
-
-
 def _one_larger(t: Tensor, by: float = 1.001) -> Tensor:
     """The largest value, off by one part in a thousand."""
     t = t.clone()
@@ -257,47 +276,42 @@ def _one_flipped(t: Tensor) -> Tensor:
 
 
 def test_the_checks_find_a_wrong_result() -> None:
-    for operator in gate.OUTPUTS:
+    for operator in DIFFERENTIABLE:
         size = Size(R=2, T=6, B=3, I=5, J=4, K=2)
-        given = next(
+        problem = next(
             made
-            for made in (gate.make(operator, size, seed) for seed in range(50))
-            if all(g is not None for g in made.g.values())
-            and all(t is not None and t.any() for t in made.arguments.values())
+            for made in (draw(operator, size, seed) for seed in range(50))
+            if all(t is not None and t.any() for t in made.given.values())
         )
-        found = gate.run(given)
-        assert gate.assert_right(given, found) < 1
-        for name, _ in found.tensors():
+        found = problem.run()
+        assert check_problem(problem, found) < 1
+        for name, t in found.items():
             change = _one_flipped if name == "spikes" else _one_larger
+            wrong = found | {name: change(t)}
             with pytest.raises(AssertionError):
-                gate.assert_right(given, _tampered(found, name, change))
+                check_problem(problem, wrong)
             with pytest.raises(AssertionError):
-                gate.assert_same_bits(_tampered(found, name, change), found)
+                assert_same_bits(wrong, found)
 
 
 def test_the_checks_find_a_dropped_term() -> None:
     """The last input unseen; one recurrent synapse unseen."""
     for operator in ("synaptic_current", "feedforward_scan", "recurrent_scan"):
-        given = gate.make(operator, Size(T=20, B=2, I=150, J=40, K=1), 2)
-        wrong = given.arguments["weight"].clone()
-        wrong[..., -1] = 0
-        given.arguments["weight"], right = wrong, given.arguments["weight"]
-        found = gate.run(given)
-        given.arguments["weight"] = right
+        problem = draw(operator, Size(T=20, B=2, I=150, J=40, K=1), 2)
+        weight = problem.given["weight"].clone()
+        weight[..., -1] = 0
+        found = replace(problem, given=problem.given | {"weight": weight}).run()
         with pytest.raises(AssertionError):
-            gate.assert_right(given, found)
+            check_problem(problem, found)
 
 
 def test_the_network_check_finds_a_wrong_gradient() -> None:
     network, x, g = network_of(11, 2, 13, [(9, True), (5, True)], 4, "cpu")
-    found = gate.train(network, x, g)
-    gate.assert_trained(network, x, g, found)
-    for name in found.gradients:
-        wrong = replace(
-            found, gradients=found.gradients | {name: _one_larger(found.gradients[name], 1.05)}
-        )
+    found = train(network, x, g)
+    check_network(network, x, g, found)
+    for name in [name for name in found if name.startswith("d_")]:
         with pytest.raises(AssertionError):
-            gate.assert_trained(network, x, g, wrong)
-    flipped = replace(found, spikes=[_one_flipped(found.spikes[0]), *found.spikes[1:]])
+            check_network(network, x, g, found | {name: _one_larger(found[name], 1.05)})
+    name = "layers.0.spikes"
     with pytest.raises(AssertionError):
-        gate.assert_trained(network, x, g, flipped)
+        check_network(network, x, g, found | {name: _one_flipped(found[name])})

@@ -1,8 +1,7 @@
-"""Many small networks of one shape, one for each seed: their training steps one network after the
-other, and all together through the replica axis.
+"""Training steps of many small networks, sequential or together through the replica axis.
 
-Both begin with the same weights and see the same batches, of the delayed-match task; after a step
-the weights are the same to the last bit (`check`).
+The networks have one shape and differ in the seed. Both contenders start with the same weights and
+get the same batches of the delayed-match task, so their weights stay bit-identical (`check`).
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ TASK = "delayed-match"
 
 
 def configs(work: Work, device: torch.device) -> list[TrainConfig]:
-    """One for each of R seeds."""
+    """Return a configuration for each of R seeds."""
     given: dict[str, Any] = {"hidden": (work.J,), "recurrent": work.recurrent}
     given |= {"batch_size": work.B, "device": str(device)}
     return [default_config(TASK, seed=seed, **given) for seed in range(work.R)]
 
 
 def batches(work: Work, device: torch.device) -> list[Batch]:
-    """The first of each network's seed, its first T steps."""
+    """Return the first T steps of the first batch of each seed."""
     found = [next(iter(build_task(c).batches("train", 0))) for c in configs(work, device)]
     return [Batch(b.input[: work.T].to(device), b.target.to(device)) for b in found]
 
@@ -45,7 +44,7 @@ def together(work: Work, device: torch.device) -> tuple[Replicas, Callable[[], A
 
 
 def one_by_one(work: Work, device: torch.device) -> tuple[list[SpikingNetwork], Callable[[], Any]]:
-    """As `hetsyn train` steps, without its log and checkpoints."""
+    """Make the steps of `hetsyn train`, without its log and checkpoints."""
     networks, steps = [], []
     for config, batch in zip(configs(work, device), batches(work, device), strict=True):
         task = build_task(config)
@@ -71,9 +70,9 @@ def _step(
     clamp_decays_(network)
 
 
-def training(work: Work, who: str, device: torch.device) -> tuple[Callable[[], Any], list[Tensor]]:
-    """A step of all networks, and their parameters."""
-    if who == TOGETHER:
+def training(work: Work, name: str, device: torch.device) -> tuple[Callable[[], Any], list[Tensor]]:
+    """Return a training step of all networks, and their parameters."""
+    if name == TOGETHER:
         trained, run = together(work, device)
         return run, list(trained.network.parameters())
     networks, run = one_by_one(work, device)
@@ -81,12 +80,12 @@ def training(work: Work, who: str, device: torch.device) -> tuple[Callable[[], A
 
 
 def check(work: Work, device: torch.device, steps: int = 2) -> None:
-    """AssertionError where training together gives other weights than one after the other."""
+    """Raise AssertionError unless training together and sequentially gives the same weights."""
     trained, all_at_once = together(work, device)
-    networks, in_turn = one_by_one(work, device)
+    networks, sequential = one_by_one(work, device)
     for _ in range(steps):
         all_at_once()
-        in_turn()
+        sequential()
     for replica, network in enumerate(networks):
         found = trained.weights(replica)
         for name, value in network.state_dict().items():

@@ -1,4 +1,4 @@
-"""How the benchmark measures: interleaved, in own processes, within a budget, after the tests."""
+"""The benchmark measures interleaved, in other processes, within a budget and after the tests."""
 
 import importlib.util
 import json
@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import torch
 
-from bench import gate, machines, measuring, records, registry, report, stored, timing
-from bench.apart import Apart, plausible
-from bench.measuring import Measurements, Plan, tape
+from bench import benchmark_runner, correctness, machines, records, registry, report, stored, timing
+from bench.benchmark_runner import Measurements, Plan, tape
+from bench.isolated import Isolated, plausible
 from bench.plain_lif import Missing
 from bench.processes import Worker
 from bench.registry import CLOSED, LOOP, OURS, Entry, Work
@@ -28,7 +28,7 @@ TINY = Work("layer", 4, 2, 5, 4)
 PAGES = 64 * 4096
 """The error of Linux's counters on two cores."""
 WITHOUT = ("-p", "no:benchmark", "docs")
-"""Without the plugin; a folder without tests, so that only the options count."""
+"""Options that disable the plugin, and a folder without tests."""
 needs_plugin = pytest.mark.skipif(
     importlib.util.find_spec("pytest_benchmark") is None,
     reason="pytest-benchmark is not installed: extra 'bench'",
@@ -39,7 +39,7 @@ needs_proc = pytest.mark.skipif(
 
 
 def run(code: str, *arguments: str) -> str:
-    """What a new process prints."""
+    """Return what a new process prints."""
     command = [sys.executable, "-c", code, *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -50,7 +50,7 @@ def run(code: str, *arguments: str) -> str:
 
 
 def run_pytest(*options: str) -> tuple[int, str]:
-    """Exit status and output."""
+    """Return exit status and output."""
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options],
         cwd=ROOT,
@@ -72,10 +72,10 @@ def test_without_the_plugin_the_extra_is_named(more: tuple[str, ...]) -> None:
 def test_nothing_is_measured_without_the_option() -> None:
     status, said = run_pytest("-p", "no:benchmark", "bench/test_benchmark.py")
     assert status == pytest.ExitCode.INTERRUPTED
-    assert "bench/ is measured with --benchmark" in said
+    assert "bench/ needs --benchmark" in said
     status, said = run_pytest(*WITHOUT, "--benchmark-full")
     assert status == pytest.ExitCode.USAGE_ERROR
-    assert "--benchmark-full: goes with --benchmark" in said
+    assert "--benchmark-full needs --benchmark" in said
 
 
 REHEARSAL = ("--benchmark", "--benchmark-rehearse", "--benchmark-max-time=0.01",
@@ -85,9 +85,12 @@ REHEARSAL = ("--benchmark", "--benchmark-rehearse", "--benchmark-max-time=0.01",
 @needs_plugin
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_the_way_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rehearsal of every entry: lines on the screen, rows, what is stored of them, tables,
-    pictures and documents. A rehearsal itself is not stored."""
+def test_a_rehearsal_from_measurement_to_documents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rehearsal of every entry writes lines, rows, stored files, tables, charts and documents.
+
+    A rehearsal itself is not stored."""
     file = tmp_path / "rows.jsonl"
     status, said = run_pytest(*REHEARSAL, f"--benchmark-rows={file}")
     assert status == 0, said
@@ -120,12 +123,12 @@ def test_the_way_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         text = "".join(f"<!-- {marker} -->\nold\n<!-- /{marker} -->\n" for marker in markers)
         (tmp_path / name).write_text(text)
     results = tmp_path / "bench" / "results"
-    for state, status in (("red", 1), ("green", 0)):
-        gate_found = {"state": state, "reason": "", "passed": 9, "failures": ["a_test"]}
+    for state, status in (("failed", 1), ("passed", 0)):
+        tests_found = {"state": state, "reason": "", "passed": 9, "failures": ["a_test"]}
         with monkeypatch.context() as patch:
-            patch.setattr(gate, "run", lambda *_, found=gate_found: found)
+            patch.setattr(correctness, "run", lambda *_, found=tests_found: found)
             assert report.main([str(file), "--root", str(tmp_path)]) == status
-        assert len(stored.files(results)) == (state == "green")
+        assert len(stored.files(results)) == (state == "passed")
     (kept,) = stored.files(results)
     assert "node" not in kept.read_text(), "a host's name"
     drawn = {path.stem for path in kept.with_suffix("").glob("*.png")}
@@ -140,9 +143,9 @@ def test_the_way_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @needs_plugin
 @pytest.mark.slow
-def test_a_budget_and_a_gate_of_an_earlier_call(tmp_path: Path) -> None:
-    """What does not fit into the budget is skipped, and its rows are written."""
-    file, proven = tmp_path / "rows.jsonl", tmp_path / "gate.json"
+def test_a_budget_and_the_tests_of_an_earlier_call(tmp_path: Path) -> None:
+    """Entries beyond the budget are skipped, and their rows are written."""
+    file, tested = tmp_path / "rows.jsonl", tmp_path / "tests.json"
     options = (
         *REHEARSAL,
         f"--benchmark-rows={file}",
@@ -156,47 +159,47 @@ def test_a_budget_and_a_gate_of_an_earlier_call(tmp_path: Path) -> None:
     found = stored.load(file)
     assert found["rows"] == []
     assert found["missing"] == dict.fromkeys(
-        [f"current 5->4 T16 B2 forward, {who}" for who in (OURS, CLOSED, LOOP)], "out of time"
+        [f"current 5->4 T16 B2 forward, {name}" for name in (OURS, CLOSED, LOOP)], "out of time"
     )
     machine = found["machine"]
-    for state, status in (("green", 0), ("red", 4)):
-        found_gate = {"state": state, "passed": 3, "failed": 0}
-        proven.write_text(json.dumps({"machine": machine, "gate": found_gate}))
-        ended, said = run_pytest(*options, f"--benchmark-proven={proven}")
+    for state, status in (("passed", 0), ("failed", 4)):
+        tests = {"state": state, "passed": 3, "failed": 0}
+        tested.write_text(json.dumps({"machine": machine, "tests": tests}))
+        ended, said = run_pytest(*options, f"--benchmark-tested={tested}")
         assert ended == status, said
-        if state == "green":
-            assert stored.load(file)["gate"]["sources"] == machine["sources"]
-    assert "expected a green gate, got red" in said
+        if state == "passed":
+            assert stored.load(file)["tests"]["sources"] == machine["sources"]
+    assert "expected tests that passed, got failed" in said
 
 
 def entries(*contenders: str, group: str = "g") -> list[Entry]:
-    return [Entry(group, who, TINY, who) for who in contenders]
+    return [Entry(group, name, TINY, name) for name in contenders]
 
 
 def _loses_the_gpu(seen: Path, group: Any, plan: Plan) -> dict[str, Any]:
-    """As `measured` in a process whose GPU is lost, if it is the first."""
+    """Act as `measured` in a process that has lost its GPU, if it is the first."""
     gone = not seen.exists()
     seen.touch()
 
     def measure(group: list[Entry], plan: Plan) -> list[records.Record]:
         if gone:
             raise RuntimeError("CUDA error: illegal access")
-        return [measuring._row(e) | {"ms": 1.0, "check": "equal"} for e in group]
+        return [benchmark_runner._row(e) | {"ms": 1.0, "check": "equal"} for e in group]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measuring, "measure", measure)
-        patch.setattr(measuring, "lost", lambda device: gone)
+        patch.setattr(benchmark_runner, "measure", measure)
+        patch.setattr(benchmark_runner, "lost", lambda device: gone)
         return measured(group, plan)
 
 
-measured = measuring.measured
+measured = benchmark_runner.measured
 
 
 @pytest.mark.slow
 def test_a_lost_gpu_costs_one_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process of the first group loses it; a new one measures the second."""
-    monkeypatch.setattr(measuring, "measured", partial(_loses_the_gpu, tmp_path / "seen"))
-    monkeypatch.setattr(measuring, "memory", lambda *_: {})
+    """The process of the first group loses its GPU; a new one measures the second."""
+    monkeypatch.setattr(benchmark_runner, "measured", partial(_loses_the_gpu, tmp_path / "seen"))
+    monkeypatch.setattr(benchmark_runner, "memory", lambda *_: {})
     said: list[str] = []
     rows: list[records.Record] = []
     group = [*entries(OURS, LOOP, group="first"), *entries(OURS, group="second")]
@@ -216,10 +219,10 @@ def _ends_or_sleeps(seconds: float) -> dict[str, Any]:
     return {"threads": os.environ["OMP_NUM_THREADS"]}
 
 
-def test_a_process_that_ends_or_takes_too_long_costs_one_answer() -> None:
+def test_a_process_that_ends_or_takes_too_long_loses_one_result() -> None:
     worker = Worker(time.sleep, 0, threads=7)
-    asked = [(0.0, None), (-1.0, None), (0.0, 60.0), (100.0, 0.5), (0.0, None)]
-    found = [worker.call(_ends_or_sleeps, slept, seconds=limit) for slept, limit in asked]
+    calls = [(0.0, None), (-1.0, None), (0.0, 60.0), (100.0, 0.5), (0.0, None)]
+    found = [worker.call(_ends_or_sleeps, slept, seconds=limit) for slept, limit in calls]
     assert worker.close() == 0
     right = {"threads": "7"}
     ended = {"reason": "its process ended with 3"}
@@ -227,8 +230,7 @@ def test_a_process_that_ends_or_takes_too_long_costs_one_answer() -> None:
 
 
 def test_a_group_is_measured_after_its_check() -> None:
-    """Times, and memory from another process; a contender that breaks while it is timed costs no
-    other its time."""
+    """Rows have times, and memory from another process; a failing contender leaves others timed."""
     calls = iter(range(3))
 
     def breaks() -> None:
@@ -237,7 +239,7 @@ def test_a_group_is_measured_after_its_check() -> None:
 
     seen: list[str] = []
     runs = {"breaks": [breaks], "works": [lambda: seen.append("a"), lambda: seen.append("b")]}
-    found, broken = timing.in_turn(runs, 0.0, least=3)
+    found, broken = timing.interleaved(runs, 0.0, least=3)
     assert list(found) == ["works"]
     assert len(found["works"]) >= 3
     assert str(broken["breaks"]) == "an illegal access"
@@ -251,7 +253,7 @@ def test_a_group_is_measured_after_its_check() -> None:
         assert row["low_ms"] <= row["ms"] <= row["high_ms"]
         assert len(taken.times[entry]) == row["rounds"] >= 3
         assert row["fresh_ms"] > 0
-    assert "ms in fresh memory" in measuring.line(rows[0], 1e9)
+    assert "ms in fresh memory" in benchmark_runner.line(rows[0], 1e9)
 
 
 @pytest.mark.slow
@@ -271,10 +273,10 @@ def test_every_candidate_of_a_kernel_is_tried(tmp_path: Path) -> None:
     assert "'spike_scan/few'" in best
 
 
-# -- processes, memory, gate -----------------------------------------------------------------------
+# -- processes, memory, tests before storing -------------------------------------------------------
 
 
-def test_contenders_take_turns() -> None:
+def test_contenders_are_interleaved() -> None:
     seen: list[str] = []
 
     def slow() -> None:
@@ -282,7 +284,7 @@ def test_contenders_take_turns() -> None:
         seen.append("slow")
 
     runs = {"slow": [slow], "fast": [lambda: seen.append("fast")]}
-    found, broken = timing.in_turn(runs, 0.0, least=3)
+    found, broken = timing.interleaved(runs, 0.0, least=3)
     assert broken == {}
     assert seen[4:] == ["slow", *["fast"] * 5] * 3
     assert len(found["slow"]) == 3
@@ -290,16 +292,16 @@ def test_contenders_take_turns() -> None:
 
 
 @pytest.mark.slow
-def test_denormal_numbers_are_zero_on_every_thread() -> None:
-    """What is stored is looked at, not assumed."""
+def test_subnormal_numbers_are_zero_on_every_thread() -> None:
+    """`denormals_zero` is measured, not assumed."""
     if not torch.set_flush_denormal(False):
         pytest.skip("this processor has no such mode")
     code = (
         "import torch\nfrom bench import machines, timing\n{}torch.set_num_threads(2)\n"
         "print(machines.cpu()['denormals_zero'])"
     )
-    for first, wanted in (("timing.zero_denormals()\n", "True\n"), ("", "False\n")):
-        assert run(code.format(first)) == wanted
+    for first, expected in (("timing.zero_denormals()\n", "True\n"), ("", "False\n")):
+        assert run(code.format(first)) == expected
 
 
 def _denormals_are_zero(work: Work, contender: str) -> dict[str, Any]:
@@ -307,21 +309,20 @@ def _denormals_are_zero(work: Work, contender: str) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_denormal_numbers_are_zero_where_memory_is_measured(
+def test_subnormal_numbers_are_zero_where_memory_is_measured(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if not torch.set_flush_denormal(False):
         pytest.skip("this processor has no such mode")
-    monkeypatch.setattr("bench.apart.of_a_first_call", _denormals_are_zero)
-    asked = Apart(1)
-    assert asked.first_call(TINY, OURS) == {"zero": True}
-    asked.close()
+    monkeypatch.setattr("bench.isolated.first_call_of", _denormals_are_zero)
+    workers = Isolated(1)
+    assert workers.first_call(TINY, OURS) == {"zero": True}
+    workers.close()
 
 
 @needs_proc
 def test_growth_is_seen_at_its_peak() -> None:
-    """In a process of its own: what others freed there would not be grown again. Large, for the
-    first call also brings in pages of code and starts threads, some 3 MB."""
+    """A new process has no freed memory to reuse. 128 MB exceed the 3 MB that a first call adds."""
     code = (
         "import torch\nfrom bench import timing\n"
         "print(timing.growth_and_ms(lambda: torch.ones(32 << 20).sum().item())[0])"
@@ -330,14 +331,14 @@ def test_growth_is_seen_at_its_peak() -> None:
 
 
 def test_it_needs_no_gpu_compiler() -> None:
-    """Nothing of the CPU's benchmark imports Triton."""
+    """The benchmark of a CPU does not import Triton."""
     code = "import sys, bench.conftest, bench.peak; print('triton' in sys.modules)"
     assert run(code) == "False\n"
 
 
 @pytest.mark.slow
-def test_growth_that_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The call is made all the same, once, and timed."""
+def test_growth_that_the_system_does_not_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The call still runs once and is timed."""
 
     def refused(*_: Any, **__: Any) -> int:
         raise PermissionError
@@ -352,15 +353,15 @@ def test_growth_that_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch) -
     found, ms = timing.growth_and_ms(call)
     assert (found, made) == (None, [1])
     assert 10 <= ms < 1000
-    assert plausible(found, 5) == {"peak": None, "no_peak": "the system does not tell"}
+    assert plausible(found, 5) == {"peak": None, "no_peak": "the system does not report it"}
     assert plausible(4096, 4000) == {"peak": 4096}
     reason = plausible(0, 1_024_000)["no_peak"]
-    assert reason == "a growth of 0 bytes is less than the 1024000 that are returned"
+    assert reason == "a growth of 0 bytes is less than the 1024000 of the results"
 
 
 @pytest.mark.slow
-def test_the_gate_counts_and_is_cut_off(tmp_path: Path) -> None:
-    """A machine lent for minutes is given back before a long gate ends."""
+def test_the_tests_are_counted_and_end_in_time(tmp_path: Path) -> None:
+    """Tests that take too long are stopped."""
     file = tmp_path / "test_slow.py"
     file.write_text(
         "import time\nimport pytest\n"
@@ -369,40 +370,40 @@ def test_the_gate_counts_and_is_cut_off(tmp_path: Path) -> None:
         "def test_skipped():\n    pytest.skip('not here')\n"
         "def test_endless():\n    time.sleep(100)\n"
     )
-    found = gate.run([str(file), "-k", "not endless"], tmp_path / "out", 60, workers=1)
+    found = correctness.run([str(file), "-k", "not endless"], tmp_path / "out", 60, workers=1)
     counts = {name: found[name] for name in ("state", "passed", "failed", "skipped")}
-    assert counts == {"state": "red", "passed": 1, "failed": 1, "skipped": 1}
+    assert counts == {"state": "failed", "passed": 1, "failed": 1, "skipped": 1}
     assert "test_wrong: assert 1 == 2" in found["failures"][0]
-    found = gate.run([str(file), "-k", "right"], tmp_path / "out", 60, workers=2)
-    assert (found["state"], found["passed"]) == ("green", 1)
-    found = gate.run([str(file)], tmp_path / "out", 12, workers=1)
-    assert found["state"] == "red"
-    assert found["reason"] == "did not end within 12 s; gate.log has what had ended"
-    assert "test_wrong FAILED" in (tmp_path / "out" / "gate.log").read_text()
+    found = correctness.run([str(file), "-k", "right"], tmp_path / "out", 60, workers=2)
+    assert (found["state"], found["passed"]) == ("passed", 1)
+    found = correctness.run([str(file)], tmp_path / "out", 12, workers=1)
+    assert found["state"] == "failed"
+    assert found["reason"] == "did not end within 12 s; tests.log has the tests that ended"
+    assert "test_wrong FAILED" in (tmp_path / "out" / "tests.log").read_text()
 
 
-def test_a_tape_that_does_not_fit_is_left_out_with_the_reason(
+def test_a_tape_that_does_not_fit_is_skipped_with_the_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """At all, or beside what the measuring process keeps."""
+    """It does not fit alone, or not beside the memory of the measuring process."""
     work = registry.Work("layer", 4, 1, 700, 128)
-    one, asked = tape(work, LOOP), Apart(1)
-    monkeypatch.setattr(asked, "ask", lambda *_: {"peak": 5, "fresh_ms": 1.0})
-    loop, graph = (Entry("g", who, work, who) for who in (LOOP, registry.GRAPH))
+    one, workers = tape(work, LOOP), Isolated(1)
+    monkeypatch.setattr(workers, "memory", lambda *_: {"peak": 5, "fresh_ms": 1.0})
+    loop, graph = (Entry("g", name, work, name) for name in (LOOP, registry.GRAPH))
     for free, missing, reason in (
         (1e9 + 3 * one, False, None),
         (1e9 + 2 * one, False, "not measured: needs about 1 GB, 1 GB are free"),
         (1e9 + one, True, None),
     ):
-        monkeypatch.setattr(measuring, "_free_bytes", lambda _, free=free: free)
-        (row,) = measuring.measure([loop], Plan("cpu", 1, 0.0, 1))
+        monkeypatch.setattr(benchmark_runner, "_free_bytes", lambda _, free=free: free)
+        (row,) = benchmark_runner.measure([loop], Plan("cpu", 1, 0.0, 1))
         assert ("missing" in row) == missing
-        assert missing or measuring.memory(loop, PLAN, asked).get("memory") == reason
-    monkeypatch.setattr(measuring, "_free_bytes", lambda _: 1e9 + 2 * one)
+        assert missing or benchmark_runner.memory(loop, PLAN, workers).get("memory") == reason
+    monkeypatch.setattr(benchmark_runner, "_free_bytes", lambda _: 1e9 + 2 * one)
     with pytest.raises(Missing, match="needs about"):
-        measuring.fits(graph, PLAN)  # its own tape, and that of an eager contender
-    monkeypatch.setattr(measuring, "_free_bytes", lambda _: 1e9 + 3 * one)
-    measuring.fits(graph, PLAN)
+        benchmark_runner.fits(graph, PLAN)  # its own tape, and that of an eager contender
+    monkeypatch.setattr(benchmark_runner, "_free_bytes", lambda _: 1e9 + 3 * one)
+    benchmark_runner.fits(graph, PLAN)
 
 
 def test_sets_of_inputs_are_larger_than_a_cache() -> None:
@@ -411,25 +412,25 @@ def test_sets_of_inputs_are_larger_than_a_cache() -> None:
     assert timing.sets_for(1 << 30) == 1
 
 
-def test_the_gate_as_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its result counts if it is green, of the same device and sources."""
-    file = tmp_path / "gate.json"
-    for state, status in (("red", 1), ("green", 0)):
+def test_the_tests_as_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The result is accepted if the tests passed on the same device and sources."""
+    file = tmp_path / "tests.json"
+    for state, status in (("failed", 1), ("passed", 0)):
         found = {"state": state, "reason": None, "passed": 3, "failed": 0, "failures": ["a_test"]}
-        monkeypatch.setattr(gate, "run", lambda *_, found=found: found)
-        assert gate.main([str(file)]) == status
+        monkeypatch.setattr(correctness, "run", lambda *_, found=found: found)
+        assert correctness.main([str(file)]) == status
     machine = json.loads(file.read_text())["machine"]
-    counts = gate.proven(file, machine)
-    assert (counts["state"], counts["sources"]) == ("green", machine["sources"])
+    counts = correctness.earlier(file, machine)
+    assert (counts["state"], counts["sources"]) == ("passed", machine["sources"])
     for name, other in (("device", "B"), ("sources", "2")):
         with pytest.raises(records.Refused, match=f"expected {name} {other}, got "):
-            gate.proven(file, machine | {name: other})
-    file.write_text(file.read_text().replace('"green"', '"red"'))
-    with pytest.raises(records.Refused, match="expected a green gate, got red"):
-        gate.proven(file, machine)
+            correctness.earlier(file, machine | {name: other})
+    file.write_text(file.read_text().replace('"state": "passed"', '"state": "failed"'))
+    with pytest.raises(records.Refused, match="expected tests that passed, got failed"):
+        correctness.earlier(file, machine)
 
 
-def test_the_clock_stands_still_but_for_what_was_measured() -> None:
+def test_only_measured_times_move_the_clock() -> None:
     begin = measured_time()
     assert measured_time() == begin
     advance(0.25)
@@ -437,17 +438,17 @@ def test_the_clock_stands_still_but_for_what_was_measured() -> None:
 
 
 @pytest.fixture(scope="module")
-def apart() -> Iterator[Apart]:
-    asked = Apart(1)
-    yield asked
-    asked.close()
+def isolated() -> Iterator[Isolated]:
+    workers = Isolated(1)
+    yield workers
+    workers.close()
 
 
 @pytest.mark.slow
 @needs_proc
-def test_growth_does_not_depend_on_what_was_asked_before(apart: Apart) -> None:
+def test_growth_does_not_depend_on_earlier_measurements(isolated: Isolated) -> None:
     work = registry.CURRENT
-    first, *_, third = (apart.ask(work, who, False)["peak"] for who in (LOOP, CLOSED, LOOP))
+    first, *_, third = (isolated.memory(work, name, False)["peak"] for name in (LOOP, CLOSED, LOOP))
     assert third == pytest.approx(first, abs=PAGES)
     steps_and_their_stack = 2 * 4 * work.T * work.B * work.J
     assert min(first, third) > steps_and_their_stack - PAGES
@@ -455,17 +456,17 @@ def test_growth_does_not_depend_on_what_was_asked_before(apart: Apart) -> None:
 
 @needs_proc
 @pytest.mark.parametrize("part", registry.PARTS)
-def test_growth_is_at_least_what_is_returned(apart: Apart, part: str) -> None:
-    """Spikes [T, B, J], or the gradients of input and weights; little more than both."""
+def test_growth_is_at_least_the_size_of_the_results(isolated: Isolated, part: str) -> None:
+    """Results are spikes [T, B, J], or gradients of input and weights; growth is near both."""
     work = Work("layer", 250, 8, 300, 64, part=part)
-    found = apart.ask(work, OURS, False)
+    found = isolated.memory(work, OURS, False)
     outputs = 4 * work.T * work.B * work.J
     returned = outputs if part == "forward" else 4 * work.T * work.B * work.I
     assert returned <= found["peak"] < 6 * (outputs + 4 * work.T * work.B * work.I)
 
 
 @pytest.mark.slow
-def test_who_breaks_costs_no_other_answer(apart: Apart) -> None:
-    assert "nobody" in apart.ask(TINY, "nobody", False)["reason"]
-    assert apart.ask(TINY, OURS, True)["saved"] > 0
-    assert apart.first_call(TINY, OURS).keys() == {"first_ms"}
+def test_a_failing_contender_leaves_other_results(isolated: Isolated) -> None:
+    assert "unknown" in isolated.memory(TINY, "unknown", False)["reason"]
+    assert isolated.memory(TINY, OURS, True)["saved"] > 0
+    assert isolated.first_call(TINY, OURS).keys() == {"first_ms"}

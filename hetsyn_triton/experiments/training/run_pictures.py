@@ -25,7 +25,7 @@ from hetsyn_triton.experiments.tasks import Task
 from hetsyn_triton.modules import SpikingNetwork
 
 from .measure import format_metric, run_network
-from .timeconstants import quartiles
+from .network_time_constants import quartiles
 
 RASTER_STEPS = 200  # longer samples are drawn as dots, shorter ones as filled cells
 PARTS = (("train", GREY, 9.0), ("validation", BLUE, 6.5), ("test", ORANGE, 4.0))
@@ -101,7 +101,7 @@ def draw_time_constants(
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.legend(frameon=False, fontsize=8)
         top = axes.get_ylim()[1]
-        axes.set_ylim(0, 1.3 * top)  # room for the legend
+        axes.set_ylim(0, 1.3 * top)  # space for the legend
         if number % columns == 1 or columns == 1:
             axes.set_ylabel("count")
     save_figure(figure, path)

@@ -1,8 +1,8 @@
-"""How `pytest --benchmark` measures: a process of its own measures a group of entries, interleaved,
-when the first of them is asked for. Each test then reports its own times.
+"""Measure the groups of entries of `pytest --benchmark`.
 
-The measuring process is replaced if it ends or loses its GPU: an illegal access makes every later
-call of a process fail. Memory on a CPU is measured afterwards, in other processes (`apart.py`).
+The test of a group's first entry has the whole group measured, interleaved, in another process.
+Each test then reports its own times. The process is replaced if it ends or loses its GPU: after an
+illegal access all its calls fail. On a CPU, `isolated.py` measures memory afterwards.
 """
 
 from __future__ import annotations
@@ -20,38 +20,37 @@ from typing import Any
 
 import torch
 
-from bench import contests, registry, rivals, timing
-from bench.apart import Apart
+from bench import baseline_loop, contenders, registry, timing
+from bench.isolated import Isolated
 from bench.plain_lif import Missing
 from bench.processes import OUT_OF_TIME, Answer, Worker, environment
 from bench.records import Record, rounded
 from bench.registry import CHECKPOINTED, COMPILED, LOOP, OURS, REFERENCE, Entry, Work
 
 LEAST_SECONDS = 10.0
-"""No group begins with less time than this left."""
+"""No group starts with less time left."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How entries are measured."""
+    """How to measure entries."""
 
     device: str
     threads: int
     seconds: float
-    """For each contender of a group."""
+    """Time for each contender of a group."""
     rounds: int
-    """At least."""
+    """Minimum number."""
     timed: bool = True
     thorough: bool = False
-    """Also first calls, what autograd keeps, and the memory of what has to be compiled once more
-    for it or takes what the loop takes."""
+    """Also measure first calls, what autograd saves, and the memory of all contenders."""
     rehearse: bool = False
     reserved_bytes: int = 0
-    """Memory that is mapped beforehand and stays with the process."""
+    """Memory that the process maps first and keeps."""
 
     @property
     def environment(self) -> dict[str, str]:
-        """Of the measuring process: a rehearsal on a CPU interprets Triton's kernels."""
+        """Environment of the measuring process; a rehearsal on a CPU interprets Triton kernels."""
         rehearsed = {"BENCH_COMPILER": "eager", "TRITON_INTERPRET": "1"}
         return rehearsed if self.rehearse and self.device == "cpu" else {}
 
@@ -60,7 +59,7 @@ class Plan:
 
 
 class Measurements:
-    """Has groups of entries measured; `say`s a line and `keep`s the row of each entry."""
+    """Measure groups of entries; `say` prints a line and `keep` stores the row of each entry."""
 
     def __init__(
         self,
@@ -78,10 +77,10 @@ class Measurements:
         self.found: dict[Entry, Record] = {}
         self.times: dict[Entry, list[float]] = {}
         self.worker = Worker(prepare, plan, threads=plan.threads, **plan.environment)
-        self.apart = Apart(plan.threads)
+        self.isolated = Isolated(plan.threads)
 
     def of(self, entry: Entry) -> Record:
-        """The row of an entry: figures, or why it is `missing`, or what is `wrong`."""
+        """Return the row of an entry: results, or why it is `missing`, or what is `wrong`."""
         if entry not in self.found:
             group = self.groups[entry.group]
             self.say(f"{entry.group}: {', '.join(e.label for e in group)}")
@@ -89,7 +88,7 @@ class Measurements:
             for one, row in zip(group, self._measured(group), strict=True):
                 self.times[one] = row.pop("times_ms", [])
                 if row.get("ms") and self.plan.device == "cpu":
-                    row |= memory(one, self.plan, self.apart)
+                    row |= memory(one, self.plan, self.isolated)
                 self.found[one] = row
                 self.keep(row)
                 self.say(f"  {one.label:<{width}}  {line(row, self.fma_rate)}")
@@ -99,18 +98,18 @@ class Measurements:
         left = self.end - time.monotonic()
         answer: Answer = {"reason": OUT_OF_TIME}
         if left >= LEAST_SECONDS:
-            longest = min(left, 1e6)  # a pipe waits no longer
+            longest = min(left, 1e6)  # the longest that a pipe waits
             answer = self.worker.call(measured, group, self.plan, seconds=longest)
         if "reason" in answer:
             return [_row(entry) | {"missing": answer["reason"]} for entry in group]
         if answer["lost"]:
-            self.say("the GPU is lost to this process: a new one measures the next group")
+            self.say("the process has lost the GPU: a new one measures the next group")
             self.worker.close()
         rows: list[Record] = answer["rows"]
         return rows
 
     def warm(self, workers: int) -> None:
-        """Compile side by side, for at most a third of the time that is left."""
+        """Compile in parallel, for at most a third of the time left."""
         begin, seconds = time.monotonic(), min(600.0, (self.end - time.monotonic()) / 3)
         entries = [entry for group in self.groups.values() for entry in group]
         spawn = multiprocessing.get_context("spawn")
@@ -130,11 +129,11 @@ class Measurements:
 
     def close(self) -> None:
         self.worker.close()
-        self.apart.close()
+        self.isolated.close()
 
 
 def line(row: Record, fma_rate: float) -> str:
-    """What the screen shows of a row while the next group runs."""
+    """Return the line on the screen for a row."""
     if "missing" in row:
         return f"skipped: {row['missing']}"
     if "wrong" in row:
@@ -157,7 +156,7 @@ def line(row: Record, fma_rate: float) -> str:
 
 
 def prepare(plan: Plan) -> None:
-    """Set a new process up."""
+    """Set up a new process."""
     torch.set_num_threads(plan.threads)
     timing.zero_denormals()
     if plan.reserved_bytes:
@@ -170,7 +169,7 @@ def _row(entry: Entry) -> Record:
 
 
 def measured(group: Sequence[Entry], plan: Plan) -> Answer:
-    """The rows of a group, and whether the GPU is lost: rows without a time are then missing."""
+    """Return the rows of a group, and whether the GPU is lost; untimed rows are then missing."""
     try:
         rows = measure(group, plan)
     except Exception as error:
@@ -183,7 +182,7 @@ def measured(group: Sequence[Entry], plan: Plan) -> Answer:
 
 
 def measure(group: Sequence[Entry], plan: Plan) -> list[Record]:
-    """Check all contenders, then time them interleaved. A row for each."""
+    """Check all contenders, then time them interleaved; return a row for each."""
     device = torch.device(plan.device)
     rows = {entry: _row(entry) for entry in group}
     runs: dict[Entry, list[Callable[[], Any]]] = {}
@@ -193,10 +192,10 @@ def measure(group: Sequence[Entry], plan: Plan) -> list[Record]:
         except Exception as error:  # one contender's failure must not cost the others their times
             row |= _broken(error)
     if plan.timed and runs:
-        # Growth is a slope over many points.
+        # The slope of a growth has many points, so each takes less time.
         share = 1 / 3 if len({e.work for e in group}) > 1 else 1
         seconds = plan.seconds * len(runs) * share
-        times, broken = timing.in_turn(runs, seconds, plan.rounds, device=device)
+        times, broken = timing.interleaved(runs, seconds, plan.rounds, device=device)
         for entry, failure in broken.items():
             rows[entry] |= _broken(failure)
             del runs[entry]
@@ -204,7 +203,7 @@ def measure(group: Sequence[Entry], plan: Plan) -> list[Record]:
             low, median, high = statistics.quantiles(ms, n=4, method="inclusive")
             rows[entry] |= {"ms": median, "low_ms": low, "high_ms": high, "rounds": len(ms)}
             rows[entry] |= {"times_ms": ms, "sets": len(runs[entry])}
-            with suppress(RuntimeError):  # times count without it
+            with suppress(RuntimeError):  # times count without memory
                 rows[entry] |= timing.peak_bytes(runs[entry][0], device)
     checked = list(runs)
     runs.clear()
@@ -213,29 +212,31 @@ def measure(group: Sequence[Entry], plan: Plan) -> list[Record]:
         if not plan.timed:
             rows[entry]["ms"] = 0.0
         if entry.work.kind == "current":
-            rows[entry]["error"] = contests.errors_over_time(entry.work, entry.contender, device)
+            rows[entry]["error"] = contenders.errors_over_time(entry.work, entry.contender, device)
     return [rounded(row) for row in rows.values()]
 
 
 def _ready(entry: Entry, plan: Plan, device: torch.device, row: Record) -> list[Callable[[], Any]]:
-    """The calls of a contender, checked and called once. On a GPU this library has more calls with
-    other inputs, together larger than a cache; the tape of a loop is larger than that by itself."""
-    work, who = entry.work, entry.contender
+    """Check a contender and call it once; return its calls.
+
+    On a GPU this library has calls with several inputs, to exceed the cache; a loop's graph does.
+    """
+    work, name = entry.work, entry.contender
     fits(entry, plan)
-    row["check"] = contests.checked(work, who, device)
-    made = contests.make(work, who, device)
+    row["check"] = contenders.checked(work, name, device)
+    made = contenders.make(work, name, device)
     made.run()
     if made.moved:
         row["bytes"] = made.moved
-    if device.type != "cuda" or who not in (OURS, registry.OURS_GRAPH) or work.kind == "replicas":
+    if device.type != "cuda" or name not in (OURS, registry.OURS_GRAPH) or work.kind == "replicas":
         return [made.run]
     given = made.given if work.operator else made.given[:1]
     seeds = range(1, timing.sets_for(timing.size_of(*given)))
-    return [made.run, *(contests.make(work, who, device, seed).run for seed in seeds)]
+    return [made.run, *(contenders.make(work, name, device, seed).run for seed in seeds)]
 
 
 def _broken(error: Exception) -> Record:
-    """What a row says of an error: wrong, or missing for want of memory or of a library."""
+    """Return the row's entry for an error: missing without memory or library, else wrong."""
     if isinstance(error, Missing):
         return {"missing": str(error)}
     said = f"{type(error).__name__}: {str(error).strip() or '?'}"[:600]
@@ -244,22 +245,22 @@ def _broken(error: Exception) -> Record:
     return {"wrong": str(error) if isinstance(error, AssertionError) else said}
 
 
-def memory(entry: Entry, plan: Plan, apart: Apart) -> Record:
-    """On a CPU, in other processes: memory of a call, and where asked for the first call's time."""
+def memory(entry: Entry, plan: Plan, isolated: Isolated) -> Record:
+    """Measure memory on a CPU in other processes; if the plan says so, time a first call."""
     if entry.work.operator:
         return {}
     if entry.contender in (COMPILED, REFERENCE) and not plan.thorough:
-        return {"memory": "not measured but with --benchmark-full"}
+        return {"memory": "not measured: needs --benchmark-full"}
     try:
-        fits(entry, plan, tapes=2.5)  # beside what the measuring process keeps
+        fits(entry, plan, tapes=2.5)  # beside the memory of the measuring process
     except Missing as reason:
         return {"memory": f"not measured: {reason}"}
     info: Record = {}
     whole = plan.rehearse or entry.work.name in registry.published("cpu")
     if plan.thorough and whole and entry.contender in (OURS, LOOP):
-        first = apart.first_call(entry.work, entry.contender)
+        first = isolated.first_call(entry.work, entry.contender)
         info |= {"first_ms": first["first_ms"]} if "first_ms" in first else {}
-    found = apart.ask(entry.work, entry.contender, plan.thorough)
+    found = isolated.memory(entry.work, entry.contender, plan.thorough)
     if "reason" in found:
         return info | {"memory": f"not measured: {found['reason']}"}
     names = {"peak": "peak_bytes", "saved": "saved_bytes", "fresh_ms": "fresh_ms"}
@@ -268,14 +269,14 @@ def memory(entry: Entry, plan: Plan, apart: Apart) -> Record:
 
 
 def fits(entry: Entry, plan: Plan, tapes: float = 1.5) -> None:
-    """Missing where so many of a loop's `tapes` do not fit, or where a CUDA graph cannot be."""
+    """Raise Missing if a loop's tape, `tapes` times, exceeds memory, or a graph needs CUDA."""
     captured = entry.contender in registry.CAPTURED
     if captured and plan.device != "cuda" and not plan.rehearse:
         raise Missing("a CUDA graph needs a CUDA device")
     kept = tape(entry.work, entry.contender)
     if not kept or entry.contender == CHECKPOINTED:
         return
-    # A graph keeps its tape; an eager contender takes one beside it.
+    # A CUDA graph keeps its tape while an eager contender makes another.
     need = (2 * tapes if captured else tapes) * kept + 1e9
     free = _free_bytes(plan.device)
     if free is not None and need > free:
@@ -283,16 +284,16 @@ def fits(entry: Entry, plan: Plan, tapes: float = 1.5) -> None:
 
 
 def tape(work: Work, contender: str) -> int:
-    """Bytes that a loop keeps of the work for its backward."""
+    """Return the bytes that a loop saves for its backward pass."""
     forward = ("forward", "synaptic_current", "recurrent_scan")
     if registry.CAPTURED.get(contender, contender) not in registry.LOOPS or work.part in forward:
         return 0
-    steps = rivals.CHUNK if contender == CHECKPOINTED else work.T
-    return rivals.tape_bytes(steps, work.B, work.synapses)
+    steps = baseline_loop.CHUNK if contender == CHECKPOINTED else work.T
+    return baseline_loop.tape_bytes(steps, work.B, work.synapses)
 
 
 def _free_bytes(device: str) -> int | None:
-    """Free memory; None if the system does not tell."""
+    """Return the bytes of free memory, None if the system does not report it."""
     if device == "cuda":
         gc.collect()
         torch.cuda.empty_cache()
@@ -305,7 +306,7 @@ def _free_bytes(device: str) -> int | None:
 
 
 def lost(device: str) -> bool:
-    """Whether an error has ended this process's use of the GPU."""
+    """Whether this process can no longer use the GPU after an error."""
     try:
         if device == "cuda":
             torch.cuda.synchronize()
@@ -315,13 +316,12 @@ def lost(device: str) -> bool:
 
 
 def compiled(entries: Sequence[Entry], plan: Plan) -> None:
-    """Run kernels once, and two steps of each compiled loop: that leaves compiled code in the
-    caches."""
+    """Run kernels once and two steps of each compiled loop, to cache their compiled code."""
     prepare(replace(plan, reserved_bytes=0))
     for entry in [e for e in entries if e.contender in (OURS, COMPILED)]:
         ours = entry.contender == OURS
         work = entry.work if ours else replace(entry.work, T=2)
         try:
-            contests.make(work, entry.contender, torch.device(plan.device)).run()
+            contenders.make(work, entry.contender, torch.device(plan.device)).run()
         except Exception as error:
             print(f"warm: {entry.id}: {type(error).__name__}: {error}", flush=True)

@@ -1,7 +1,7 @@
-"""Random arguments of every operator, as a layer calls it, on any device.
+"""Make random arguments of every operator, as a layer passes them, on any device.
 
-`Sizes` names an operator and its sizes; recurrent operators have I = J. Which arguments an operator
-has, and their shapes, stands in tests/support/operators.py.
+`Sizes` names an operator and its sizes; recurrent operators have I = J. The names and shapes of the
+arguments are in tests/support/operators.py.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ class Sizes:
     J: int
     K: int = 1
     states: bool = False
-    """Initial traces present; backward every gradient, those of final states among them."""
+    """With initial traces; in a backward operator, with the gradients of final states."""
     detach: bool = False
     """`detach_reset` of a backward scan."""
 
     @property
     def size(self) -> Size:
-        """The sizes by themselves."""
+        """The sizes without the operator."""
         return Size(self.R, self.T, self.B, self.I, self.J, self.K)
 
     def arguments(self, device: torch.device | str, seed: int = 0) -> Arguments:
-        """Random tensors: a tenth of the inputs are spikes, decays are those of 5 to 20 steps."""
+        """Make random tensors: 10 % spikes, decays of time constants from 5 to 20 steps."""
         device = torch.device(device)
         meta = device.type == "meta"
         generator = None if meta else torch.Generator(device).manual_seed(seed)
