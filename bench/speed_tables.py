@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -369,7 +370,8 @@ def missing(result: Record) -> list[str]:
         if "memory" in row and row["work"]["part"] != "backward":
             reason = row["memory"].removeprefix("not measured: ")
             lines.append(f"- memory of {row['group']}, {row['label']}: {reason}")
-    return ["Not measured:", "", *lines] if lines else []
+    wrapped = [textwrap.fill(line, 100, subsequent_indent="  ") for line in lines]
+    return ["Not measured:", "", *wrapped] if lines else []
 
 
 def _exponent(value: float | None, error: float | None) -> str:
