@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.registry import TOGETHER, Work
-from hetsyn_triton import SpikingNetwork, clamp_decays_
+from hetsyn_triton import GraphedStep, SpikingNetwork
 from hetsyn_triton.experiments.studies.replicas import Replicas
 from hetsyn_triton.experiments.tasks import Batch, Task
 from hetsyn_triton.experiments.training import TrainConfig, default_config
 from hetsyn_triton.experiments.training.build import build_network, build_optimizer, build_task
-from hetsyn_triton.experiments.training.finite import check_gradients, step_checked
 from hetsyn_triton.experiments.training.measure import measure
 
 TASK = "delayed-match"
@@ -50,7 +49,9 @@ def one_by_one(work: Work, device: torch.device) -> tuple[list[SpikingNetwork], 
         task = build_task(config)
         network = build_network(config, task).train()
         networks.append(network)
-        steps.append(partial(_step, network, build_optimizer(config, network), task, batch))
+        optimizer = build_optimizer(config, network)
+        step = GraphedStep(network, partial(_loss, task), optimizer, None)
+        steps.append(partial(step, *batch))
 
     def run() -> None:
         for step in steps:
@@ -59,15 +60,8 @@ def one_by_one(work: Work, device: torch.device) -> tuple[list[SpikingNetwork], 
     return networks, run
 
 
-def _step(
-    network: SpikingNetwork, optimizer: torch.optim.Optimizer, task: Task, batch: Batch
-) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    loss, _ = measure(task, network, batch)
-    loss.backward()
-    check_gradients(loss, network, "in a benchmark")
-    step_checked(optimizer, network, "in a benchmark")
-    clamp_decays_(network)
+def _loss(task: Task, network: nn.Module, values: Tensor, target: Tensor) -> Any:
+    return measure(task, cast(SpikingNetwork, network), Batch(values, target))
 
 
 def training(work: Work, name: str, device: torch.device) -> tuple[Callable[[], Any], list[Tensor]]:

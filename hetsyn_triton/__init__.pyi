@@ -1,6 +1,10 @@
 # The public names: type checkers read them here, and __init__.py loads them on first use.
 
 from . import functional as functional, ops as ops
+from .graphed_step import (
+    GraphedStep as GraphedStep,
+    NonFiniteError as NonFiniteError,
+)
 from .initializers import (
     Constant as Constant,
     FanInNormal as FanInNormal,

@@ -31,12 +31,13 @@ RANK = {
     "functional": 5,
     "modules": 6,
     "optim": 7,
-    "__init__": 8,
-    "experiments": 9,
-    "tasks": 10,
-    "training": 10,
-    "studies": 10,
-    "__main__": 10,
+    "graphed_step": 8,
+    "__init__": 9,
+    "experiments": 10,
+    "tasks": 11,
+    "training": 11,
+    "studies": 11,
+    "__main__": 11,
 }
 
 

@@ -11,7 +11,7 @@ from hetsyn_triton.reference.lib.steps import surrogate_spike
 from hetsyn_triton.states import NeuronState
 from hetsyn_triton.surrogates import Surrogate, Triangular
 
-from . import checks, neuron, spike_scan, synaptic_current
+from . import branches, checks, neuron, spike_scan, synaptic_current
 from .autograd import once, vmap_over_replicas
 from .dispatch import define, full_precision, like, resolve, steps_like, trace_like
 from .neuron import Neuron
@@ -106,13 +106,16 @@ def run(
     with full_precision(z.device):
         if resolve(backend, z.device, "feedforward_scan", z.dtype) == "reference":
             return loop.feedforward_scan(*given, surrogate_spike(surrogate), detach_reset)
-        outputs = FeedforwardScan.apply(*given, surrogate, detach_reset)  # type: ignore[no-untyped-call]
+        branch = branches.branch(weight, decay)
+        if branch is not None:
+            given = (given[0], branch.weight, branch.decay, *given[3:])
+        outputs = FeedforwardScan.apply(*given, surrogate, detach_reset, branch)  # type: ignore[no-untyped-call]
         return cast(tuple[Tensor, Tensor, Tensor, Tensor], outputs)
 
 
 @vmap_over_replicas
 class FeedforwardScan(torch.autograd.Function):
-    """(z, weight, decay, trace, the neuron's tensors, surrogate, detach_reset)
+    """(z, weight, decay, trace, the neuron's tensors, surrogate, detach_reset, branch)
     -> (spikes, V, final feedback, final trace). The backward is that of `spike_scan`, then that of
     `synaptic_current`."""
 
@@ -129,13 +132,14 @@ class FeedforwardScan(torch.autograd.Function):
         spike: Tensor,
         surrogate: Surrogate,
         detach_reset: bool,
+        branch: branches.Branch | None,
     ) -> Any:
         own = (threshold, feedback_decay, feedback_strength, feedback, spike)
         return raw(z, weight, decay, trace, *own)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        *given, ctx.surrogate, ctx.detach_reset = inputs
+        *given, ctx.surrogate, ctx.detach_reset, ctx.branch = inputs
         spikes, potential, _, _ = output
         ctx.save_for_backward(spikes, potential, *given)
         ctx.set_materialize_grads(False)
@@ -150,5 +154,7 @@ class FeedforwardScan(torch.autograd.Function):
             *g_neuron, slope, spikes, *own, ctx.detach_reset
         )
         needed = ctx.needs_input_grad[:4]
-        d_synapses = synaptic_current.gradients(needed, d_current, g_trace, z, weight, decay, trace)
-        return *d_synapses, *d_neuron, None, None
+        d_synapses = synaptic_current.gradients(
+            needed, ctx.branch, d_current, g_trace, z, weight, decay, trace
+        )
+        return *d_synapses, *d_neuron, None, None, None

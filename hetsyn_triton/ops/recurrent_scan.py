@@ -14,7 +14,7 @@ from hetsyn_triton.reference.lib.steps import previous_steps, surrogate_spike
 from hetsyn_triton.states import NeuronState
 from hetsyn_triton.surrogates import Surrogate, Triangular
 
-from . import checks, neuron, synaptic_current
+from . import branches, checks, neuron, synaptic_current
 from .autograd import once, vmap_over_replicas
 from .dispatch import define, full_precision, like, resolve, trace_like
 from .neuron import Neuron
@@ -132,13 +132,16 @@ def run(
     with full_precision(current.device):
         if resolve(backend, current.device, "recurrent_scan", current.dtype) == "reference":
             return loop.recurrent_scan(*given, surrogate_spike(surrogate), detach_reset)
-        outputs = RecurrentScan.apply(*given, surrogate, detach_reset)  # type: ignore[no-untyped-call]
+        branch = branches.branch(weight, decay)
+        if branch is not None:
+            given = (given[0], branch.weight, branch.decay, *given[3:])
+        outputs = RecurrentScan.apply(*given, surrogate, detach_reset, branch)  # type: ignore[no-untyped-call]
         return cast(tuple[Tensor, Tensor, Tensor, Tensor], outputs)
 
 
 @vmap_over_replicas
 class RecurrentScan(torch.autograd.Function):
-    """(current, weight, decay, trace, the neuron's tensors, surrogate, detach_reset)
+    """(current, weight, decay, trace, the neuron's tensors, surrogate, detach_reset, branch)
     -> (spikes, V, final feedback, final trace)."""
 
     @staticmethod
@@ -154,13 +157,14 @@ class RecurrentScan(torch.autograd.Function):
         spike: Tensor,
         surrogate: Surrogate,
         detach_reset: bool,
+        branch: branches.Branch | None,
     ) -> Any:
         own = (threshold, feedback_decay, feedback_strength, feedback, spike)
         return raw(current, weight, decay, trace, *own)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        _, *given, ctx.surrogate, ctx.detach_reset = inputs
+        _, *given, ctx.surrogate, ctx.detach_reset, ctx.branch = inputs
         spikes, potential, _, _ = output
         ctx.save_for_backward(spikes, potential, *given)
         ctx.set_materialize_grads(False)
@@ -173,14 +177,18 @@ class RecurrentScan(torch.autograd.Function):
         d_current, *d_neuron, d_trace = raw_backward(
             *g, slope, spikes, weight, decay, *own, ctx.detach_reset
         )
-        dw = dr = None
-        if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
-            *_, spike = own
-            *_, g_trace = g
-            dw, dr = synaptic_current.raw_parameter_gradient(
-                previous(spikes, spike), d_current, g_trace, weight, decay, trace
+        *_, spike = own
+        *_, g_trace = g
+        needed = (False, *ctx.needs_input_grad[1:3], False)
+        if any(needed):
+            z = previous(spikes, spike)
+            _, dw, dr, _ = synaptic_current.gradients(
+                needed, ctx.branch, d_current, g_trace, z, weight, decay, trace
             )
-        return d_current, dw, dr, None if trace is None else d_trace, *d_neuron, None, None
+        else:
+            dw = dr = None
+        d_trace = None if trace is None else d_trace
+        return d_current, dw, dr, d_trace, *d_neuron, None, None, None
 
 
 def previous(steps: Tensor, initial: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from hetsyn_triton.reference import closed_form, loop
 
 from . import checks
 from .autograd import once, vmap_over_replicas
+from .branches import Branch, branch
 from .dispatch import define, full_precision, like, resolve, steps_like, trace_like
 
 raw = define(
@@ -83,21 +84,30 @@ def run(
     with full_precision(z.device):
         if resolve(backend, z.device, "synaptic_current", z.dtype) == "reference":
             return loop.synaptic_current(z, weight, decay, trace)
-        outputs = SynapticCurrent.apply(z, weight, decay, trace)  # type: ignore[no-untyped-call]
+        own = branch(weight, decay)
+        if own is not None:
+            weight, decay = own.weight, own.decay
+        outputs = SynapticCurrent.apply(z, weight, decay, trace, own)  # type: ignore[no-untyped-call]
         return cast(tuple[Tensor, Tensor], outputs)
 
 
 @vmap_over_replicas
 class SynapticCurrent(torch.autograd.Function):
-    """(z, weight, decay, trace) -> (current, final trace)."""
+    """(z, weight, decay, trace, own) -> (current, final trace).
+
+    `own` is the branch for the gradients of weight and decay, if there is one.
+    """
 
     @staticmethod
-    def forward(z: Tensor, weight: Tensor, decay: Tensor, trace: Tensor | None) -> Any:
+    def forward(
+        z: Tensor, weight: Tensor, decay: Tensor, trace: Tensor | None, own: Branch | None
+    ) -> Any:
         return raw(z, weight, decay, trace)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.save_for_backward(*inputs)
+        *given, ctx.branch = inputs
+        ctx.save_for_backward(*given)
         ctx.set_materialize_grads(False)
 
     @staticmethod
@@ -106,11 +116,13 @@ class SynapticCurrent(torch.autograd.Function):
         z, weight, decay, trace = ctx.saved_tensors
         if g is None:
             g = z.new_zeros(*z.shape[:3], weight.shape[1])
-        return gradients(ctx.needs_input_grad, g, g_trace, z, weight, decay, trace)
+        needed = ctx.needs_input_grad[:4]
+        return *gradients(needed, ctx.branch, g, g_trace, z, weight, decay, trace), None
 
 
 def gradients(
     needed: Sequence[bool],
+    own: Branch | None,
     g: Tensor,
     g_trace: Tensor | None,
     z: Tensor,
@@ -118,12 +130,17 @@ def gradients(
     decay: Tensor,
     trace: Tensor | None,
 ) -> tuple[Tensor | None, ...]:
-    """Return the gradients of (z, weight, decay, trace) where `needed`, from g = dL/dc."""
+    """Return the gradients of (z, weight, decay, trace) where `needed`, from g = dL/dc.
+
+    Those of weight and decay go to their branch if there is one.
+    """
     dz = dw = dr = d_trace = None
     need_z, need_w, need_r, need_trace = needed
+    if own is not None:  # first: it starts while dL/dz is computed
+        own.run(raw_parameter_gradient, z, g, g_trace, weight, decay, trace)
+    elif need_w or need_r:
+        dw, dr = raw_parameter_gradient(z, g, g_trace, weight, decay, trace)
     if need_z or need_trace:
         dz, d_trace = raw_backward(g, g_trace, weight, decay)
-    if need_w or need_r:
-        dw, dr = raw_parameter_gradient(z, g, g_trace, weight, decay, trace)
     # An absent initial trace takes no gradient.
     return dz, dw, dr, None if trace is None else d_trace

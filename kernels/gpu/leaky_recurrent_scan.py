@@ -37,6 +37,7 @@ from .lib.feedback_gradient import feedback_gradient
 from .lib.launch import dense, launch, named_strides, rows
 from .lib.neuron import load_per_feedback, neuron_reverse_step, neuron_step
 from .lib.parameter_gradient import synaptic_parameter_gradient
+from .lib.prefetch import prefetch_row
 from .lib.recurrent_tile import (
     Tile,
     load_tile,
@@ -55,7 +56,8 @@ def _forward_sample(
     p_feedback, p_spike, p_spikes, p_potential, p_currents, p_last_feedback, T, B, one,
     stride_ur, stride_ut, stride_ub, stride_sr, stride_st, stride_sb,
     J: tl.constexpr, K: tl.constexpr, PROGRAMS: tl.constexpr,
-    BJ: tl.constexpr, KG: tl.constexpr, KK: tl.constexpr,
+    BJ: tl.constexpr, KG: tl.constexpr, KK: tl.constexpr, AHEAD: tl.constexpr,
+    RELAXED: tl.constexpr,
 ):  # fmt: skip
     i_r = i_n // B
     i_b = i_n % B
@@ -83,18 +85,24 @@ def _forward_sample(
     p_c = p_currents + o_step
     b_u = tl.load(p_u + o_o, mask=m_o & (T > 0), other=0.0)
     for t in range(T):
+        if AHEAD > 0:
+            prefetch_row(p_u + tl.minimum(AHEAD + 1, T - 1 - t) * stride_ut, i_p * BJ, J, BJ)
         p_u += stride_ut
-        b_ahead = tl.load(p_u + o_o, mask=m_o & (t + 1 < T), other=0.0)
+        # RELAXED: after the poll, which would otherwise wait for this load from device memory.
+        if PROGRAMS == 1 or not RELAXED:
+            b_ahead = tl.load(p_u + o_o, mask=m_o & (t + 1 < T), other=0.0)
         if PROGRAMS == 1:
             b_z = columns(b_s, KG, KK)
         else:
             b_z = columns(wait_for(p_z + o_all, o_all < J, t > 0), KG, KK)
+            if RELAXED:
+                b_ahead = tl.load(p_u + o_o, mask=m_o & (t + 1 < T), other=0.0)
         b_c = tl.fma(b_decay, b_c, b_u + weighted_sum(b_w, b_z, BJ, KG, KK))
         b_s, b_v, b_f = neuron_step(b_c, b_s, b_f, b_decays, b_strengths, b_threshold, K)
         if PROGRAMS == 1:
             tl.store(p_s + o_store, tl.broadcast_to(b_s[:, None], [BJ, KG]), mask=m_store)
         else:
-            publish(p_s + o_store, tl.broadcast_to(b_s[:, None], [BJ, KG]), m_store)
+            publish(p_s + o_store, tl.broadcast_to(b_s[:, None], [BJ, KG]), m_store, RELAXED)
         tl.store(p_v + o_store, tl.broadcast_to(b_v[:, None], [BJ, KG]), mask=m_store)
         tl.store(p_c + o_store, tl.broadcast_to(b_c[:, None], [BJ, KG]), mask=m_store)
         p_z = p_s
@@ -120,7 +128,8 @@ def leaky_recurrent_scan_kernel(
     stride_ur: tl.int64, stride_ut: tl.int64, stride_ub: tl.int64,
     stride_sr: tl.int64, stride_st: tl.int64, stride_sb: tl.int64,
     J: tl.constexpr, K: tl.constexpr, PROGRAMS: tl.constexpr,
-    BJ: tl.constexpr, KG: tl.constexpr, KK: tl.constexpr,
+    BJ: tl.constexpr, KG: tl.constexpr, KK: tl.constexpr, AHEAD: tl.constexpr,
+    RELAXED: tl.constexpr,
 ):  # fmt: skip
     """Strides u_ of the drive, s_ of spikes, potential and currents."""
     i = tl.program_id(0) + first_program
@@ -130,7 +139,7 @@ def leaky_recurrent_scan_kernel(
             p_drive, p_weight, p_decay, p_current, p_threshold, p_f_decay, p_f_strength,
             p_feedback, p_spike, p_spikes, p_potential, p_currents, p_last_feedback, T, B, one,
             stride_ur, stride_ut, stride_ub, stride_sr, stride_st, stride_sb,
-            J, K, PROGRAMS, BJ, KG, KK,
+            J, K, PROGRAMS, BJ, KG, KK, AHEAD, RELAXED,
         )  # fmt: skip
 
 
@@ -145,6 +154,7 @@ def _backward_sample(
     J: tl.constexpr, K: tl.constexpr, HAS_G_SPIKES: tl.constexpr, HAS_G_POTENTIAL: tl.constexpr,
     HAS_G_FEEDBACK: tl.constexpr, HAS_G_CURRENTS: tl.constexpr, DETACH_RESET: tl.constexpr,
     PROGRAMS: tl.constexpr, BJ: tl.constexpr, KG: tl.constexpr, KK: tl.constexpr,
+    AHEAD: tl.constexpr, RELAXED: tl.constexpr,
 ):  # fmt: skip
     i_r = i_n // B
     i_b = i_n % B
@@ -177,6 +187,12 @@ def _backward_sample(
     p_g = p_g_v + o_step
     p_u = p_d_drive + o_step
     for t in range(T):
+        if AHEAD > 0:
+            ahead = tl.minimum(AHEAD + 1, T - 1 - t)
+            prefetch_row(p_e - ahead * stride_dt, i_p * BJ, J, BJ)
+            prefetch_row(p_c - ahead * stride_ct, i_p * BJ, J, BJ)
+            if HAS_G_SPIKES:
+                prefetch_row(p_gs - ahead * stride_st, i_p * BJ, J, BJ)
         b_derivative = tl.load(p_e + o_o, mask=m_o, other=0.0)
         b_g_spikes = 0.0
         b_g_potential = 0.0
@@ -202,7 +218,7 @@ def _backward_sample(
             tl.store(p_u + o_store, b_d2, mask=m_store)
             b_z = columns(b_d, KG, KK)
         else:
-            publish(p_u + o_store, b_d2, m_store)
+            publish(p_u + o_store, b_d2, m_store, RELAXED)
             b_z = columns(wait_for(p_u + o_all, o_all < J, True), KG, KK)
         b_d_s = b_d_s + weighted_sum(b_w, b_z, BJ, KG, KK)
         p_e -= stride_dt
@@ -241,6 +257,7 @@ def leaky_recurrent_scan_backward_kernel(
     J: tl.constexpr, K: tl.constexpr, HAS_G_SPIKES: tl.constexpr, HAS_G_POTENTIAL: tl.constexpr,
     HAS_G_FEEDBACK: tl.constexpr, HAS_G_CURRENTS: tl.constexpr, DETACH_RESET: tl.constexpr,
     PROGRAMS: tl.constexpr, BJ: tl.constexpr, KG: tl.constexpr, KK: tl.constexpr,
+    AHEAD: tl.constexpr, RELAXED: tl.constexpr,
 ):  # fmt: skip
     """Strides s_ of g_spikes, p_ of g_potential, h_ of g_currents, d_ of the derivative, c_ of the
     currents, g_ of g_v and d_drive."""
@@ -256,7 +273,7 @@ def leaky_recurrent_scan_backward_kernel(
             stride_hr, stride_ht, stride_hb, stride_dr, stride_dt, stride_db,
             stride_cr, stride_ct, stride_cb, stride_gr, stride_gt, stride_gb,
             J, K, HAS_G_SPIKES, HAS_G_POTENTIAL, HAS_G_FEEDBACK, HAS_G_CURRENTS, DETACH_RESET,
-            PROGRAMS, BJ, KG, KK,
+            PROGRAMS, BJ, KG, KK, AHEAD, RELAXED,
         )  # fmt: skip
 
 

@@ -44,6 +44,7 @@ from .lib.exchange import await_all, columns, publish, wait_for
 from .lib.feedback_gradient import feedback_gradient
 from .lib.launch import dense, launch, named_strides, rows
 from .lib.neuron import load_per_feedback, neuron_step
+from .lib.prefetch import prefetch_row
 from .lib.recurrent_reverse import backward_in_registers
 from .lib.recurrent_step import backward_by_steps, forward_by_steps
 from .lib.recurrent_tile import (
@@ -63,7 +64,8 @@ def _forward_sample(
     p_feedback, p_spike, p_spikes, p_potential, p_last_feedback, p_last, T, B, one,
     stride_cr, stride_ct, stride_cb, stride_sr, stride_st, stride_sb,
     J: tl.constexpr, K: tl.constexpr, HAS_TRACE: tl.constexpr, PROGRAMS: tl.constexpr,
-    BJ: tl.constexpr, KG: tl.constexpr, KK: tl.constexpr,
+    BJ: tl.constexpr, KG: tl.constexpr, KK: tl.constexpr, AHEAD: tl.constexpr,
+    RELAXED: tl.constexpr,
 ):  # fmt: skip
     i_r = i_n // B
     i_b = i_n % B
@@ -94,18 +96,24 @@ def _forward_sample(
     p_v = p_potential + i_r * stride_sr + i_b * stride_sb
     b_c = tl.load(p_c + o_o, mask=m_o & (T > 0), other=0.0)
     for t in range(T):
+        if AHEAD > 0:
+            prefetch_row(p_c + tl.minimum(AHEAD + 1, T - 1 - t) * stride_ct, i_p * BJ, J, BJ)
         p_c += stride_ct
-        b_ahead = tl.load(p_c + o_o, mask=m_o & (t + 1 < T), other=0.0)
+        # RELAXED: after the poll, which would otherwise wait for this load from device memory.
+        if PROGRAMS == 1 or not RELAXED:
+            b_ahead = tl.load(p_c + o_o, mask=m_o & (t + 1 < T), other=0.0)
         if PROGRAMS == 1:
             b_z = columns(b_s, KG, KK)
         else:
             b_z = columns(wait_for(p_z + o_all, o_all < J, t > 0), KG, KK)
+            if RELAXED:
+                b_ahead = tl.load(p_c + o_o, mask=m_o & (t + 1 < T), other=0.0)
         b_sum, b_x = advance(b_w, b_r, b_x, b_z, BJ, KG, KK, False)
         b_s, b_v, b_f = neuron_step(b_c + b_sum, b_s, b_f, b_decays, b_strengths, b_threshold, K)
         if PROGRAMS == 1:
             tl.store(p_s + o_store, tl.broadcast_to(b_s[:, None], [BJ, KG]), mask=m_store)
         else:
-            publish(p_s + o_store, tl.broadcast_to(b_s[:, None], [BJ, KG]), m_store)
+            publish(p_s + o_store, tl.broadcast_to(b_s[:, None], [BJ, KG]), m_store, RELAXED)
         tl.store(p_v + o_store, tl.broadcast_to(b_v[:, None], [BJ, KG]), mask=m_store)
         p_z = p_s
         p_s += stride_st
@@ -130,7 +138,8 @@ def recurrent_scan_kernel(
     stride_cr: tl.int64, stride_ct: tl.int64, stride_cb: tl.int64,
     stride_sr: tl.int64, stride_st: tl.int64, stride_sb: tl.int64,
     J: tl.constexpr, K: tl.constexpr, HAS_TRACE: tl.constexpr, PROGRAMS: tl.constexpr,
-    BJ: tl.constexpr, KG: tl.constexpr, KK: tl.constexpr,
+    BJ: tl.constexpr, KG: tl.constexpr, KK: tl.constexpr, AHEAD: tl.constexpr,
+    RELAXED: tl.constexpr,
 ):  # fmt: skip
     if PROGRAMS == 1:
         _forward_sample(
@@ -138,7 +147,7 @@ def recurrent_scan_kernel(
             p_current, p_weight, p_decay, p_first, p_threshold, p_f_decay, p_f_strength,
             p_feedback, p_spike, p_spikes, p_potential, p_last_feedback, p_last, T, B, one,
             stride_cr, stride_ct, stride_cb, stride_sr, stride_st, stride_sb,
-            J, K, HAS_TRACE, PROGRAMS, BJ, KG, KK,
+            J, K, HAS_TRACE, PROGRAMS, BJ, KG, KK, AHEAD, RELAXED,
         )  # fmt: skip
     else:
         i = tl.program_id(0) + first_program
@@ -148,7 +157,7 @@ def recurrent_scan_kernel(
                 p_current, p_weight, p_decay, p_first, p_threshold, p_f_decay, p_f_strength,
                 p_feedback, p_spike, p_spikes, p_potential, p_last_feedback, p_last, T, B, one,
                 stride_cr, stride_ct, stride_cb, stride_sr, stride_st, stride_sb,
-                J, K, HAS_TRACE, PROGRAMS, BJ, KG, KK,
+                J, K, HAS_TRACE, PROGRAMS, BJ, KG, KK, AHEAD, RELAXED,
             )  # fmt: skip
 
 

@@ -36,6 +36,7 @@ from .lib.add_partials import add_partials
 from .lib.configs import Configuration, configuration
 from .lib.launch import dense, launch, processors, quads, strides
 from .lib.parameter_gradient import synaptic_parameter_gradient as synaptic_parameter_gradient
+from .lib.prefetch import prefetch_steps, steps_ahead
 from .lib.synaptic_tile import (
     first_features,
     load_matrix,
@@ -61,7 +62,7 @@ def synaptic_current_kernel(
     S: tl.constexpr, O: tl.constexpr, WIDTH: tl.constexpr,
     GROUPS: tl.constexpr, BO: tl.constexpr, BS: tl.constexpr, STEPS: tl.constexpr,
     TRANSPOSED: tl.constexpr, HAS_FIRST: tl.constexpr, CARRY: tl.constexpr,
-    SCALED: tl.constexpr,
+    SCALED: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
     """Strides of z count quads: the compiler sees 16-byte alignment and nothing is specialised.
 
@@ -88,6 +89,9 @@ def synaptic_current_kernel(
     p_out = out + i_s * stride_op + i_r * stride_or + i_b * stride_ob + start_out
     full = T // STEPS * STEPS
     for t in range(0, full, STEPS):
+        if AHEAD > 0:
+            o_first = i_s * (GROUPS * BS)
+            prefetch_steps(p_z, step_z, T - 1 - t, o_first, WIDTH, GROUPS * BS, STEPS, AHEAD)
         b_sums, b_x = steps_at_once(
             b_w, b_r, b_x, p_z, o_z, step_z, GROUPS, BO, BS, STEPS, CARRY
         )  # fmt: skip
@@ -224,6 +228,7 @@ def launch_tiles(
             "HAS_FIRST": first is not None,
             "CARRY": carry,
             "SCALED": scaled,
+            "AHEAD": steps_ahead(16),
             **chosen.constants,
         },
         chosen.num_warps,

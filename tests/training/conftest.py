@@ -40,8 +40,10 @@ class Louder(Task):
     def loss(self, output: Tensor, spikes: Sequence[Tensor], target: Tensor) -> Tensor:
         return torch.nn.functional.cross_entropy(output.mean(0), target)
 
-    def metrics(self, output: Tensor, spikes: Sequence[Tensor], target: Tensor) -> dict[str, float]:
-        return {"accuracy": (output.mean(0).argmax(1) == target).double().mean().item()}
+    def metrics(
+        self, output: Tensor, spikes: Sequence[Tensor], target: Tensor
+    ) -> dict[str, Tensor]:
+        return {"accuracy": (output.mean(0).argmax(1) == target).double().mean()}
 
 
 @pytest.fixture

@@ -53,11 +53,11 @@ def gradients(case: Case, ranks: Ranks = ALONE) -> dict[str, Any]:
     trainer = Trainer(case.config(), ranks)
     trainer.network.double()
     batch = next(trainer.task.batches("train"))
-    loss, metrics = trainer.gradients(batch)
+    results = trainer.train_step(*batch)
     named = trainer.network.named_parameters()
     return {
-        "loss": loss.item(),
-        "metrics": metrics,
+        "loss": results["loss"].item(),
+        "metrics": {name: value.item() for name, value in results.items() if name != "loss"},
         "gradients": {name: p.grad for name, p in named if p.requires_grad},
     }
 

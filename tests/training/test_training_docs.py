@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from hetsyn_triton.experiments.cli import train as command
 from hetsyn_triton.experiments.cli.commands import run
@@ -50,6 +51,22 @@ def test_a_task_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(ValueError, match=r"options.length: expected an integer from 2 to 1000"):
         default_config("which-first", options={"length": 1})
     del TASKS["which-first"]  # for good: monkeypatch would put it back
+
+
+def test_a_loop_of_ones_own() -> None:
+    names = execute(blocks("python")[2])
+    assert names["step"].steps == 5
+    assert names["measures"]["loss"] > 0
+
+
+@pytest.mark.full
+@pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")  # inductor's own
+def test_a_compiled_network() -> None:
+    """With the network of the block before (needs a C++ compiler)."""
+    torch._dynamo.reset()
+    names = execute("".join(blocks("python")[2:4]))
+    assert names["output"].shape == (25, 32, 10)
+    torch._dynamo.reset()
 
 
 def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""A training step replayed from CUDA graphs is the step as it is."""
+"""The trainer's steps on a GPU: which are captured, and that graphs change no bit."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,104 +6,78 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
 
 from hetsyn_triton.experiments.tasks import Batch
-from hetsyn_triton.experiments.training import (
-    Reporter,
-    TrainConfig,
-    default_config,
-    trainer as trainer_module,
-)
-from hetsyn_triton.experiments.training.graphed import GraphedNetwork, passes
-from hetsyn_triton.experiments.training.measure import measure, run_network
+from hetsyn_triton.experiments.training import Reporter, TrainConfig, default_config
 from hetsyn_triton.experiments.training.parallel import ALONE, Ranks
+from hetsyn_triton.experiments.training.restore import portable_state
 from hetsyn_triton.experiments.training.trainer import Trainer
-from hetsyn_triton.modules import MODELS, SpikingNetwork
+from hetsyn_triton.modules import MODELS
 
 Louder = Callable[..., TrainConfig]
 
 
-def gradients(trainer: Trainer, batch: Batch, run: Any) -> list[Tensor]:
-    """Of one batch, drawn alike each time."""
-    trainer.network.zero_grad(set_to_none=True)
-    torch.manual_seed(5)
-    loss, _ = measure(trainer.task, trainer.network, batch, run=run)
-    loss.backward()
-    found = [p.grad for p in trainer.network.parameters() if p.grad is not None]
-    assert len(found) == len(list(trainer.network.parameters()))
-    return [loss.detach(), *(g.clone() for g in found)]
-
-
-def cut(batch: Batch, samples: int) -> Batch:
-    return Batch(batch.input[:, :samples], batch.target[:samples])
-
-
-def test_only_batches_of_the_captured_shape_are_replayed(
-    louder: Louder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Captures and replays stood in for: which batch goes where, and what comes back."""
-    replayed: list[int] = []
-    samples_of_captures: list[Tensor] = []
-
-    def capture(module: nn.Module, inputs: tuple[Tensor, ...], **options: Any) -> Any:
-        assert options == {"allow_unused_input": True}
-        samples_of_captures.append(inputs[0])
-        assert sum(p.numel() for p in module.parameters()) > 0  # the graphs differentiate by them
-        shape = inputs[0].shape
-
-        def replay(values: Tensor) -> tuple[Tensor, ...]:
-            assert values.shape == shape
-            replayed.append(len(values))
-            result: tuple[Tensor, ...] = module(values)
-            return result
-
-        module(inputs[0])  # draws dropout, and must not draw it from the run's numbers
-        return replay
-
-    monkeypatch.setattr(torch.cuda, "make_graphed_callables", capture)
-    fork = torch.random.fork_rng
-    monkeypatch.setattr(torch.random, "fork_rng", lambda devices: fork([]))
-    trainer = Trainer(louder(batch_size=6, dropout=0.5, hidden=(12, 12)))
-    run = GraphedNetwork(trainer._whole_batch)
-    for samples, times in ((4, 0), (6, 1), (6, 2), (4, 2), (6, 3)):
-        batch = cut(next(iter(trainer.task.batches("train"))), samples)
-        found, wanted = (gradients(trainer, batch, r) for r in (run, run_network))
-        assert len(replayed) == times
-        for a, b in zip(found, wanted, strict=True):
-            assert torch.equal(a, b)
-    (sample,) = samples_of_captures
-    assert sample.shape == (10, 6, 2)
-    kept = sample.clone()
-    silence = trainer._whole_batch().zero_()
-    assert torch.equal(sample, kept)  # memory of its own
-    other = Trainer(louder(batch_size=6, hidden=(7,))).network
-    for network in (other, trainer.network.eval()):
-        assert torch.equal(run(network, silence)[0], run_network(network, silence)[0])
-    assert len(replayed) == 3
-
-
-def test_who_has_graphs() -> None:
-    def sample() -> Tensor:
-        return torch.zeros(2, 3, 4)
-
-    gpu, cpu = torch.device("cuda", 0), torch.device("cpu")
-    assert isinstance(passes(gpu, ALONE, sample), GraphedNetwork)
-    assert passes(gpu, Ranks(0, 2), sample) is run_network
-    assert passes(cpu, ALONE, sample) is run_network
-
-
-def test_the_trainer_trains_by_them(louder: Louder, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-
-    def noted(network: SpikingNetwork, values: Tensor) -> tuple[Tensor, list[Tensor]]:
-        calls.append(values.shape[1])
-        return run_network(network, values)
-
-    monkeypatch.setattr(trainer_module, "passes", lambda *given: noted)
+def test_what_is_captured(louder: Louder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On one GPU, steps with as many samples as a first batch; a resumed run may begin smaller."""
+    monkeypatch.setattr(Batch, "to", lambda batch, device: batch)
     trainer = Trainer(louder(batch_size=6))
+    trainer.batch = 3
+    gpu = torch.device("cuda", 0)
+    for device, ranks, captured in (
+        (gpu, ALONE, True),
+        (gpu, Ranks(0, 2), False),
+        (torch.device("cpu"), ALONE, False),
+    ):
+        trainer.device, trainer.ranks = device, ranks
+        sample = trainer._sample()
+        assert (sample is not None) is captured
+        assert sample is None or sample.input.shape == (10, 6, 2)
+
+
+def test_measures_are_read_now_and_then(louder: Louder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read on a GPU waits: there it is made after a while, and after the last step of an epoch.
+
+    Means are those of all steps, whenever they are read.
+    """
+    monkeypatch.setattr(Batch, "to", lambda batch, device: batch)
+    means: list[dict[str, float]] = []
+    seen: list[int] = []
+
+    class Watching(Reporter):
+        def stepped(self, epoch: int, done: int, means: dict[str, float]) -> None:
+            seen.append(done)
+
+    for device, seconds, wanted in (
+        ("cpu", 1e9, [1, 2, 3, 4, 5]),
+        ("cuda", 1e9, [5]),
+        ("cuda", 0.0, [1, 2, 3, 4, 5]),
+    ):
+        monkeypatch.setattr("hetsyn_triton.experiments.training.trainer.READ_SECONDS", seconds)
+        trainer = Trainer(louder(epochs=1))
+        seen.clear()
+        trainer.device = torch.device(device)
+        monkeypatch.setattr(Trainer, "save", lambda *_: None)
+        monkeypatch.setattr(
+            "hetsyn_triton.experiments.training.trainer.measure_split", lambda *_: {}
+        )
+        record = trainer._epoch(Path("unused"), Watching())
+        assert seen == wanted
+        means.append({name: value for name, value in record.items() if name != "seconds"})
+    assert means[0] == means[1] == means[2]
+
+
+def test_a_checkpoint_does_not_know_the_device(louder: Louder) -> None:
+    """A GPU needs other settings of the optimizer; in the file they are those of a CPU."""
+    trainer = Trainer(louder())
     trainer._train_on(next(trainer.task.batches("train")))
-    assert calls == [6]
+    wanted = trainer.optimizer.state_dict()
+    for group in trainer.optimizer.param_groups:
+        group["capturable"] = True
+        group["lr"] = torch.tensor(group["lr"], dtype=torch.float64)
+    found = portable_state(trainer.optimizer)
+    assert found["param_groups"] == wanted["param_groups"]
+    assert {type(group["lr"]) for group in found["param_groups"]} == {float}
+    assert found["state"].keys() == wanted["state"].keys()
 
 
 @pytest.mark.gpu
@@ -113,9 +87,10 @@ def test_training_is_the_same_to_the_last_bit(
     model: str, readout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two epochs with dropout, clipping and a last batch that is smaller."""
+    sample: Any = Trainer._sample
     weights = []
-    for name, chosen in (("graphed", passes), ("plain", lambda *_: run_network)):
-        monkeypatch.setattr(trainer_module, "passes", chosen)
+    for name, chosen in (("graphed", sample), ("plain", lambda self: None)):
+        monkeypatch.setattr(Trainer, "_sample", chosen)
         config = default_config(
             "digits",
             model=model,
@@ -124,15 +99,16 @@ def test_training_is_the_same_to_the_last_bit(
             hidden=(20, 12),
             dropout=0.3,
             epochs=2,
-            batch_size=400,
+            batch_size=200,
             clip=1.0,
         )
         trainer = Trainer(config)
         samples = [batch.input.shape[1] for batch in trainer.task.batches("train")]
-        assert samples[0] == 400 > samples[-1] > 0
+        assert len(samples) > 5
+        assert samples[0] == 200 > samples[-1] > 0
         (tmp_path / name).mkdir()
         trainer.fit(tmp_path / name, Reporter())
-        assert isinstance(trainer.run, GraphedNetwork) is (name == "graphed")
+        assert (trainer.train_step._graph is not None) is (name == "graphed")
         weights.append(trainer.network.state_dict())
     for key, value in weights[0].items():
         assert torch.equal(value, weights[1][key]), key

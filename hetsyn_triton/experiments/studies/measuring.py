@@ -10,7 +10,7 @@ from hetsyn_triton.experiments.tasks import Batch
 from hetsyn_triton.experiments.tasks.seeds import seeded_generator
 from hetsyn_triton.experiments.training import Run
 from hetsyn_triton.experiments.training.build import build_task
-from hetsyn_triton.experiments.training.measure import Means, measure
+from hetsyn_triton.experiments.training.measure import Means, measure, read_numbers
 from hetsyn_triton.experiments.training.torch_threads import on_threads
 
 Change = Callable[[Batch, torch.Generator], Iterable[Batch]]
@@ -29,7 +29,8 @@ def tested(run: Run, change: Change, *stream: int | str, threads: int) -> dict[s
             generator = seeded_generator(run.config.seed, "study", *stream, number)
             for part in change(batch, generator):
                 loss, metrics = measure(run.task, run.network.eval(), part.to(device))
-                means.add({"loss": loss.item(), **metrics}, part.input.shape[1], "in split test")
+                values = read_numbers({"loss": loss, **metrics})
+                means.add(values, part.input.shape[1], "in split test")
     return means.values()
 
 

@@ -12,8 +12,9 @@ batched matrix products.
 """
 
 import copy
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,8 @@ from hetsyn_triton.experiments.training import (
 )
 from hetsyn_triton.experiments.training.build import build_network, build_optimizer, build_task
 from hetsyn_triton.experiments.training.checkpoint import save_values
-from hetsyn_triton.experiments.training.finite import first_non_finite, optimizer_state, take_step
 from hetsyn_triton.experiments.training.machine import provenance
-from hetsyn_triton.experiments.training.measure import Means, metrics_of
+from hetsyn_triton.experiments.training.measure import Means, metrics_of, read_numbers
 from hetsyn_triton.experiments.training.restore import (
     check_same_settings,
     load_optimizer,
@@ -41,6 +41,7 @@ from hetsyn_triton.experiments.training.restore import (
 from hetsyn_triton.experiments.training.schedule import lr_scale, scale_rates
 from hetsyn_triton.experiments.training.torch_threads import on_threads
 from hetsyn_triton.experiments.training.trainer import CHECKPOINT_SECONDS
+from hetsyn_triton.graphed_step import optimizer_state, overflows
 from hetsyn_triton.modules import SpikingNetwork
 from hetsyn_triton.optim import clamp_decays_
 
@@ -175,10 +176,12 @@ class Replicas:
             for _, gradient in gradients:
                 gradient[replica] = 0
         try:
-            take_step(self.optimizer, where)
-        except NonFiniteError as error:  # the factors that overflow are shared by all replicas
-            for replica in self._left():
-                self._take_out(replica, str(error))
+            self.optimizer.step()
+        except (OverflowError, RuntimeError) as error:
+            if not overflows(error):
+                raise
+            for replica in self._left():  # all share the factors
+                self._take_out(replica, f"a factor of the optimizer is not finite {where}")
         self._check(parameters, "the parameter {} is not finite " + where)
         state = list(optimizer_state(self.optimizer, self.network))
         self._check(state, "the optimizer's {} is not finite " + where)
@@ -217,10 +220,10 @@ class Replicas:
 
     def _check(self, tensors: Sequence[tuple[str, Tensor]], message: str) -> None:
         """Remove each replica with NaN or infinity in its part of the named `tensors` [R, ...]."""
-        if first_non_finite(tensors) is None:  # usually only one number is read
+        if _first_non_finite(tensors) is None:  # usually only one number is read
             return
         for replica in self._left():
-            name = first_non_finite((name, value[replica]) for name, value in tensors)
+            name = _first_non_finite((name, value[replica]) for name, value in tensors)
             if name is not None:
                 self._take_out(replica, message.format(name))
 
@@ -246,7 +249,7 @@ class Replicas:
         losses = torch.stack([task.loss(*given) for task, given in of_each])
         then(losses)
         values = [
-            {"loss": loss, **metrics_of(task, *given)}
+            {"loss": loss, **read_numbers(metrics_of(task, *given))}
             for loss, (task, given) in zip(losses.tolist(), of_each, strict=True)
         ]
         return losses, values
@@ -291,6 +294,16 @@ def stacked(networks: Sequence[SpikingNetwork]) -> SpikingNetwork:
         for key, _ in module.named_buffers(recurse=False):
             setattr(module, key, torch.stack([getattr(other, key) for other in others]))
     return whole
+
+
+def _first_non_finite(tensors: Iterable[tuple[str, Tensor]]) -> str | None:
+    """Return the name of the first tensor with NaN or infinity, or None."""
+    named = [(name, value.detach()) for name, value in tensors if value.is_floating_point()]
+    # The largest magnitude is finite if and only if every value is. This reads one number.
+    largest = nn.utils.get_total_norm([value for _, value in named], norm_type=math.inf)
+    if math.isfinite(largest.item()):
+        return None
+    return next((name for name, value in named if not bool(value.isfinite().all())), None)
 
 
 def _check(configs: Sequence[TrainConfig]) -> None:

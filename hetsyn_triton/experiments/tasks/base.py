@@ -127,8 +127,14 @@ class Task(ABC):
     def loss(self, output: Tensor, spikes: Sequence[Tensor], target: Tensor) -> Tensor:
         """Return the loss of `output` [T, B, out] and `spikes` [T, B, J] per hidden layer."""
 
-    def metrics(self, output: Tensor, spikes: Sequence[Tensor], target: Tensor) -> dict[str, float]:
-        """Return means over the batch by name; they are averaged over batches by size."""
+    def metrics(
+        self, output: Tensor, spikes: Sequence[Tensor], target: Tensor
+    ) -> dict[str, Tensor]:
+        """Return means over the batch by name, each a tensor with one element.
+
+        They are averaged over batches by size. A training step on a GPU cannot read values, so
+        `item()` is not allowed.
+        """
         return {}
 
     def sample(self) -> Batch:

@@ -99,9 +99,11 @@ class Classification(Task):
     def loss(self, output: Tensor, spikes: Sequence[Tensor], target: Tensor) -> Tensor:
         return torch.nn.functional.cross_entropy(self.logits(output), target)
 
-    def metrics(self, output: Tensor, spikes: Sequence[Tensor], target: Tensor) -> dict[str, float]:
+    def metrics(
+        self, output: Tensor, spikes: Sequence[Tensor], target: Tensor
+    ) -> dict[str, Tensor]:
         correct = self.logits(output).argmax(1) == target
-        return {"accuracy": correct.double().mean().item()}
+        return {"accuracy": correct.double().mean()}
 
     def sample(self) -> Batch:
         """Return the first test sample of class seed mod classes, or the first one."""

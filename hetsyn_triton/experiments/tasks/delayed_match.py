@@ -132,9 +132,11 @@ class DelayedMatch(Classification):
         penalty = rate_penalty(spikes, DT_MS, RATE_HZ)
         return super().loss(output, spikes, target) + RATE_WEIGHT * penalty
 
-    def metrics(self, output: Tensor, spikes: Sequence[Tensor], target: Tensor) -> dict[str, float]:
+    def metrics(
+        self, output: Tensor, spikes: Sequence[Tensor], target: Tensor
+    ) -> dict[str, Tensor]:
         accuracy = super().metrics(output, spikes, target)
-        return {**accuracy, "rate_hz": firing_rates(spikes, DT_MS).mean().item()}
+        return {**accuracy, "rate_hz": firing_rates(spikes, DT_MS).mean()}
 
     def caption(self, output: Tensor, target: Tensor) -> str:
         found = int(self.logits(output).argmax(1))

@@ -89,10 +89,12 @@ class MultiTimescaleXOR(Task):
         scores = output.permute(1, 2, 0)
         return torch.nn.functional.cross_entropy(scores, target, ignore_index=NO_LABEL)
 
-    def metrics(self, output: Tensor, spikes: Sequence[Tensor], target: Tensor) -> dict[str, float]:
+    def metrics(
+        self, output: Tensor, spikes: Sequence[Tensor], target: Tensor
+    ) -> dict[str, Tensor]:
         labeled = target != NO_LABEL
-        correct = output.argmax(2).T[labeled] == target[labeled]
-        return {"accuracy": correct.double().mean().item()}
+        correct = (target == output.argmax(2).T) & labeled
+        return {"accuracy": correct.sum().double() / labeled.sum()}
 
     def caption(self, output: Tensor, target: Tensor) -> str:
         accuracy = self.metrics(output, [], target)["accuracy"]

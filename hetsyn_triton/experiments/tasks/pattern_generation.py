@@ -101,12 +101,14 @@ class PatternGeneration(Task):
         error = torch.nn.functional.mse_loss(output, target.transpose(0, 1))
         return error + RATE_WEIGHT * rate_penalty(spikes, DT_MS, RATE_HZ)
 
-    def metrics(self, output: Tensor, spikes: Sequence[Tensor], target: Tensor) -> dict[str, float]:
+    def metrics(
+        self, output: Tensor, spikes: Sequence[Tensor], target: Tensor
+    ) -> dict[str, Tensor]:
         wanted = target.transpose(0, 1)
         return {
-            "mse": torch.nn.functional.mse_loss(output, wanted).item(),
-            "distance": normalized_distance(output, wanted).item(),
-            "rate_hz": firing_rates(spikes, DT_MS).mean().item(),
+            "mse": torch.nn.functional.mse_loss(output, wanted),
+            "distance": normalized_distance(output, wanted),
+            "rate_hz": firing_rates(spikes, DT_MS).mean(),
         }
 
     def caption(self, output: Tensor, target: Tensor) -> str:

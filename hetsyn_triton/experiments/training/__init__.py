@@ -4,8 +4,10 @@ from hetsyn_triton.experiments.extras import require_extra
 
 require_extra("hetsyn_triton.training", "filelock", "pydantic")
 
+from hetsyn_triton.graphed_step import NonFiniteError as NonFiniteError
+
 from .config import TrainConfig, default_config
-from .errors import CheckpointError, ConfigError, NonFiniteError, RanksError, RunFolderError
+from .errors import CheckpointError, ConfigError, RanksError, RunFolderError
 from .machine import environment
 from .measure import format_metric
 from .reporting import Reporter

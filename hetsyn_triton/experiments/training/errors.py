@@ -13,10 +13,6 @@ class CheckpointError(RuntimeError):
     """A checkpoint is missing, damaged, or belongs to another network or run."""
 
 
-class NonFiniteError(ArithmeticError):
-    """A loss, gradient, parameter or optimizer state is NaN or infinite."""
-
-
 class RanksError(RuntimeError):
     """Another process of a data-parallel run failed, or its parameters differ.
 

@@ -1,48 +1,68 @@
 """Loss and metrics of a batch, their means over a split, and how measures are shown."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, islice
 
 import torch
 from torch import Tensor
 
 from hetsyn_triton.experiments.tasks import Batch, Task
+from hetsyn_triton.graphed_step import NonFiniteError
 from hetsyn_triton.modules import SpikingNetwork
 
 from .ahead import on_device
-from .errors import ConfigError, NonFiniteError
+from .errors import ConfigError
 from .parallel import ALONE, Ranks
+
+Numbers = Mapping[str, float | Tensor]
+"""Numbers by name, some of them as tensors with one element, which stay on their device."""
 
 
 class Means:
     """Running means of named values, weighted by the samples of each batch."""
 
     def __init__(self, sums: Mapping[str, float] | None = None) -> None:
-        self.sums: dict[str, float] = dict(sums or {})
+        self._sums: dict[str, float | Tensor] = dict(sums or {})
 
-    def add(self, values: Mapping[str, float], samples: int, where: str = "") -> None:
-        """Add the means of one batch; NonFiniteError names one that is not finite, and `where`."""
+    def add(self, values: Numbers, samples: int, where: str = "") -> None:
+        """Add the means of one batch.
+
+        Tensors are added in float64 on their device, without a check.
+
+        Raises:
+            NonFiniteError: If a number is not finite; the message names it, and `where`.
+        """
         for name, value in {**values, "samples": 1.0}.items():
-            if not math.isfinite(value):
+            if isinstance(value, Tensor):
+                value = value.double()
+            elif not math.isfinite(value):
                 raise NonFiniteError(f"the mean of {name} over a batch is {value} {where}".strip())
-            self.sums[name] = self.sums.get(name, 0.0) + float(value) * samples
+            self._sums[name] = self._sums.get(name, 0.0) + value * samples
+
+    @property
+    def sums(self) -> dict[str, float]:
+        """The sums so far, read from their device."""
+        return read_numbers(self._sums)
 
     @property
     def samples(self) -> int:
         """Number of samples so far."""
-        return int(self.sums.get("samples", 0))
+        return int(self._sums.get("samples", 0))
 
     def values(self) -> dict[str, float]:
         """Return the means so far; empty before the first batch."""
-        samples = self.sums.get("samples")
-        if samples is None:
-            return {}
-        return {name: total / samples for name, total in self.sums.items() if name != "samples"}
+        sums = self.sums
+        samples = sums.pop("samples", None)
+        return {} if samples is None else {name: total / samples for name, total in sums.items()}
 
 
-Run = Callable[[SpikingNetwork, Tensor], tuple[Tensor, list[Tensor]]]
-"""Returns output and hidden spikes of a network, as `run_network` does."""
+def read_numbers(values: Numbers) -> dict[str, float]:
+    """Return numbers; tensors are read together, because each read on a GPU waits."""
+    tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+    stacked = [torch.stack([t.double() for t in tensors.values()])] if tensors else []
+    found = [number for stack in stacked for number in stack.tolist()]
+    return {n: float(v) for n, v in {**values, **dict(zip(tensors, found, strict=True))}.items()}
 
 
 def run_network(network: SpikingNetwork, values: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -56,27 +76,23 @@ def measure(
     network: SpikingNetwork,
     batch: Batch,
     ranks: Ranks = ALONE,
-    run: Run = run_network,
-    then: Callable[[Tensor], None] = lambda loss: None,
-) -> tuple[Tensor, dict[str, float]]:
-    """Return loss and metrics of `batch`.
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return loss and metrics of `batch`, on its device.
 
     The metric "rate" is the mean number of spikes per hidden neuron and step. Each of `ranks`
-    computes its own samples; loss and metrics are those of the whole batch. `then` is called with
-    the loss before metrics are read, because a read on a GPU waits for all queued work.
+    computes its own samples; loss and metrics are those of the whole batch.
     """
     samples = batch.input.shape[1]
-    output, spikes = run(network, batch.input[:, ranks.own(samples)])
+    output, spikes = run_network(network, batch.input[:, ranks.own(samples)])
     output = ranks.whole(output, samples)
     spikes = [ranks.whole(layer, samples, spikes=True) for layer in spikes]
     loss = task.loss(output, spikes, batch.target)
-    then(loss)
     return loss, metrics_of(task, output, spikes, batch.target)
 
 
 def metrics_of(
     task: Task, output: Tensor, spikes: Sequence[Tensor], target: Tensor
-) -> dict[str, float]:
+) -> dict[str, Tensor]:
     """Return the task's metrics and "rate" of an output [T, B, out] and the hidden spikes."""
     with torch.no_grad():
         quiet = [layer.detach() for layer in spikes]
@@ -86,11 +102,17 @@ def metrics_of(
                 f"metrics: expected the score {task.score!r} of {task.name}, "
                 f"got {', '.join(metrics) or 'none'}"
             )
-        sizes = [layer.shape[-1] for layer in quiet]
-        # read together, because each read on a GPU waits
-        rates = torch.stack([layer.mean() for layer in quiet]).tolist() if quiet else []
-        rate = sum(r * size for r, size in zip(rates, sizes, strict=True)) / max(1, sum(sizes))
-    return {**metrics, "rate": rate}
+        for name, value in metrics.items():
+            if not isinstance(value, Tensor):
+                raise ConfigError(
+                    f"metrics: expected a tensor with one element for {name!r} of {task.name}, "
+                    f"got {type(value).__name__}"
+                )
+        spikes_per_step = output.new_zeros((), dtype=torch.float64)
+        for layer in quiet:
+            spikes_per_step = spikes_per_step + layer.mean().double() * layer.shape[-1]
+        neurons = sum(layer.shape[-1] for layer in quiet)
+    return {**metrics, "rate": spikes_per_step / max(1, neurons)}
 
 
 def measure_split(
@@ -128,7 +150,7 @@ def split_means(
             own = islice(task.batches(split), ranks.rank, None, ranks.size)
             for number, batch in enumerate(on_device(own, device)):
                 loss, metrics = measure(task, network, batch)
-                values = {"loss": loss.item(), **metrics}
+                values = read_numbers({"loss": loss, **metrics})
                 place = ranks.rank + number * ranks.size
                 results.append((place, batch.input.shape[1], values))
     finally:

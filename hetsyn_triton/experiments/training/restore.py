@@ -100,6 +100,19 @@ def _check_architecture(path: Path, weights: dict[str, Tensor], network: nn.Modu
         raise CheckpointError(f"{path} belongs to another architecture: {'; '.join(different)}")
 
 
+def portable_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return the state of `optimizer` as it is on a CPU, so that a run may go on on any device."""
+    state = optimizer.state_dict()
+    for group in state["param_groups"]:
+        group["lr"] = float(group["lr"])
+        group["capturable"] = False
+    moments = {
+        number: {name: value.cpu() if name == "step" else value for name, value in own.items()}
+        for number, own in state["state"].items()
+    }
+    return {**state, "state": moments}
+
+
 def load_optimizer(
     path: Path, state: dict[str, Any], step: int, optimizer: torch.optim.Optimizer
 ) -> None:

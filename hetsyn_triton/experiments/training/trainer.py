@@ -1,33 +1,40 @@
 """The training loop."""
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hetsyn_triton.experiments.files import append_json_line, write_json_lines
 from hetsyn_triton.experiments.tasks import Batch
 from hetsyn_triton.experiments.tasks.seeds import derived_seed
-from hetsyn_triton.optim import clamp_decays_
+from hetsyn_triton.graphed_step import GraphedStep, NonFiniteError
 
 from .ahead import on_device
 from .build import build_network, build_optimizer, build_task
 from .checkpoint import Checkpoint, save_checkpoint
 from .config import TrainConfig
-from .finite import check_gradients, step_checked
-from .graphed import passes
 from .machine import provenance
 from .measure import Means, measure, measure_split
 from .parallel import ALONE, Ranks
 from .reporting import Reporter
-from .restore import check_best, check_place, check_same_run, load_optimizer, load_weights
+from .restore import (
+    check_best,
+    check_place,
+    check_same_run,
+    load_optimizer,
+    load_weights,
+    portable_state,
+)
 from .run_folder import CHECKPOINT, METRICS
 from .schedule import lr_scale, scale_rates
 from .selection import best_epoch
 
 CHECKPOINT_SECONDS = 60.0  # between checkpoints in an epoch; each epoch also ends with one
+READ_SECONDS = 0.1  # between reads of the measures on a GPU, which wait for all queued steps
 
 
 class Trainer:
@@ -44,8 +51,15 @@ class Trainer:
         self.steps_per_epoch = self.task.steps_per_epoch  # reads the data, which raises errors
         self.network = build_network(config, self.task)
         self.optimizer = build_optimizer(config, self.network)
-        self.run = passes(self.device, ranks, self._whole_batch)
         self.base_lrs = [float(group["lr"]) for group in self.optimizer.param_groups]
+        self.train_step = GraphedStep(
+            self.network,
+            self._loss,
+            self.optimizer,
+            self._sample(),
+            clip=config.clip,
+            after_backward=partial(ranks.sum_gradients, self.network),
+        )
         self.epoch = 0
         self.batch = 0
         self.means = Means()
@@ -71,6 +85,7 @@ class Trainer:
         check_best(path, checkpoint, self.task, self.network)
         load_weights(path, checkpoint.model, self.network)
         self.epoch, self.batch = checkpoint.epoch, checkpoint.batch
+        self.train_step.steps = self.step
         load_optimizer(path, checkpoint.optimizer, self.step, self.optimizer)
         self.means = Means(checkpoint.sums)
         self.seconds = checkpoint.seconds
@@ -85,7 +100,7 @@ class Trainer:
         checkpoint = Checkpoint(
             config=self.config.to_json(),
             model=self.network.state_dict(),
-            optimizer=self.optimizer.state_dict(),
+            optimizer=portable_state(self.optimizer),
             epoch=self.epoch,
             batch=self.batch,
             sums=self.means.sums,
@@ -114,22 +129,27 @@ class Trainer:
                 reporter.epoch_ended(record)
 
     def _epoch(self, folder: Path, reporter: Reporter) -> dict[str, Any]:
-        saved = time.monotonic()
+        read = saved = time.monotonic()
         began = saved - self.seconds
         self.network.train()
         batches = self.task.batches("train", self.epoch, self.batch)
         for batch in on_device(batches, self.device):
             self._train_on(batch)
             self.batch += 1
-            reporter.stepped(self.epoch, self.step, self.means.values())
-            if time.monotonic() - saved > CHECKPOINT_SECONDS and self.batch < self.steps_per_epoch:
-                saved = time.monotonic()
+            now, last = time.monotonic(), self.batch == self.steps_per_epoch
+            saves = now - saved > CHECKPOINT_SECONDS and not last
+            if self.device.type == "cpu" or now - read > READ_SECONDS or saves or last:
+                read = now
+                self.check()
+                reporter.stepped(self.epoch, self.step, self.means.values())
+            if saves:
+                saved = now
                 self.seconds = saved - began
                 self.save(folder)
         record: dict[str, Any] = {
             "epoch": self.epoch + 1,
             "step": self.step,
-            "lr": self.optimizer.param_groups[0]["lr"],
+            "lr": self.base_lrs[0] * self._lr_scale(self.step - 1),
         }
         record.update({f"train_{name}": value for name, value in self.means.values().items()})
         where = f"after step {self.step} (epoch {self.epoch + 1})"
@@ -148,26 +168,35 @@ class Trainer:
         return record
 
     def _train_on(self, batch: Batch) -> None:
-        scale = lr_scale(self.config, self.step, self.steps_per_epoch)
-        scale_rates(self.optimizer, self.base_lrs, scale)
+        scale_rates(self.optimizer, self.base_lrs, self._lr_scale(self.step))
         if self.config.dropout:
             other = () if self.ranks.first else (self.ranks.rank,)  # rank 0 as without ranks
             torch.manual_seed(derived_seed(self.config.seed, "dropout", self.step, *other))
-        where = f"at step {self.step + 1} (epoch {self.epoch + 1}, batch {self.batch + 1})"
-        loss, metrics = self.gradients(batch)
-        check_gradients(loss, self.network, where, self.config.clip)
-        step_checked(self.optimizer, self.network, where)  # before it is saved
-        clamp_decays_(self.network)
-        self.means.add({"loss": loss.item(), **metrics}, batch.input.shape[1], where)
+        self.means.add(self.train_step(*batch), batch.input.shape[1])
 
-    def _whole_batch(self) -> Tensor:
-        """Return the input of a first batch; a resumed run may begin with a smaller last one."""
-        return next(self.task.batches("train")).input
+    def check(self) -> None:
+        """Wait for all steps; raise NonFiniteError, with its place, if one was not finite."""
+        try:
+            self.train_step.check()
+        except NonFiniteError as error:
+            epoch, batch = divmod((error.step or 1) - 1, self.steps_per_epoch)
+            place = f"(epoch {epoch + 1}, batch {batch + 1})"
+            raise NonFiniteError(f"{error} {place}") from None
 
-    def gradients(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        """Return loss and metrics of the whole `batch`, and set the gradients of the parameters."""
-        self.optimizer.zero_grad(set_to_none=True)
-        task, network, backward = self.task, self.network, Tensor.backward
-        loss, metrics = measure(task, network, batch, self.ranks, self.run, backward)
-        self.ranks.sum_gradients(self.network)
-        return loss, metrics
+    def _lr_scale(self, step: int) -> float:
+        return lr_scale(self.config, step, self.steps_per_epoch)
+
+    def _loss(
+        self, network: nn.Module, values: Tensor, target: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return loss and metrics of a whole batch."""
+        return measure(self.task, self.network, Batch(values, target), self.ranks)
+
+    def _sample(self) -> Batch | None:
+        """Return a batch of the usual size; None if steps cannot be captured on this device.
+
+        Graphs cannot contain the communication of several ranks.
+        """
+        if self.device.type != "cuda" or self.ranks.size > 1:
+            return None
+        return next(self.task.batches("train")).to(self.device)

@@ -39,6 +39,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .launch import dense, launch, quads, strides
+from .prefetch import prefetch, steps_ahead
 from .tiles import quarter
 
 ROWS = 4  # part of the order of the sums, as PARTIALS is: not to be tuned
@@ -99,6 +100,7 @@ def parameter_gradient_kernel(
     BJ: tl.constexpr,
     BI: tl.constexpr,
     UNROLL: tl.constexpr,
+    AHEAD: tl.constexpr,
 ):
     # Neurons, then inputs, vary fastest: programs that run together share z and g.
     NJ: tl.constexpr = (J + BJ - 1) // BJ
@@ -154,7 +156,16 @@ def parameter_gradient_kernel(
 
         p_z_t = p_z + sample * (z_b4 * 4)
         p_g_t = p_g + sample * (g_b4 * 4)
-        for _ in tl.range(0, T, loop_unroll_factor=UNROLL):
+        # The samples whose rows are prefetched, one address for every 16 neurons.
+        o_row = tl.arange(0, ROWS * BJ // 16)
+        o_sample = tl.minimum(o_row % ROWS, (B - 1 - sample).to(tl.int32)) * (g_b4.to(tl.int32) * 4)
+        o_g_line = o_sample + tl.minimum(i_j * BJ + o_row // ROWS * 16, J4 - 1)
+        o_z_line = o_b * (z_b4.to(tl.int32) * 4)
+        for t in tl.range(0, T, loop_unroll_factor=UNROLL):
+            if AHEAD > 0:
+                ahead = tl.minimum(AHEAD, T - 1 - t).to(tl.int64)
+                prefetch(p_g_t + ahead * g_t4 * 4 + o_g_line)
+                prefetch(p_z_t + ahead * z_t4 * 4 + o_z_line)
             # A mask costs two instructions a step, even where it is always true.
             b_g = tl.load(p_g_t + o_g) if J4 % BJ == 0 else tl.load(p_g_t + o_g, mask=m_j4)
             b_z = ()
@@ -325,6 +336,7 @@ def synaptic_parameter_gradient(
             "BJ": BJ,
             "BI": BI,
             "UNROLL": UNROLL,
+            "AHEAD": steps_ahead(8),
         },
         BJ // 32,
     )

@@ -19,6 +19,7 @@ from torch import Tensor
 from .exchange import await_all, columns, publish, wait_for
 from .launch import dense, launch, named_strides, rows
 from .neuron import load_per_feedback, neuron_reverse_step
+from .prefetch import prefetch_row
 from .recurrent_tile import (
     Tile,
     advance,
@@ -37,6 +38,7 @@ def _reverse_sample(
     J: tl.constexpr, K: tl.constexpr, HAS_G_SPIKES: tl.constexpr, HAS_G_POTENTIAL: tl.constexpr,
     HAS_G_FEEDBACK: tl.constexpr, HAS_G_TRACE: tl.constexpr, DETACH_RESET: tl.constexpr,
     PROGRAMS: tl.constexpr, BJ: tl.constexpr, KG: tl.constexpr, KK: tl.constexpr,
+    AHEAD: tl.constexpr, RELAXED: tl.constexpr,
 ):  # fmt: skip
     i_r = i_n // B
     i_b = i_n % B
@@ -81,6 +83,11 @@ def _reverse_sample(
     if HAS_G_POTENTIAL:
         b_g_potential = tl.load(p_gp + o_o, mask=m_first, other=0.0)
     for t in range(T):
+        if AHEAD > 0:
+            ahead = tl.minimum(AHEAD + 1, T - 1 - t)
+            prefetch_row(p_d - ahead * stride_dt, i_begin * BJ, J, BJ)
+            if HAS_G_SPIKES:
+                prefetch_row(p_gs - ahead * stride_st, i_begin * BJ, J, BJ)
         b_g, b_d_s, b_d_f, b_d_threshold = neuron_reverse_step(
             b_g_spikes, b_g_potential, b_derivative, b_d_s, b_d_f, b_decays, b_strengths,
             b_d_threshold, K, DETACH_RESET,
@@ -99,7 +106,7 @@ def _reverse_sample(
             tl.store(p_g + o_store, b_g2, mask=m_store)
             b_z = columns(b_g, KG, KK)
         else:
-            publish(p_g + o_store, b_g2, m_store)
+            publish(p_g + o_store, b_g2, m_store, RELAXED)
             b_z = columns(wait_for(p_g + o_all, o_all < J, True), KG, KK)
         p_g -= stride_gt
         b_sum, b_x = advance(b_w, b_r, b_x, b_z, BJ, KG, KK, HAS_G_TRACE)
@@ -138,6 +145,7 @@ def recurrent_scan_backward_kernel(
     J: tl.constexpr, K: tl.constexpr, HAS_G_SPIKES: tl.constexpr, HAS_G_POTENTIAL: tl.constexpr,
     HAS_G_FEEDBACK: tl.constexpr, HAS_G_TRACE: tl.constexpr, DETACH_RESET: tl.constexpr,
     PROGRAMS: tl.constexpr, BJ: tl.constexpr, KG: tl.constexpr, KK: tl.constexpr,
+    AHEAD: tl.constexpr, RELAXED: tl.constexpr,
 ):  # fmt: skip
     if PROGRAMS == 1:
         _reverse_sample(
@@ -147,7 +155,7 @@ def recurrent_scan_backward_kernel(
             T, B, one, stride_sr, stride_st, stride_sb, stride_pr, stride_pt, stride_pb,
             stride_dr, stride_dt, stride_db, stride_gr, stride_gt, stride_gb,
             J, K, HAS_G_SPIKES, HAS_G_POTENTIAL, HAS_G_FEEDBACK, HAS_G_TRACE, DETACH_RESET,
-            PROGRAMS, BJ, KG, KK,
+            PROGRAMS, BJ, KG, KK, AHEAD, RELAXED,
         )  # fmt: skip
     else:
         i = tl.program_id(0) + first_program
@@ -160,7 +168,7 @@ def recurrent_scan_backward_kernel(
                 T, B, one, stride_sr, stride_st, stride_sb, stride_pr, stride_pt, stride_pb,
                 stride_dr, stride_dt, stride_db, stride_gr, stride_gt, stride_gb,
                 J, K, HAS_G_SPIKES, HAS_G_POTENTIAL, HAS_G_FEEDBACK, HAS_G_TRACE, DETACH_RESET,
-                PROGRAMS, BJ, KG, KK,
+                PROGRAMS, BJ, KG, KK, AHEAD, RELAXED,
             )  # fmt: skip
 
 

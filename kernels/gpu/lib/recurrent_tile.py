@@ -22,7 +22,9 @@ import torch
 import triton
 import triton.language as tl
 
+from ... import trial
 from .launch import processors
+from .prefetch import steps_ahead
 
 
 class Tile(NamedTuple):
@@ -36,7 +38,14 @@ class Tile(NamedTuple):
 
     @property
     def constants(self) -> dict[str, int]:
-        return {"PROGRAMS": self.programs, "BJ": self.BJ, "KG": self.KG, "KK": self.KK}
+        return {
+            "PROGRAMS": self.programs,
+            "BJ": self.BJ,
+            "KG": self.KG,
+            "KK": self.KK,
+            "AHEAD": steps_ahead(8),
+            "RELAXED": trial.allowed() and steps_ahead(1) > 0,
+        }
 
 
 # Largest J, rows, groups, neurons of a group, warps. 192 of 255 registers hold the state at KK 64;

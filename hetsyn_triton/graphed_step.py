@@ -1,0 +1,335 @@
+"""A whole training step as one CUDA graph."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import validation as check
+from .ops.branches import Branches
+from .optim import clamp_decays_
+
+Loss = Callable[..., Tensor | tuple[Tensor, Mapping[str, Tensor]]]
+
+WARM_UP = 3
+"""Eager steps before the capture. They compile kernels and create the optimizer's state."""
+
+
+class NonFiniteError(ArithmeticError):
+    """A loss, gradient, metric, parameter or optimizer state is NaN or infinite.
+
+    Attributes:
+        what: What is not finite, as a sentence.
+        step: Number of the training step, from 1; None if it was not in a `GraphedStep`.
+    """
+
+    def __init__(self, what: str, step: int | None = None) -> None:
+        super().__init__(what if step is None else f"{what} at step {step}")
+        self.what = what
+        self.step = step
+
+
+class GraphedStep:
+    """Train a network step by step; on a GPU, each step is the replay of one CUDA graph.
+
+    A step runs the forward pass, the loss, the backward pass, clipping, the optimizer and
+    `clamp_decays_`. On a GPU, gradients of weights and decays per synapse run beside the rest of
+    the backward pass. The first three steps run eagerly, the fourth is captured. Batches with other
+    shapes than `sample`, and steps with the network in another mode (`train`, `eval`), run eagerly
+    at any time. On a CPU all steps run eagerly. Graph and eager steps are bit-identical.
+
+    A step whose loss, gradients or results are not finite changes neither parameters nor optimizer.
+    Later steps then change nothing either. `check` reports it. It waits for the GPU, so call it
+    once in many steps, and before you save a checkpoint.
+
+    On a GPU, each learning rate becomes a tensor. Assigned numbers and schedulers work as usual.
+    A random seed set before a step, for dropout, also applies to a replay.
+
+    Args:
+        network: The network, on its device.
+        loss: Called with the network and the tensors of a batch. Returns the loss, a tensor with
+            one element, or the loss and metrics by name, each a tensor with one element. It must
+            not differentiate by parameters itself and, on a GPU, not read values on the host, as
+            `item()` does.
+        optimizer: An optimizer of parameters of `network`. On a GPU: one with the option
+            `capturable`, such as AdamW, which is switched on, or with `fused=True`.
+        sample: A batch with the shapes and dtypes of those to train on. None: no graph is used.
+        clip: Maximum of the common norm of all gradients. Default: no clipping.
+        after_backward: Called between backward pass and clipping, for example to sum gradients over
+            processes. It is captured, too.
+
+    Attributes:
+        steps: Number of calls so far, which errors count from. May be set.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If a parameter or `sample` is on another device, or the optimizer cannot be
+            captured.
+
+    Example:
+        >>> network = make_network("hetsyn", 8, [16], 2)
+        >>> def loss(network, x, target):
+        ...     output, _ = network(x)
+        ...     return torch.nn.functional.cross_entropy(output.mean(0), target)
+        >>> optimizer = torch.optim.AdamW(parameter_groups(network, lr=1e-3))
+        >>> x, target = torch.ones(20, 4, 8), torch.tensor([0, 1, 0, 1])
+        >>> step = GraphedStep(network, loss, optimizer, (x, target))
+        >>> losses = [step(x, target)["loss"].item() for _ in range(5)]
+        >>> step.check()
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: Loss,
+        optimizer: torch.optim.Optimizer,
+        sample: Sequence[Tensor] | None,
+        *,
+        clip: float | None = None,
+        after_backward: Callable[[], None] | None = None,
+    ) -> None:
+        self.network = network
+        self.loss = loss
+        self.optimizer = optimizer
+        self.clip = None if clip is None else check.check_positive_number("clip", clip)
+        self.after_backward = after_backward
+        self.steps = 0
+        self._device = _device_of(network, sample)
+        self._sample: tuple[Any, ...] | None = None
+        self._stream: torch.cuda.Stream | None = None
+        beside: torch.cuda.Stream | None = None
+        self._rates: list[Tensor] = []
+        if _can_capture(self._device):
+            _check_capturable(optimizer)
+            self._sample = None if sample is None else _kind(network, sample)
+            self._stream = torch.cuda.Stream(self._device)
+            beside = torch.cuda.Stream(self._device)
+            self._rates = [
+                torch.as_tensor(group["lr"], dtype=torch.float32, device=self._device).clone()
+                for group in optimizer.param_groups
+            ]
+        self._branches = Branches(beside)
+        self._forget_graph(optimizer)
+        optimizer.register_load_state_dict_post_hook(self._forget_graph)
+        self._checked: list[tuple[str, ...]] = []  # names of what a step checks
+        # Of the first step that is not finite: number, which names, which of them; -1 before it.
+        self._failed = torch.full((3,), -1, dtype=torch.int64, device=self._device)
+        self._number = torch.zeros((), dtype=torch.int64, device=self._device)
+
+    def __call__(self, *batch: Tensor) -> dict[str, Tensor]:
+        """Train on one batch.
+
+        Returns:
+            The `loss` and the metrics by name, on the device. The next replay overwrites them.
+        """
+        self._prepare_optimizer()
+        self._number.fill_(self.steps + 1)
+        results = self._run(batch)
+        self.steps += 1
+        return results
+
+    def check(self) -> None:
+        """Wait for all steps; raise NonFiniteError if one was not finite, and name it."""
+        step, names, index = self._failed.tolist()
+        if step >= 0:
+            raise NonFiniteError(f"{self._checked[names][index]} is not finite", step)
+
+    def _forget_graph(self, optimizer: torch.optim.Optimizer) -> None:
+        """Start again: the optimizer's state is in other tensors."""
+        self._ready = 0  # eager steps with the sample's shapes
+        self._graph: _Graph | None = None
+        for state in optimizer.state.values() if self._stream is not None else ():
+            if isinstance(state.get("step"), Tensor):  # of a checkpoint written on a CPU
+                state["step"] = state["step"].to(self._device, torch.float32)
+
+    def _prepare_optimizer(self) -> None:
+        """Make assigned or loaded settings of the optimizer those that a graph reads."""
+        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=False):
+            if "capturable" in group:
+                group["capturable"] = True
+            if group["lr"] is not rate:
+                rate.fill_(group["lr"])
+                group["lr"] = rate
+
+    def _run(self, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        if self._stream is None:
+            return self._step(batch)
+        if _kind(self.network, batch) != self._sample:
+            return self._on_stream(lambda: self._step(batch))
+        if self._graph is None:
+            if self._ready < WARM_UP:
+                self._ready += 1
+                return self._on_stream(lambda: self._step(batch))
+            self._graph = _Graph(self._step, batch, self._stream)
+        return self._graph.replay(batch)
+
+    def _on_stream(self, run: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Run eagerly on the stream of the capture.
+
+        Autograd runs a backward pass on the stream of its forward pass. A tape that is still alive
+        would otherwise tie another stream to the capture.
+        """
+        assert self._stream is not None
+        current = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            results = run()
+        current.wait_stream(self._stream)
+        return results
+
+    def _step(self, batch: Sequence[Tensor]) -> dict[str, Tensor]:
+        self.optimizer.zero_grad(set_to_none=True)
+        with self._branches as branches:
+            found = self.loss(self.network, *batch)
+            loss, metrics = found if isinstance(found, tuple) else (found, {})
+            loss.backward()
+            branches.finish()
+        if self.after_backward is not None:
+            self.after_backward()
+        with torch.no_grad():
+            results = {"loss": loss.detach(), **metrics}
+            learned = [(n, p) for n, p in self.network.named_parameters() if p.grad is not None]
+            named = [("the loss", results["loss"])]
+            named += [(f"the gradient of {n}", p.grad) for n, p in learned if p.grad is not None]
+            named += self._clipped([p for _, p in learned])
+            before = [(t, t.clone()) for t in self._changing()]
+            had_state = bool(self.optimizer.state)
+            named += self._optimize(before, results["loss"])
+            clamp_decays_(self.network)
+            named += [(f"the parameter {n}", p) for n, p in self.network.named_parameters()]
+            state = optimizer_state(self.optimizer, self.network)
+            named += [(f"the optimizer's {n}", t) for n, t in state]
+            named += [(f"the mean of {n} over a batch", t) for n, t in metrics.items()]
+            finite = self._watch(named)
+            for tensor, old in before:
+                torch.where(finite, tensor, old, out=tensor)
+            # Only a first step creates state, and it is never captured.
+            if not had_state and self.optimizer.state and not bool(finite):
+                self.optimizer.state.clear()
+        return results
+
+    def _clipped(self, parameters: Sequence[nn.Parameter]) -> list[tuple[str, Tensor]]:
+        """Clip the gradients; return their norm, which may overflow where no gradient does."""
+        if self.clip is None or not parameters:
+            return []
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        torch.nn.utils.clip_grads_with_norm_(parameters, self.clip, norm)
+        return [("the norm of all gradients", norm)]
+
+    def _changing(self) -> Iterator[Tensor]:
+        """Yield the tensors that an optimizer step may change."""
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                yield parameter
+                state = self.optimizer.state.get(parameter, {})
+                yield from (value for value in state.values() if isinstance(value, Tensor))
+
+    def _optimize(
+        self, before: Sequence[tuple[Tensor, Tensor]], loss: Tensor
+    ) -> list[tuple[str, Tensor]]:
+        """Make the optimizer's step; return what is not finite if its factors overflow."""
+        try:
+            self.optimizer.step()
+        except (OverflowError, RuntimeError) as error:
+            if overflows(error):
+                return [("a factor of the optimizer", torch.full_like(loss, math.inf))]
+            for tensor, old in before:
+                tensor.copy_(old)
+            raise
+        return []
+
+    def _watch(self, named: Sequence[tuple[str, Tensor]]) -> Tensor:
+        """Return on the device whether all is finite, now and in earlier steps; note the first."""
+        filled = [(n, t) for n, t in named if t.numel() and t.is_floating_point()]
+        by_dtype: dict[torch.dtype, list[tuple[str, Tensor]]] = {}
+        for name, tensor in filled:
+            by_dtype.setdefault(tensor.dtype, []).append((name, tensor))
+        names = tuple(name for group in by_dtype.values() for name, _ in group)
+        if names not in self._checked:
+            self._checked.append(names)
+        # The largest magnitude is finite if and only if every value is.
+        largest = [
+            torch.stack(torch._foreach_norm([t for _, t in group], math.inf)).isfinite()
+            for group in by_dtype.values()
+        ]
+        bad = ~torch.cat(largest)
+        first = bad.int().argmax()
+        which = torch.full_like(first, self._checked.index(names))
+        now = torch.stack([self._number, which, first])
+        earlier = self._failed[0] >= 0
+        torch.where(bad.any() & ~earlier, now, self._failed, out=self._failed)
+        return self._failed[0] < 0
+
+
+def overflows(error: Exception) -> bool:
+    """Return whether an optimizer raised `error` because one of its factors is too large."""
+    return isinstance(error, OverflowError) or "overflow" in str(error)
+
+
+def optimizer_state(
+    optimizer: torch.optim.Optimizer, network: nn.Module
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield the optimizer state that has the shape of a parameter, with names."""
+    for name, parameter in network.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                yield f"{key} of {name}", value
+
+
+class _Graph:
+    """A step captured with tensors of its own for batch and results."""
+
+    def __init__(
+        self,
+        step: Callable[[Sequence[Tensor]], dict[str, Tensor]],
+        batch: Sequence[Tensor],
+        stream: torch.cuda.Stream,
+    ) -> None:
+        self._batch = [tensor.clone() for tensor in batch]
+        self._graph = torch.cuda.CUDAGraph()
+        # "thread_local": other threads, such as a data loader's, may go on using the GPU.
+        with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
+            self._results = step(self._batch)
+
+    def replay(self, batch: Sequence[Tensor]) -> dict[str, Tensor]:
+        for own, given in zip(self._batch, batch, strict=True):
+            own.copy_(given, non_blocking=True)
+        self._graph.replay()
+        return dict(self._results)
+
+
+def _kind(network: nn.Module, batch: Sequence[Tensor]) -> tuple[Any, ...]:
+    """Return what has to match for a replay."""
+    return network.training, [(tensor.shape, tensor.dtype) for tensor in batch]
+
+
+def _device_of(network: nn.Module, sample: Sequence[Tensor] | None) -> torch.device:
+    """Return the device of the parameters; ValueError if a tensor is elsewhere."""
+    given = () if sample is None else sample
+    if not isinstance(given, Sequence) or (given is sample and not given):
+        got = "no tensor" if isinstance(given, Sequence) else type(given).__name__
+        raise TypeError(f"sample: expected a tuple of tensors, got {got}")
+    parameters = list(network.named_parameters())
+    if not parameters:
+        raise ValueError("network: expected parameters, got none")
+    name, first = parameters[0]
+    for other, tensor in [*parameters, *((f"sample[{i}]", t) for i, t in enumerate(given))]:
+        check.check_tensor(other, tensor)
+        check.check_device(other, tensor, name, first)
+    return first.device
+
+
+def _can_capture(device: torch.device) -> bool:
+    return device.type == "cuda"
+
+
+def _check_capturable(optimizer: torch.optim.Optimizer) -> None:
+    # Others, such as plain SGD, read the learning rate on the host.
+    if "capturable" not in optimizer.defaults and not optimizer.defaults.get("fused"):
+        raise ValueError(
+            "optimizer: expected one with the option capturable or with fused=True, "
+            f"got {type(optimizer).__name__} without"
+        )

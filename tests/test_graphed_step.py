@@ -1,0 +1,373 @@
+"""GraphedStep trains as a plain loop does, and a bad step changes nothing."""
+
+import copy
+import importlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hetsyn_triton import (
+    GraphedStep,
+    NonFiniteError,
+    SpikingNetwork,
+    clamp_decays_,
+    graphed_step,
+    make_network,
+    parameter_groups,
+)
+
+T, B, I, O = 9, 4, 6, 3  # noqa: E741
+
+OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
+    "AdamW": lambda groups: torch.optim.AdamW(groups),
+    "SGD": lambda groups: torch.optim.SGD(groups, momentum=0.9),
+    "RMSprop": lambda groups: torch.optim.RMSprop(groups),
+}
+
+
+def network_of(seed: int = 0, dropout: float = 0.0) -> SpikingNetwork:
+    generator = torch.Generator().manual_seed(seed)
+    return make_network(
+        "hetsyn", I, [7, 5], O, recurrent=True, dropout=dropout, generator=generator
+    )
+
+
+def batch_of(seed: int, samples: int = B, steps: int = T) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    x = (torch.rand(steps, samples, I, generator=generator) < 0.5).float() * 20
+    return x, torch.randint(0, O, (samples,), generator=generator)
+
+
+def cross_entropy(
+    network: nn.Module, x: Tensor, target: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    output, _ = network(x)
+    logits = output.mean(0)
+    accuracy = (logits.argmax(1) == target).double().mean()
+    return nn.functional.cross_entropy(logits, target), {"accuracy": accuracy}
+
+
+def made(
+    network: SpikingNetwork, optimizer: str = "AdamW", lr: float = 0.05, **options: Any
+) -> GraphedStep:
+    groups = parameter_groups(network, lr)
+    return GraphedStep(
+        network, cross_entropy, OPTIMIZERS[optimizer](groups), batch_of(0), **options
+    )
+
+
+def gradients_of(network: nn.Module) -> list[Tensor]:
+    return [p.grad for p in network.parameters() if p.grad is not None]
+
+
+def values_of(step: GraphedStep) -> list[Tensor]:
+    """Copies of all that a step may change."""
+    state = step.optimizer.state
+    return [
+        *(p.detach().clone() for p in step.network.parameters()),
+        *(v.clone() for s in state.values() for v in s.values() if isinstance(v, Tensor)),
+    ]
+
+
+def assert_same(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> None:
+    for a, b in zip(found, wanted, strict=True):
+        assert torch.equal(a, b)
+
+
+class Graph:
+    """A stand-in for `torch.cuda.CUDAGraph`: to capture runs nothing, to replay runs the step."""
+
+    replays = 0
+
+    def __init__(self, run: Callable[[], dict[str, Tensor]], results: dict[str, Tensor]) -> None:
+        self.run, self.results = run, results
+
+    def replay(self) -> None:
+        Graph.replays += 1
+        for kept, new in zip(self.results.values(), self.run().values(), strict=True):
+            kept.copy_(new)
+
+
+def make_capturable(monkeypatch: pytest.MonkeyPatch, optimizer: str, device: str) -> None:
+    """An optimizer's `capturable` form runs on a device that PyTorch does not allow it on."""
+    module = importlib.import_module(f"torch.optim.{optimizer}")
+    monkeypatch.setattr(module, "_get_capturable_supported_devices", lambda *_: [device])
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """GraphedStep takes the CPU for a GPU; captures and replays are those of `Graph`."""
+
+    def init(
+        self: Any, step: Callable[[Sequence[Tensor]], dict[str, Tensor]], batch: Any, stream: None
+    ) -> None:
+        self._batch = [tensor.clone() for tensor in batch]
+        self._results = {"loss": torch.zeros(()), "accuracy": torch.zeros((), dtype=torch.double)}
+        self._graph = Graph(lambda: step(self._batch), self._results)
+
+    @contextmanager
+    def stream(_: object) -> Iterator[None]:
+        yield
+
+    class Stream:
+        def __init__(self, device: torch.device) -> None: ...
+
+        def wait_stream(self, other: object) -> None: ...
+
+        device = torch.device("cpu")
+
+    Graph.replays = 0
+    monkeypatch.setattr(graphed_step._Graph, "__init__", init)
+    monkeypatch.setattr(torch.cuda, "stream", stream)
+    monkeypatch.setattr(Tensor, "record_stream", lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: Stream(torch.device("cpu")))
+    monkeypatch.setattr(graphed_step, "_can_capture", lambda device: True)
+    make_capturable(monkeypatch, "adam", "cpu")
+
+
+@pytest.mark.parametrize("clip", [None, 0.01])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_step_is_that_of_a_plain_loop(optimizer: str, clip: float | None) -> None:
+    """To the last bit: parameters, optimizer state, loss and metrics."""
+    step = made(network_of(), optimizer, clip=clip)
+    network = network_of()
+    plain = OPTIMIZERS[optimizer](parameter_groups(network, 0.05))
+    for seed in range(6):
+        x, target = batch_of(seed, samples=B - seed % 2)
+        plain.zero_grad()
+        loss, metrics = cross_entropy(network, x, target)
+        loss.backward()
+        assert nn.utils.get_total_norm(gradients_of(network)) > 0.01
+        if clip is not None:
+            nn.utils.clip_grad_norm_(network.parameters(), clip)
+        plain.step()
+        clamp_decays_(network)
+        found = step(x, target)
+        assert_same(list(found.values()), [loss.detach(), metrics["accuracy"]])
+        assert not found["loss"].requires_grad
+    step.check()
+    assert step.steps == 6
+    assert_same(list(step.network.parameters()), list(network.parameters()))
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_what_is_replayed() -> None:
+    """The fourth batch of the sample's shape is captured; other shapes and modes run eagerly."""
+    network = network_of(dropout=0.3)
+    step, eager = made(network), made(copy.deepcopy(network))
+    eager._sample = None
+    replays = [0, 0, 0, 0, 1, 1, 1, 2, 2, 3]
+    samples = [B, B, B - 1, B, B, B - 1, B, B, B, B]
+    # the sixth of other length, the ninth in another mode
+    for seed, (wanted, count) in enumerate(zip(replays, samples, strict=True)):
+        batch = batch_of(seed, count, T + 1 if seed == 6 else T)
+        for one in (step, eager):
+            one.network.train(seed != 8)
+            torch.manual_seed(seed)
+            one.results = one(*batch)  # type: ignore[attr-defined]
+        assert_same(list(step.results.values()), list(eager.results.values()))  # type: ignore[attr-defined]
+        assert Graph.replays == wanted, seed
+    step.check()
+    assert_same(values_of(step), values_of(eager))
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_the_learning_rate_of_a_graph_follows() -> None:
+    """Numbers assigned, a scheduler, and a loaded state reach the tensor that a graph reads."""
+    step, eager = made(network_of()), made(network_of())
+    eager._sample = None
+    schedulers = [torch.optim.lr_scheduler.ExponentialLR(s.optimizer, 0.5) for s in (step, eager)]
+    for seed in range(8):
+        for one, scheduler in zip((step, eager), schedulers, strict=True):
+            if seed == 5:
+                for group in one.optimizer.param_groups:
+                    group["lr"] = 0.01
+            one(*batch_of(seed))
+            scheduler.step()
+    assert Graph.replays == 5
+    assert_same(values_of(step), values_of(eager))
+    for group, rate in zip(step.optimizer.param_groups, step._rates, strict=True):
+        assert group["lr"] is rate
+    assert step._rates[0].item() == pytest.approx(0.01 * 0.5**3)
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_a_loaded_state_is_captured_anew() -> None:
+    """Tensors of a loaded state are new: the graph of the old ones is dropped."""
+    step, eager = made(network_of()), made(network_of())
+    eager._sample = None
+    for seed in range(10):
+        for one in (step, eager):
+            if seed == 5:
+                one.optimizer.load_state_dict(copy.deepcopy(one.optimizer.state_dict()))
+            one(*batch_of(seed))
+    assert Graph.replays == 2 + 2
+    assert_same(values_of(step), values_of(eager))
+
+
+BAD: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], str]] = {
+    "loss": (lambda loss, output: loss * math.nan, "the loss is"),
+    # sqrt has a finite value and an infinite slope at 0
+    "gradient": (
+        lambda loss, output: loss + (output.sum() * 0).abs().sqrt(),
+        r"the gradient of layers.0.weight is",
+    ),
+    "moment": (
+        lambda loss, output: loss * 1e25,
+        r"the optimizer's exp_avg_sq of layers.\d.weight is",
+    ),
+}
+
+
+@pytest.mark.parametrize("at", [1, 3])
+@pytest.mark.parametrize("what", BAD)
+def test_a_step_that_is_not_finite_changes_nothing(what: str, at: int) -> None:
+    """Nor do the steps after it; `check` names the first."""
+    spoil, message = BAD[what]
+    network = network_of()
+    calls = 0
+
+    def loss(network: nn.Module, x: Tensor, target: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        output, _ = network(x)
+        found = nn.functional.cross_entropy(output.mean(0), target)
+        return spoil(found, output) if calls == at else found
+
+    optimizer = torch.optim.AdamW(parameter_groups(network, 0.05))
+    step = GraphedStep(network, loss, optimizer, batch_of(0))
+    step.steps = 100
+    for _ in range(at - 1):
+        step(*batch_of(0))
+    step.check()
+    before = values_of(step)
+    for _ in range(3):
+        step(*batch_of(1))
+    assert_same(values_of(step), before)
+    with pytest.raises(
+        NonFiniteError, match=rf"^{message} not finite at step {100 + at}$"
+    ) as found:
+        step.check()
+    assert found.value.step == 100 + at
+
+
+def test_a_norm_that_overflows() -> None:
+    """Every gradient is finite, their norm is not."""
+    network = network_of()
+
+    def loss(network: nn.Module, x: Tensor, target: Tensor) -> Tensor:
+        return cross_entropy(network, x, target)[0] * 1e25
+
+    step = GraphedStep(
+        network, loss, torch.optim.SGD(network.parameters(), lr=1e-30), batch_of(0), clip=1.0
+    )
+    before = values_of(step)
+    step(*batch_of(0))
+    with pytest.raises(NonFiniteError, match="the norm of all gradients is not finite at step 1"):
+        step.check()
+    assert_same(values_of(step), before)
+
+
+def test_a_metric_that_is_not_finite() -> None:
+    def loss(network: nn.Module, x: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        found, metrics = cross_entropy(network, x, target)
+        return found, {**metrics, "distance": metrics["accuracy"] * math.inf}
+
+    network = network_of()
+    step = GraphedStep(network, loss, torch.optim.AdamW(network.parameters()), batch_of(0))
+    step(*batch_of(0))
+    with pytest.raises(NonFiniteError, match="the mean of distance over a batch is not finite"):
+        step.check()
+
+
+def test_an_optimizer_that_overflows_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = made(network_of())
+    step(*batch_of(0))
+    before = values_of(step)
+    plain = torch.optim.AdamW.step
+
+    def spoiled(message: str) -> Callable[..., None]:
+        def run(self: torch.optim.AdamW) -> None:
+            plain(self)
+            raise RuntimeError(message)
+
+        return run
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", spoiled("out of memory"))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        step(*batch_of(1))
+    assert_same(values_of(step), before)
+    monkeypatch.setattr(torch.optim.AdamW, "step", spoiled("converted without overflow"))
+    step(*batch_of(1))
+    with pytest.raises(NonFiniteError, match="a factor of the optimizer is not finite at step 2"):
+        step.check()
+    assert_same(values_of(step), before)
+
+
+def test_gradients_are_changed_before_clipping() -> None:
+    """As a sum over processes: with two equal ones it doubles, and clipping sees the sum."""
+
+    def double() -> None:
+        for p in step.network.parameters():
+            assert p.grad is not None
+            p.grad.mul_(2)
+
+    step = made(network_of(), "SGD", clip=0.01, after_backward=double)
+    single = made(network_of(), "SGD")
+    step(*batch_of(0))
+    single(*batch_of(0))
+    found, wanted = gradients_of(step.network), gradients_of(single.network)
+    norm = nn.utils.get_total_norm(wanted)
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a, 0.01 / norm * b)
+
+
+def test_bad_arguments() -> None:
+    network = network_of()
+    optimizer = torch.optim.AdamW(network.parameters())
+    good: dict[str, Any] = {"network": network, "loss": cross_entropy, "optimizer": optimizer}
+    good["sample"] = batch_of(0)
+    for changed, error, message in (
+        ({"sample": batch_of(0)[0]}, TypeError, "sample: expected a tuple of tensors, got Tensor"),
+        ({"sample": ()}, TypeError, "sample: expected a tuple of tensors, got no tensor"),
+        ({"sample": (1,)}, TypeError, r"sample\[0\]: expected a torch.Tensor, got int"),
+        (
+            {"sample": tuple(t.to("meta") for t in batch_of(0))},
+            ValueError,
+            r"sample\[0\]: expected device cpu as layers.0.weight has, got meta",
+        ),
+        ({"network": nn.Module()}, ValueError, "network: expected parameters, got none"),
+        ({"clip": 0.0}, ValueError, "clip: expected"),
+    ):
+        with pytest.raises(error, match=message):
+            GraphedStep(**(good | changed))
+
+
+@pytest.mark.usefixtures("stand_in")
+@pytest.mark.parametrize("cls", [torch.optim.SGD, torch.optim.LBFGS])
+def test_an_optimizer_that_cannot_be_captured(cls: Any) -> None:
+    network = network_of()
+    with pytest.raises(ValueError, match=f"with fused=True, got {cls.__name__} without"):
+        GraphedStep(network, cross_entropy, cls(network.parameters()), batch_of(0))
+
+
+def test_nothing_is_read_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing can be read on the meta device: a step that runs there can be captured."""
+    make_capturable(monkeypatch, "rmsprop", "meta")
+    network = network_of().to("meta")
+    optimizer = torch.optim.RMSprop(network.parameters(), foreach=True, capturable=True)
+    optimizer.param_groups[0]["lr"] = torch.tensor(0.1, device="meta")
+    for p in network.parameters():
+        count = torch.zeros((), device="meta")
+        optimizer.state[p] = {"step": count, "square_avg": torch.empty_like(p)}
+    sample = tuple(t.to("meta") for t in batch_of(0))
+    step = GraphedStep(network, cross_entropy, optimizer, sample, clip=1.0)
+    assert step._step(sample)["loss"].is_meta
+    with pytest.raises(Exception, match="meta"):
+        step.check()
