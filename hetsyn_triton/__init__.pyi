@@ -44,6 +44,7 @@ from .states import (
     LeakyReadoutState as LeakyReadoutState,
     LeakyState as LeakyState,
     NeuronState as NeuronState,
+    detach_state as detach_state,
 )
 from .surrogates import (
     SURROGATES as SURROGATES,

@@ -4,9 +4,11 @@ given.
 B is the batch; an unbatched call has states without it. Gradients flow through states.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from torch import Tensor
+
+State = TypeVar("State")
 
 
 class NeuronState(NamedTuple):
@@ -64,3 +66,42 @@ class LeakyReadoutState(NamedTuple):
 
     current: Tensor
     """Summed synaptic current, [B, J]."""
+
+
+def detach_state(state: State) -> State:
+    """Copy a state without its history, for the next chunk of a sequence.
+
+    No gradient then flows back through it (truncated backpropagation through time). The copy also
+    outlives the replay of a CUDA graph, which overwrites the tensors of the one before.
+
+    Args:
+        state: State of a layer, or the states of a network.
+
+    Returns:
+        The same structure with detached copies of all tensors.
+
+    Raises:
+        TypeError: If `state` holds something other than tensors and None.
+
+    Example:
+        >>> layer, x, state = HetSynLIF(8, 4), torch.ones(20, 2, 8), None
+        >>> for chunk in x.split(10):
+        ...     spikes, state = layer(chunk, state)
+        ...     spikes.sum().backward()
+        ...     state = detach_state(state)
+    """
+    copied: Any = _copied(state)
+    found: State = copied
+    return found
+
+
+def _copied(state: Any) -> Any:
+    if state is None:
+        return None
+    if isinstance(state, Tensor):
+        return state.detach().clone()
+    if isinstance(state, tuple) and hasattr(state, "_fields"):
+        return type(state)(*map(_copied, state))
+    if isinstance(state, list | tuple):
+        return type(state)(map(_copied, state))
+    raise TypeError(f"state: expected tensors and None, got {type(state).__name__}")

@@ -23,6 +23,7 @@ from hetsyn_triton import (
     HetSynLIF,
     HomNeuLIF,
     clamp_decays_,
+    detach_state,
     make_network,
     parameter_groups,
 )
@@ -105,17 +106,13 @@ def test_a_copy_is_the_same_layer(name: str, way: str) -> None:
     """Same numbers and gradients, same attributes; and it learns apart from the first."""
     layer, x = ALL[name].make(), random_spikes(T, B, I)
     expected = everything(layer, layer, x)
-    state = detached(layer(x)[1])
+    state = detach_state(layer(x)[1])
     after = everything(layer, layer, x, state)
     other = COPIES[way](name, layer)
     assert_equal(everything(other, other, x), expected)
     assert_equal(everything(other, other, x, pickle.loads(pickle.dumps(state))), after)
     assert repr(other) == repr(layer)
     assert (other is layer) or not shared_memory(other, layer)
-
-
-def detached(state: Any) -> Any:
-    return type(state)(*(None if t is None else t.detach() for t in state))
 
 
 def shared_memory(a: nn.Module, b: nn.Module) -> bool:
@@ -212,7 +209,7 @@ def test_compiled_without_graph_breaks(name: str) -> None:
     layer, x = ALL[name].make(), random_spikes(T, B, I)
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
     _, state = layer(x)
-    for before in (None, detached(state)):
+    for before in (None, detach_state(state)):
         assert_equal(everything(compiled, layer, x, before), everything(layer, layer, x, before))
 
 
@@ -282,7 +279,7 @@ def test_what_cuda_graphs_need(name: str) -> None:
     layer = ALL[name].make().to("meta")
     compiled: Any = torch.compile(layer, fullgraph=True, backend=backend)
     x = torch.empty(T, B, I, dtype=torch.float64, device="meta", requires_grad=True)
-    outputs = flat(compiled(x, detached(layer(x)[1])))
+    outputs = flat(compiled(x, detach_state(layer(x)[1])))
     torch.autograd.grad(total(o.sum() for o in outputs), [x, *layer.parameters()])
     assert len(graphs) == 2
     nodes = [node for graph in graphs for node in graph.graph.nodes]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hetsyn_triton import make_network
+from hetsyn_triton import detach_state, make_network
 from tests.support.layer_cases import (
     ALL,
     READOUTS,
@@ -315,3 +315,26 @@ def test_a_network_in_chunks_and_steps(model: str, readout: bool) -> None:
     close((torch.stack(outputs), state), (output, after))
     alone, _ = network(x[:, 0])
     close(alone, output[:, 0])
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_detached_state(name: str) -> None:
+    """The same values in memory of their own, without history; None stays None."""
+    layer = ALL[name].make()
+    _, state = layer(random_spikes(6, 2, I))
+    found = detach_state([state, (state, None)])
+    assert type(found) is list
+    assert found[1][1] is None
+    for copy in (found[0], found[1][0]):
+        assert type(copy) is type(state)
+        for new, old in zip(copy, state, strict=True):
+            assert (new is None) == (old is None)
+            if new is not None:
+                assert torch.equal(new, old)
+                assert not new.requires_grad
+                assert new.data_ptr() != old.data_ptr()
+
+
+def test_what_cannot_be_detached() -> None:
+    with pytest.raises(TypeError, match="state: expected tensors and None, got dict"):
+        detach_state([torch.ones(1), {}])

@@ -8,7 +8,14 @@ from torch import Tensor, nn
 from torch._dynamo.utils import counters
 from torch._inductor import cudagraph_trees
 
-from hetsyn_triton import MODELS, GraphedStep, NonFiniteError, make_network, parameter_groups
+from hetsyn_triton import (
+    MODELS,
+    GraphedStep,
+    NonFiniteError,
+    detach_state,
+    make_network,
+    parameter_groups,
+)
 from tests.support.layer_cases import ALL, I, spikes
 
 pytestmark = pytest.mark.gpu
@@ -108,8 +115,7 @@ def test_compiled_layers_are_replayed(name: str) -> None:
             assert (a is None) == (b is None)
             if a is not None:
                 torch.testing.assert_close(a, b)
-        state = type(new)(*(None if t is None else t.detach().clone() for t in new))
-        plain = type(plain)(*(None if t is None else t.detach() for t in plain))
+        state, plain = detach_state(new), detach_state(plain)
     assert counters["inductor"]["cudagraph_skips"] == 0
     manager = cudagraph_trees.get_manager(torch.cuda.current_device(), False)
     assert manager is not None
