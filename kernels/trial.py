@@ -1,17 +1,22 @@
-"""Whether kernels may run that have not passed their tests on a GPU yet."""
+"""Whether kernels, and variants of kernels, may run that have not passed their tests on a GPU."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+_RELAXED = "with more than 128 neurons, programs exchange spikes by relaxed stores"
+VARIANTS = {"recurrent_scan": _RELAXED, "recurrent_scan_backward": _RELAXED}
+"""What else differs inside `trial_kernels()`, by operator."""
 
 _allowed = False
 
 
 @contextmanager
 def trial_kernels() -> Iterator[None]:
-    """Use GPU kernels that have passed their tests under Triton's interpreter only.
+    """Use GPU kernels, and variants of them, that have not passed their tests on a GPU yet.
 
-    Without it, their operators run in closed form. `backend_info("cuda")` names them. It holds for
-    the whole process, because a backward pass runs in threads of its own: call `backward()` inside.
+    Without it, operators of such kernels run in closed form. `backend_info("cuda")` names kernels
+    and variants. Launches also take a shorter way through Python. It holds for the whole process,
+    because a backward pass runs in threads of its own: call `backward()` inside.
 
     Example:
         >>> with trial_kernels():

@@ -36,10 +36,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .lib.configs import Configuration
+from .lib.configs import Configuration, kept
 from .lib.launch import dense, launch, named_strides, processors, quads, strides
 from .lib.neuron import neuron_step
-from .lib.prefetch import prefetch_steps, steps_ahead
 from .lib.synaptic_tile import first_features, load_matrix, load_state, steps_at_once, store_trace
 from .spike_scan import spike_scan
 from .synaptic_current import blocks_of, synaptic_current, tile, tile_of
@@ -62,7 +61,7 @@ def feedforward_scan_kernel(
     stride_or: tl.int64, stride_ot: tl.int64, stride_ob: tl.int64,
     S: tl.constexpr, O: tl.constexpr, WIDTH: tl.constexpr, K: tl.constexpr,
     GROUPS: tl.constexpr, BO: tl.constexpr, BS: tl.constexpr, STEPS: tl.constexpr,
-    HAS_TRACE: tl.constexpr, AHEAD: tl.constexpr,
+    HAS_TRACE: tl.constexpr,
 ):  # fmt: skip
     """S inputs, O neurons. Strides of z count quads.
 
@@ -96,11 +95,6 @@ def feedforward_scan_kernel(
             o_z = o_s0[:, None] + tl.arange(0, 4)[None, :]
             p_z = z + (i_r * stride_zr + i_b * stride_zb + t_first * stride_zt) * 4
             for t in range(t_first, t_full, STEPS):
-                if AHEAD > 0:
-                    prefetch_steps(
-                        p_z, stride_zt * 4, T - 1 - t, i_s * (GROUPS * BS), WIDTH, GROUPS * BS,
-                        STEPS, AHEAD,
-                    )  # fmt: skip
                 b_sums, b_x = steps_at_once(
                     b_w, b_r, b_x, p_z, o_z, stride_zt * 4, GROUPS, BO, BS, STEPS, False
                 )  # fmt: skip
@@ -186,6 +180,7 @@ def feedforward_scan_kernel(
         tl.debug_barrier()
 
 
+@kept
 def tile_of_layer(inputs: int, neurons: int) -> Configuration:
     """The tile of the fused kernel: as many groups of inputs as there are, up to eight, but four
     where eight would leave half a block empty.
@@ -219,6 +214,7 @@ _LAUNCH_US = 65.0
 """From Python. In a CUDA graph it is a few."""
 
 
+@kept
 def path(
     replicas: int, steps: int, batch: int, inputs: int, neurons: int, *, sms: int = 132
 ) -> Path:
@@ -336,7 +332,6 @@ def fused(
             "WIDTH": z.shape[3],
             "K": feedback.shape[1],
             "HAS_TRACE": trace is not None,
-            "AHEAD": steps_ahead(16),
             **chosen.constants,
         },
         chosen.num_warps,

@@ -33,7 +33,7 @@ from torch import Tensor
 
 from ..parallel_in_time import allowed
 from .lib.add_partials import add_partials
-from .lib.configs import Configuration, configuration
+from .lib.configs import Configuration, configuration, kept
 from .lib.launch import dense, launch, processors, quads, strides
 from .lib.parameter_gradient import synaptic_parameter_gradient as synaptic_parameter_gradient
 from .lib.prefetch import prefetch_steps, steps_ahead
@@ -117,6 +117,7 @@ def synaptic_current_kernel(
     store_trace(last + n * (S * O), b_x, o_own, o_s0, o_o, m_o, S, O, GROUPS, BO, BS, TRANSPOSED)
 
 
+@kept
 def tile_of(kernel: str, summed: int, outputs: int, several: int) -> Configuration:
     """The tile of synapses for S summed and O output features; see `lib/configs.py`.
 

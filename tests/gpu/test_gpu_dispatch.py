@@ -30,13 +30,14 @@ from tests.support.random_arguments import apply, problem
 def launched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the kernels that ran."""
     names: list[str] = []
-    run = launch.Launch.run
+    run = launch._run
 
-    def noted(call: launch.Launch) -> None:
-        names.append(call.name)
-        run(call)
+    def noted(kernel: Any, *given: Any) -> None:
+        names.append(kernel.fn.__name__)
+        run(kernel, *given)
 
-    monkeypatch.setattr(launch.Launch, "run", noted)
+    monkeypatch.setattr(launch, "_run", noted)
+    monkeypatch.setattr(launch, "_run_again", noted)
     return names
 
 

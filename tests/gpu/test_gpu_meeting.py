@@ -16,7 +16,7 @@ from torch import Tensor, multiprocessing
 
 from hetsyn_triton.kernels.gpu import leaky_recurrent_scan as leaky
 from hetsyn_triton.kernels.gpu.lib.exchange import SENTINEL, await_all
-from hetsyn_triton.kernels.gpu.lib.launch import Launch, recording
+from hetsyn_triton.kernels.gpu.lib.launch import Launch, launch, recording
 from hetsyn_triton.kernels.gpu.lib.recurrent_reverse import backward_in_registers
 from hetsyn_triton.kernels.gpu.lib.recurrent_tile import Tile, path
 from hetsyn_triton.kernels.gpu.recurrent_scan import (
@@ -53,7 +53,7 @@ def _run_program(
         for module in (recurrent_scan, recurrent_reverse, leaky_recurrent_scan)
         if hasattr(module, call_name)
     )
-    Launch(kernel, (1,), arguments, constants, num_warps).run()
+    launch(kernel, (1,), arguments, constants, num_warps)
 
 
 class Programs:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from hetsyn_triton import trial_kernels
 from hetsyn_triton.ops import dispatch
 from hetsyn_triton.reference import closed_form
 from tests.support.interpreter import DEVICE, INTERPRETED
@@ -65,6 +66,17 @@ def _by_steps(operator: str) -> Call:
     return run
 
 
+def _on_trial(operator: str) -> Call:
+    """The launcher inside `trial_kernels()`."""
+    launcher = dispatch.TRITON.launcher(operator)
+
+    def run(*arguments: Any) -> Any:
+        with trial_kernels():
+            return launcher(*arguments)
+
+    return run
+
+
 def _layer(path: str) -> Callable[[str], Call]:
     """The feedforward layer in one launch ("fused") or in two ("split")."""
 
@@ -98,5 +110,8 @@ TRITON_BY_STEPS = _triton(
     _by_steps,
     frozenset(n for n in dispatch.TRITON.operators if "recurrent_scan" in n),
 )
-KERNELS = (NUMBA, TRITON, TRITON_FUSED, TRITON_SPLIT, TRITON_BY_STEPS)
+TRITON_ON_TRIAL = _triton("Triton on trial", _on_trial, dispatch.TRITON.operators)
+"""Variants that the interpreter cannot run, and the short way of a launch."""
+KERNELS: tuple[Implementation, ...] = (NUMBA, TRITON, TRITON_FUSED, TRITON_SPLIT, TRITON_BY_STEPS)
+KERNELS += () if INTERPRETED else (TRITON_ON_TRIAL,)
 IMPLEMENTATIONS = (CLOSED_FORM, *KERNELS)

@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
 
 import torch
 import triton
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Configuration(NamedTuple):
@@ -32,6 +35,19 @@ Choices = Mapping[str, str]
 """Names of configurations by `kernel/size class`."""
 
 _pinned: Choices | None = None
+_kept: list[Any] = []
+
+
+def kept(choose: Callable[P, T]) -> Callable[P, T]:
+    """Decorator: keep each choice until `pinned` or the tuned file changes."""
+    cached = cache(choose)
+    _kept.append(cached)
+    return cast(Callable[P, T], cached)
+
+
+def _forget() -> None:
+    for cached in _kept:
+        cached.cache_clear()
 
 
 @contextmanager
@@ -42,10 +58,12 @@ def pinned(choices: Choices | None = None) -> Iterator[None]:
     """
     global _pinned
     before, _pinned = _pinned, choices or {}
+    _forget()
     try:
         yield
     finally:
         _pinned = before
+        _forget()
 
 
 def configuration(
@@ -102,4 +120,5 @@ def store_tuned(choices: Choices) -> Path:
     scratch.write_text(json.dumps(stored, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     os.replace(scratch, file)
     tuned.cache_clear()
+    _forget()
     return file

@@ -6,7 +6,7 @@ While a chunk of U steps is computed, the next U are on their way from memory.
 import triton
 import triton.language as tl
 
-from .configs import Configuration, configuration
+from .configs import Configuration, configuration, kept
 
 
 @triton.jit
@@ -32,6 +32,7 @@ def load_chunk(p_steps, left, m_l, stride_t, U: tl.constexpr, GIVEN: tl.constexp
     return b_steps
 
 
+@kept
 def lane_configuration(kernel: str, lanes: int) -> Configuration:
     """Lanes of a program and steps loaded ahead. Neither changes a bit of the result.
 

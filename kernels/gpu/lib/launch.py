@@ -6,13 +6,18 @@ ahead of time exactly what would have run. Under it tensors may be on the meta d
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import cache
+from operator import itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from ... import trial
+from .prefetch import steps_ahead
 
 
 @dataclass(frozen=True)
@@ -30,18 +35,55 @@ class Launch:
     def name(self) -> str:
         return str(self.kernel.fn.__name__)
 
-    def run(self) -> None:
-        device = next(a.device for a in self.arguments.values() if isinstance(a, Tensor))
-        # Triton launches on the current device and its current stream: make it the tensors' own.
-        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-            self.kernel[self.grid](
-                **self.arguments,
-                **self.constants,
-                num_warps=self.num_warps,
-                # One policy for every kernel: Triton 3.10 turns fusion off unless told.
-                enable_fp_fusion=True,
-                **self.options,
-            )
+
+def _run(
+    kernel: Any,
+    grid: tuple[int, ...],
+    arguments: dict[str, Any],
+    constants: dict[str, Any],
+    num_warps: int,
+    options: dict[str, Any],
+) -> Any:
+    """Run a kernel by way of Triton's cache; return what it compiled."""
+    device = next(a.device for a in arguments.values() if isinstance(a, Tensor))
+    # Triton launches on the current device and its current stream: make it the tensors' own.
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        # One policy for every kernel: Triton 3.10 turns fusion off unless told.
+        return kernel[grid](
+            **arguments, **constants, num_warps=num_warps, enable_fp_fusion=True, **options
+        )
+
+
+_compiled: dict[tuple[Any, ...], tuple[Any, Callable[[dict[str, Any]], tuple[Any, ...]]]] = {}
+
+
+def _run_again(
+    kernel: Any,
+    grid: tuple[int, ...],
+    arguments: dict[str, Any],
+    constants: dict[str, Any],
+    num_warps: int,
+    options: dict[str, Any],
+) -> None:
+    """Run a kernel as `_run` does, but what Triton works out for each launch is kept.
+
+    Triton compiles by constants, dtypes and 16-byte alignment alone, because kernels have nothing
+    else specialized (kernels/README.md).
+    """
+    tensors = [a for a in arguments.values() if isinstance(a, Tensor)]
+    device = tensors[0].device
+    if device.index != torch.cuda.current_device():
+        _run(kernel, grid, arguments, constants, num_warps, options)
+        return
+    seen = [(t.dtype, t.data_ptr() % 16 == 0) for t in tensors]
+    key = (kernel, device.index, num_warps, *constants.values(), *seen)
+    known = _compiled.get(key)
+    if known is None:
+        compiled = _run(kernel, grid, arguments, constants, num_warps, options)
+        _compiled[key] = compiled, itemgetter(*kernel.arg_names)
+        return
+    compiled, in_order = known
+    compiled[(*grid, 1, 1)[:3]](*in_order(arguments | constants))
 
 
 _recorded: list[Launch] | None = None
@@ -67,11 +109,11 @@ def launch(
     **options: Any,
 ) -> None:
     """Runs `kernel` over `grid`; an empty grid runs nothing."""
-    call = Launch(kernel, grid, arguments, constants, num_warps, options)
     if _recorded is not None:
-        _recorded.append(call)
+        _recorded.append(Launch(kernel, grid, arguments, constants, num_warps, options))
     elif all(grid):
-        call.run()
+        run = _run_again if trial.allowed() and steps_ahead(1) else _run
+        run(kernel, grid, arguments, constants, num_warps, options)
 
 
 def strides(steps: Tensor) -> tuple[int, int, int]:
@@ -83,17 +125,21 @@ def strides(steps: Tensor) -> tuple[int, int, int]:
 
 def named_strides(letter: str, steps: Tensor) -> dict[str, int]:
     """`strides` as the kernel arguments stride_<letter>r, t and b."""
-    return dict(zip((f"stride_{letter}{axis}" for axis in "rtb"), strides(steps), strict=True))
+    r, t, b = strides(steps)
+    return {f"stride_{letter}r": r, f"stride_{letter}t": t, f"stride_{letter}b": b}
 
 
 def rows(steps: Tensor) -> Tensor:
     """[R, T, B, N] in float32 with adjacent features: itself where it is so already."""
-    steps = steps.to(torch.float32)
+    if steps.dtype != torch.float32:
+        steps = steps.to(torch.float32)
     return steps if steps.stride(3) == 1 or steps.shape[3] == 1 else steps.contiguous()
 
 
 def dense(tensor: Tensor) -> Tensor:
     """float32 and contiguous: itself where it is so already."""
+    if tensor.dtype == torch.float32 and tensor.is_contiguous():
+        return tensor
     return tensor.to(torch.float32).contiguous()
 
 
@@ -110,6 +156,7 @@ def quads(steps: Tensor, least: int = 4) -> Tensor:
     return padded
 
 
+@cache
 def processors(device: torch.device) -> int:
     """Multiprocessors of the device; those of an H100 or H200 where it is no GPU."""
     if device.type == "cuda":

@@ -161,11 +161,16 @@ def parameter_gradient_kernel(
         o_sample = tl.minimum(o_row % ROWS, (B - 1 - sample).to(tl.int32)) * (g_b4.to(tl.int32) * 4)
         o_g_line = o_sample + tl.minimum(i_j * BJ + o_row // ROWS * 16, J4 - 1)
         o_z_line = o_b * (z_b4.to(tl.int32) * 4)
+        far = tl.minimum(AHEAD, T - 1).to(tl.int64)
+        p_g_line = p_g_t + far * (g_t4 * 4) + o_g_line
+        p_z_line = p_z_t + far * (z_t4 * 4) + o_z_line
         for t in tl.range(0, T, loop_unroll_factor=UNROLL):
             if AHEAD > 0:
-                ahead = tl.minimum(AHEAD, T - 1 - t).to(tl.int64)
-                prefetch(p_g_t + ahead * g_t4 * 4 + o_g_line)
-                prefetch(p_z_t + ahead * z_t4 * 4 + o_z_line)
+                prefetch(p_g_line)
+                prefetch(p_z_line)
+                more = t + AHEAD + 1 < T
+                p_g_line += tl.where(more, g_t4.to(tl.int64) * 4, 0)
+                p_z_line += tl.where(more, z_t4.to(tl.int64) * 4, 0)
             # A mask costs two instructions a step, even where it is always true.
             b_g = tl.load(p_g_t + o_g) if J4 % BJ == 0 else tl.load(p_g_t + o_g, mask=m_j4)
             b_z = ()

@@ -16,6 +16,7 @@ Cost of a step: 2 KK multiply-adds per thread, no memory.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -61,6 +62,7 @@ _CLASSES = (
 )
 
 
+@cache
 def path(neurons: int, resident: int) -> Tile | None:
     """The registers of one program, of several that meet each step, or None: a launch per step.
 
