@@ -194,10 +194,14 @@ def gpu_works() -> list[Work]:
         for B in GPU_SAMPLES
         for part in ("both", "forward", "backward")
     ]
+    recurrent = [
+        Work("layer", STEPS, B, J, J, True) for J in GPU_RECURRENT[:1] for B in GPU_SAMPLES
+    ]
     synapses = [Work("synapses", STEPS, B, J, J, True) for J in GPU_RECURRENT for B in GPU_SAMPLES]
     kernels = [_operator("kernel", o, T, B, I, J) for o, I, J, T, B in operators()]  # noqa: E741
     pixel = Work("layer", pixels, samples, I, J, True)
-    return [NETWORK, *layers[:6], *FIXED, *synapses, pixel, *layers[6:], *kernels]
+    first = [NETWORK, *layers[:6], *recurrent, *FIXED]
+    return [*first, *synapses, pixel, *layers[6:], *kernels]
 
 
 def published(device: str) -> set[str]:
@@ -244,6 +248,8 @@ PLAIN = ("spikingjelly", "snntorch", "norse")
 LSTM, GRU = "nn.LSTM", "nn.GRU"
 OTHERS = (*PLAIN, LSTM, GRU)
 """Other models, which compute less or something else."""
+GPU_OTHERS = (LSTM, GRU, "spikingjelly", "snntorch")
+"""With cuDNN, and with the CUDA or Triton kernels that SpikingJelly selects."""
 PER_STEP = "memory of a step, feedforward"
 SQUARE = (128, 256, 512, 1024)
 GROWTH = "growth with "
@@ -257,9 +263,9 @@ CONTENDERS = {
     "step": (OURS, LOOP, COMPILED, CHECKPOINTED),
 }
 GPU_CONTENDERS = {
-    "forward": (OURS, LOOP, COMPILED, GRAPH, LSTM, GRU),
+    "forward": (OURS, LOOP, COMPILED, GRAPH, *GPU_OTHERS),
     "backward": (OURS, LOOP),
-    "both": (OURS, OURS_GRAPH, LOOP, COMPILED, GRAPH, COMPILED_GRAPH, LSTM, GRU),
+    "both": (OURS, OURS_GRAPH, LOOP, COMPILED, GRAPH, COMPILED_GRAPH, *GPU_OTHERS),
     "step": (OURS, OURS_GRAPH, LOOP, COMPILED, GRAPH, COMPILED_GRAPH),
 }
 KERNEL_BASELINES = {
