@@ -91,6 +91,30 @@ MUTANTS = (
         "decay_lr = lr if",
     ),
     Mutant(
+        "graphed_step.py",
+        "torch.where(bad.any() & ~earlier, now",
+        "torch.where(bad.any(), now",
+        "tests/test_graphed_step.py",
+    ),
+    Mutant(
+        "graphed_step.py",
+        '                rate.fill_(group["lr"])',
+        "                pass",
+        "tests/test_graphed_step.py",
+    ),
+    Mutant(
+        "ops/branches.py",
+        "        learned = [(t, g) for t, g in self.found if t.requires_grad]",
+        "        learned = [(t, g) for t, g in self.found[:1] if t.requires_grad]",
+        "tests/test_graphed_step.py",
+    ),
+    Mutant(
+        "kernels/gpu/lib/launch.py",
+        "data_ptr() % 16 == 0",
+        "data_ptr() % 2 == 0",
+        "tests/gpu/test_gpu_launch.py",
+    ),
+    Mutant(
         "modules/decay.py",
         '        if self.parametrization == "clamp":',
         '        if self.parametrization == "sigmoid":',

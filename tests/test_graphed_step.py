@@ -238,7 +238,7 @@ def test_a_step_that_is_not_finite_changes_nothing(what: str, at: int) -> None:
         calls += 1
         output, _ = network(x)
         found = nn.functional.cross_entropy(output.mean(0), target)
-        return spoil(found, output) if calls == at else found
+        return spoil(found, output) if calls in (at, at + 2) else found
 
     optimizer = torch.optim.AdamW(parameter_groups(network, 0.05))
     step = GraphedStep(network, loss, optimizer, batch_of(0))
