@@ -34,9 +34,9 @@ from torch import Tensor
 from ..parallel_in_time import allowed
 from .lib.add_partials import add_partials
 from .lib.configs import Configuration, configuration, kept
-from .lib.launch import dense, launch, processors, quads, strides
+from .lib.launch import dense, launch, processors, quads, steps_ahead, strides
 from .lib.parameter_gradient import synaptic_parameter_gradient as synaptic_parameter_gradient
-from .lib.prefetch import prefetch_steps, steps_ahead
+from .lib.prefetch import prefetch_steps
 from .lib.synaptic_tile import (
     first_features,
     load_matrix,

@@ -36,7 +36,8 @@ def size_of(r: Record) -> tuple[str, int, int, int]:
 
 def compiled(file: Path, *arguments: str) -> Record:
     """What `python -m bench.codegen` stores for these arguments."""
-    command = [sys.executable, "-m", "bench.codegen", *arguments, "--json", str(file)]
+    command = [sys.executable, "-m", "bench.codegen", *arguments, "--no-simulation"]
+    command += ["--json", str(file)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     stored: Record = json.loads(file.read_text(encoding="utf-8"))

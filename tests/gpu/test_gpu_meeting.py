@@ -74,7 +74,7 @@ class Programs:
                 (
                     call.name,
                     call.arguments | {"first_program": program},
-                    call.constants,
+                    call.constants | {"AHEAD": 0},  # the interpreter has no PTX
                     call.num_warps,
                 ),
             )

@@ -14,10 +14,10 @@ from operator import itemgetter
 from typing import Any
 
 import torch
+import triton
 from torch import Tensor
 
 from ... import trial
-from .prefetch import steps_ahead
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,15 @@ def launch(
     elif all(grid):
         run = _run_again if trial.allowed() and steps_ahead(1) else _run
         run(kernel, grid, arguments, constants, num_warps, options)
+
+
+def steps_ahead(steps: int) -> int:
+    """Return how many steps ahead to prefetch: `steps`, or 0 where PTX cannot run.
+
+    That is on AMD GPUs, and in Triton's interpreter unless launches are only recorded.
+    """
+    interpreted = triton.knobs.runtime.interpret and _recorded is None
+    return 0 if interpreted or torch.version.hip is not None else steps
 
 
 def strides(steps: Tensor) -> tuple[int, int, int]:

@@ -38,8 +38,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import dense, launch, quads, strides
-from .prefetch import prefetch, steps_ahead
+from .launch import dense, launch, quads, steps_ahead, strides
+from .prefetch import prefetch
 from .tiles import quarter
 
 ROWS = 4  # part of the order of the sums, as PARTIALS is: not to be tuned

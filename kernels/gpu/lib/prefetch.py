@@ -5,14 +5,8 @@ at once waits as long in each step. Nothing waits for a prefetch, and it cannot 
 The fused feedforward scan has none: its registers would spill.
 """
 
-import torch
 import triton
 import triton.language as tl
-
-
-def steps_ahead(steps: int) -> int:
-    """Return `steps`, or 0 where PTX cannot run: on AMD GPUs and in Triton's interpreter."""
-    return 0 if triton.knobs.runtime.interpret or torch.version.hip is not None else steps
 
 
 @triton.jit

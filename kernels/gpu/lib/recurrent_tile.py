@@ -24,8 +24,7 @@ import triton
 import triton.language as tl
 
 from ... import trial
-from .launch import processors
-from .prefetch import steps_ahead
+from .launch import processors, steps_ahead
 
 
 class Tile(NamedTuple):
