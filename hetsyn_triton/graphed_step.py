@@ -1,7 +1,9 @@
 """A whole training step as one CUDA graph."""
 
 import math
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -37,15 +39,17 @@ class GraphedStep:
     A step runs the forward pass, the loss, the backward pass, clipping, the optimizer and
     `clamp_decays_`. On a GPU, gradients of weights and decays per synapse run beside the rest of
     the backward pass. The first three steps run eagerly, the fourth is captured. Batches with other
-    shapes than `sample`, and steps with the network in another mode (`train`, `eval`), run eagerly
-    at any time. On a CPU all steps run eagerly. Graph and eager steps are bit-identical.
+    shapes than `sample`, and steps with a module in another mode (`train`, `eval`), run eagerly at
+    any time. On a CPU all steps run eagerly. Captured and eager steps are bit-identical.
 
     A step whose loss, gradients or results are not finite changes neither parameters nor optimizer.
     Later steps then change nothing either. `check` reports it. It waits for the GPU, so call it
     once in many steps, and before you save a checkpoint.
 
-    On a GPU, each learning rate becomes a tensor. Assigned numbers and schedulers work as usual.
-    A random seed set before a step, for dropout, also applies to a replay.
+    On a GPU, each learning rate becomes a tensor; assigned rates and schedulers of rates work as
+    usual. If another setting of the optimizer, its parameters or a `requires_grad` changes, or a
+    state is loaded, three eager steps and a new capture follow. A random seed set before a step,
+    for dropout, also applies to a replay. Gradients (`.grad`) of a captured step may be stale.
 
     Args:
         network: The network, on its device.
@@ -66,7 +70,7 @@ class GraphedStep:
     Raises:
         TypeError: If an argument has the wrong type.
         ValueError: If a parameter or `sample` is on another device, or the optimizer cannot be
-            captured.
+            captured or has parameters that are not in `network`.
 
     Example:
         >>> network = make_network("hetsyn", 8, [16], 2)
@@ -97,22 +101,23 @@ class GraphedStep:
         self.after_backward = after_backward
         self.steps = 0
         self._device = _device_of(network, sample)
+        own = {id(p) for p in network.parameters()}
+        if any(id(p) not in own for group in optimizer.param_groups for p in group["params"]):
+            raise ValueError("optimizer: expected parameters of the network, got others too")
         self._sample: tuple[Any, ...] | None = None
         self._stream: torch.cuda.Stream | None = None
         beside: torch.cuda.Stream | None = None
         self._rates: list[Tensor] = []
         if _can_capture(self._device):
             _check_capturable(optimizer)
-            self._sample = None if sample is None else _kind(network, sample)
+            self._sample = None if sample is None else self._kind(sample)
             self._stream = torch.cuda.Stream(self._device)
             beside = torch.cuda.Stream(self._device)
-            self._rates = [
-                torch.as_tensor(group["lr"], dtype=torch.float32, device=self._device).clone()
-                for group in optimizer.param_groups
-            ]
-        self._branches = Branches(beside)
+        self._branches = nullcontext() if beside is None else Branches(beside)
+        self._setup: Any = None
         self._forget_graph(optimizer)
-        optimizer.register_load_state_dict_post_hook(self._forget_graph)
+        forget = weakref.WeakMethod(self._forget_graph)  # the optimizer does not keep this object
+        optimizer.register_load_state_dict_post_hook(lambda loaded: (forget() or _ignore)(loaded))
         self._checked: list[tuple[str, ...]] = []  # names of what a step checks
         # Of the first step that is not finite: number, which names, which of them; -1 before it.
         self._failed = torch.full((3,), -1, dtype=torch.int64, device=self._device)
@@ -123,6 +128,10 @@ class GraphedStep:
 
         Returns:
             The `loss` and the metrics by name, on the device. The next replay overwrites them.
+
+        Raises:
+            TypeError: If the loss or a metric is not a tensor.
+            ValueError: If it has several elements, or if a metric is called "loss".
         """
         self._prepare_optimizer()
         self._number.fill_(self.steps + 1)
@@ -146,24 +155,44 @@ class GraphedStep:
 
     def _prepare_optimizer(self) -> None:
         """Make assigned or loaded settings of the optimizer those that a graph reads."""
-        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=False):
+        if self._stream is None:
+            return
+        groups = self.optimizer.param_groups
+        for number, group in enumerate(groups):
+            if number == len(self._rates):
+                self._rates.append(self._number.new_zeros((), dtype=torch.float32))
+            rate = self._rates[number]
             if "capturable" in group:
                 group["capturable"] = True
             if group["lr"] is not rate:
                 rate.fill_(group["lr"])
                 group["lr"] = rate
+        setup = [
+            [p.requires_grad for p in self.network.parameters()],
+            *[_plain(value) for group in groups for n, value in group.items() if n != "lr"],
+        ]
+        if setup != self._setup:
+            self._setup = setup
+            self._forget_graph(self.optimizer)
 
     def _run(self, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
         if self._stream is None:
             return self._step(batch)
-        if _kind(self.network, batch) != self._sample:
+        if self._kind(batch) != self._sample:
             return self._on_stream(lambda: self._step(batch))
         if self._graph is None:
-            if self._ready < WARM_UP:
+            # After a step that was not finite the optimizer may have no state yet.
+            if self._ready < WARM_UP or self._failed[0].item() >= 0:
+                results = self._on_stream(lambda: self._step(batch))
                 self._ready += 1
-                return self._on_stream(lambda: self._step(batch))
+                return results
             self._graph = _Graph(self._step, batch, self._stream)
         return self._graph.replay(batch)
+
+    def _kind(self, batch: Sequence[Tensor]) -> tuple[Any, ...]:
+        """Return what has to match for a replay."""
+        modes = [module.training for module in self.network.modules()]
+        return modes, [(tensor.shape, tensor.dtype) for tensor in batch]
 
     def _on_stream(self, run: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """Run eagerly on the stream of the capture.
@@ -180,12 +209,12 @@ class GraphedStep:
         return results
 
     def _step(self, batch: Sequence[Tensor]) -> dict[str, Tensor]:
-        self.optimizer.zero_grad(set_to_none=True)
+        self.network.zero_grad(set_to_none=True)  # also of parameters that are not optimized
         with self._branches as branches:
-            found = self.loss(self.network, *batch)
-            loss, metrics = found if isinstance(found, tuple) else (found, {})
+            loss, metrics = _checked(self.loss(self.network, *batch))
             loss.backward()
-            branches.finish()
+            if branches is not None:
+                branches.finish()
         if self.after_backward is not None:
             self.after_backward()
         with torch.no_grad():
@@ -195,7 +224,7 @@ class GraphedStep:
             named += [(f"the gradient of {n}", p.grad) for n, p in learned if p.grad is not None]
             named += self._clipped([p for _, p in learned])
             before = [(t, t.clone()) for t in self._changing()]
-            had_state = bool(self.optimizer.state)
+            had_state = {p for p, state in self.optimizer.state.items() if state}
             named += self._optimize(before, results["loss"])
             clamp_decays_(self.network)
             named += [(f"the parameter {n}", p) for n, p in self.network.named_parameters()]
@@ -203,11 +232,15 @@ class GraphedStep:
             named += [(f"the optimizer's {n}", t) for n, t in state]
             named += [(f"the mean of {n} over a batch", t) for n, t in metrics.items()]
             finite = self._watch(named)
+            if self._stream is None:  # a CPU is read at once
+                before = [] if finite else before
             for tensor, old in before:
                 torch.where(finite, tensor, old, out=tensor)
-            # Only a first step creates state, and it is never captured.
-            if not had_state and self.optimizer.state and not bool(finite):
-                self.optimizer.state.clear()
+            # State is created in eager steps only: a captured one has run before.
+            created = self.optimizer.state.keys() - had_state
+            if created and not finite:
+                for parameter in created:
+                    del self.optimizer.state[parameter]
         return results
 
     def _clipped(self, parameters: Sequence[nn.Parameter]) -> list[tuple[str, Tensor]]:
@@ -301,9 +334,29 @@ class _Graph:
         return dict(self._results)
 
 
-def _kind(network: nn.Module, batch: Sequence[Tensor]) -> tuple[Any, ...]:
-    """Return what has to match for a replay."""
-    return network.training, [(tensor.shape, tensor.dtype) for tensor in batch]
+def _plain(value: Any) -> Any:
+    """Return what compares a setting: tensors by identity."""
+    if isinstance(value, Tensor):
+        return id(value)
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def _ignore(_: object) -> None:
+    """Stand for a method whose object is gone."""
+
+
+def _checked(found: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return loss and metrics; raise if one is not a tensor with one element."""
+    loss, metrics = found if isinstance(found, tuple) else (found, {})
+    if "loss" in metrics:
+        raise ValueError("loss: expected metrics with other names, got one called 'loss'")
+    for name, value in {"loss": loss, **metrics}.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name}: expected a tensor, got {type(value).__name__}")
+        if value.numel() != 1:
+            shape = tuple(value.shape)
+            raise ValueError(f"{name}: expected one element, got shape {shape}")
+    return loss, {name: value.detach() for name, value in metrics.items()}
 
 
 def _device_of(network: nn.Module, sample: Sequence[Tensor] | None) -> torch.device:

@@ -1,11 +1,14 @@
 """GraphedStep trains as a plain loop does, and a bad step changes nothing."""
 
 import copy
+import gc
 import importlib
 import math
+import weakref
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -80,17 +83,32 @@ def assert_same(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> None:
 
 
 class Graph:
-    """A stand-in for `torch.cuda.CUDAGraph`: to capture runs nothing, to replay runs the step."""
+    """A stand-in for `torch.cuda.CUDAGraph`: to capture runs nothing, to replay runs the step.
+
+    As a graph does, it keeps the numbers of the capture.
+    """
 
     replays = 0
 
-    def __init__(self, run: Callable[[], dict[str, Tensor]], results: dict[str, Tensor]) -> None:
-        self.run, self.results = run, results
+    def __init__(
+        self,
+        run: Callable[[], dict[str, Tensor]],
+        results: dict[str, Tensor],
+        optimizer: torch.optim.Optimizer,
+    ) -> None:
+        self.run, self.results, self.groups = run, results, optimizer.param_groups
+        assert optimizer.state, "a captured step would create the state again and again"
+        self.kept = [dict(group) for group in self.groups]
 
     def replay(self) -> None:
         Graph.replays += 1
-        for kept, new in zip(self.results.values(), self.run().values(), strict=True):
-            kept.copy_(new)
+        now = [dict(group) for group in self.groups]
+        for group, kept in zip(self.groups, self.kept, strict=True):
+            group.update(kept)
+        for result, new in zip(self.results.values(), self.run().values(), strict=True):
+            result.copy_(new)
+        for group, own in zip(self.groups, now, strict=True):
+            group.update(own)
 
 
 def make_capturable(monkeypatch: pytest.MonkeyPatch, optimizer: str, device: str) -> None:
@@ -108,7 +126,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     ) -> None:
         self._batch = [tensor.clone() for tensor in batch]
         self._results = {"loss": torch.zeros(()), "accuracy": torch.zeros((), dtype=torch.double)}
-        self._graph = Graph(lambda: step(self._batch), self._results)
+        optimizer = step.__self__.optimizer  # type: ignore[attr-defined]
+        self._graph = Graph(lambda: step(self._batch), self._results, optimizer)
 
     @contextmanager
     def stream(_: object) -> Iterator[None]:
@@ -209,6 +228,106 @@ def test_a_loaded_state_is_captured_anew() -> None:
             one(*batch_of(seed))
     assert Graph.replays == 2 + 2
     assert_same(values_of(step), values_of(eager))
+
+
+@pytest.mark.usefixtures("stand_in")
+@pytest.mark.parametrize("change", ["weight decay", "betas", "frozen", "group"])
+def test_what_a_graph_keeps_is_captured_anew(change: str) -> None:
+    """Settings of the optimizer, its parameters, and which of them learn."""
+    steps = made(network_of()), made(network_of())
+    steps[1]._sample = None
+    for seed in range(10):
+        for step in steps:
+            group, other = step.optimizer.param_groups
+            if seed == 5 and change == "weight decay":
+                group["weight_decay"] = 0.3
+            elif seed == 5 and change == "betas":
+                group["betas"] = (0.5, 0.9)
+            elif seed == 5 and change == "frozen":
+                next(step.network.parameters()).requires_grad_(False)
+            elif seed == 5:
+                other["params"].pop()
+            step(*batch_of(seed))
+    assert Graph.replays == 2 + 2
+    assert_same(values_of(steps[0]), values_of(steps[1]))
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_steps_that_raise_are_no_warm_up() -> None:
+    step = made(network_of())
+    x, target = batch_of(0)
+    for _ in range(4):
+        with pytest.raises(IndexError):
+            step(x, target + 10)  # no such class
+    for seed in range(5):
+        step(*batch_of(seed))
+    assert Graph.replays == 2
+    step.check()
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_bad_first_steps_are_never_captured() -> None:
+    """The optimizer has no state yet, and a capture would create it."""
+    step = made(network_of())
+    x, target = batch_of(0)
+    for _ in range(6):
+        step(x * math.nan, target)
+    assert Graph.replays == 0
+    assert not step.optimizer.state
+    with pytest.raises(NonFiniteError, match="at step 1"):
+        step.check()
+
+
+def test_training_in_threads() -> None:
+    """Steps in several threads, and plain loops beside them, do not see each other."""
+    wanted, alone = made(network_of(0)), network_of(1)
+    for seed in range(8):
+        wanted(*batch_of(seed))
+    cross_entropy(alone, *batch_of(0))[0].backward()
+
+    def train(_: int) -> list[Tensor]:
+        step = made(network_of(0))
+        for seed in range(8):
+            step(*batch_of(seed))
+        return values_of(step)
+
+    def plain(_: int) -> list[Tensor]:
+        found = []
+        for _ in range(20):
+            network = network_of(1)
+            cross_entropy(network, *batch_of(0))[0].backward()
+            found += gradients_of(network)
+        return found
+
+    with ThreadPoolExecutor(4) as pool:
+        trained = [pool.submit(train, i) for i in range(3)]
+        beside = pool.submit(plain, 0)
+    for future in trained:
+        assert_same(future.result(), values_of(wanted))
+    assert_same(beside.result(), 20 * gradients_of(alone))
+
+
+def test_only_the_optimizers_parameters_change() -> None:
+    """Gradients of the others do not pile up."""
+    network = network_of()
+    assert network.readout is not None
+    optimizer = torch.optim.AdamW(network.readout.parameters())
+    step = GraphedStep(network, cross_entropy, optimizer, batch_of(0))
+    norms = []
+    for _ in range(5):
+        step(*batch_of(0))
+        norms.append(nn.utils.get_total_norm(gradients_of(network.layers[0])).item())
+    assert max(norms) < 2 * norms[0]
+
+
+def test_an_optimizer_does_not_keep_a_step() -> None:
+    step = made(network_of())
+    optimizer, gone = step.optimizer, weakref.ref(step)
+    step(*batch_of(0))
+    del step
+    gc.collect()
+    assert gone() is None
+    optimizer.load_state_dict(optimizer.state_dict())
 
 
 BAD: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], str]] = {
@@ -344,9 +463,30 @@ def test_bad_arguments() -> None:
         ),
         ({"network": nn.Module()}, ValueError, "network: expected parameters, got none"),
         ({"clip": 0.0}, ValueError, "clip: expected"),
+        (
+            {"optimizer": torch.optim.AdamW([*network.parameters(), *network_of(1).parameters()])},
+            ValueError,
+            "optimizer: expected parameters of the network, got others too",
+        ),
     ):
         with pytest.raises(error, match=message):
             GraphedStep(**(good | changed))
+
+
+def test_bad_results_of_the_loss() -> None:
+    network = network_of()
+    one = torch.ones((), requires_grad=True)
+    for found, error, message in (
+        (0.5, TypeError, "loss: expected a tensor, got float"),
+        (one.expand(3), ValueError, r"loss: expected one element, got shape \(3,\)"),
+        ((one, {"accuracy": 0.5}), TypeError, "accuracy: expected a tensor, got float"),
+        ((one, {"accuracy": one.expand(2)}), ValueError, "accuracy: expected one element"),
+        ((one, {"loss": one}), ValueError, "loss: expected metrics with other names"),
+    ):
+        optimizer = torch.optim.AdamW(network.parameters())
+        step = GraphedStep(network, cast(Any, lambda *_, f=found: f), optimizer, batch_of(0))
+        with pytest.raises(error, match=message):
+            step(*batch_of(0))
 
 
 @pytest.mark.usefixtures("stand_in")
@@ -368,6 +508,7 @@ def test_nothing_is_read_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
         optimizer.state[p] = {"step": count, "square_avg": torch.empty_like(p)}
     sample = tuple(t.to("meta") for t in batch_of(0))
     step = GraphedStep(network, cross_entropy, optimizer, sample, clip=1.0)
+    step._stream = cast(Any, "as on a GPU")
     assert step._step(sample)["loss"].is_meta
     with pytest.raises(Exception, match="meta"):
         step.check()

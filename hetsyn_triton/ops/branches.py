@@ -2,17 +2,27 @@
 
 The rest does not need them: a layer hands dL/dz to the layer before, while dL/dw and dL/dr only go
 to the parameters. Inside `Branches` the operators run them on a stream of their own. Autograd must
-not see them there, because it would make the main stream wait for each: operators get copies of
+not see them there, because it would make the main stream wait for each. So operators get copies of
 weights and decays without history, and `finish` passes the gradients on at the end.
 """
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-_active: "Branches | None" = None
+
+class _Current(threading.local):
+    branches: "Branches | None" = None
+
+
+current = _Current()
+"""The active `Branches` of each thread that runs forward passes."""
+
+_VIEWS = ("AccumulateGrad", "UnsqueezeBackward0")
+"""Nodes that keep no tensor, so that a second backward pass may go through them."""
 
 
 class Branch:
@@ -36,7 +46,7 @@ class Branch:
 
 
 class Branches:
-    """While active, operators of this process run parameter gradients on `stream`.
+    """While active, operators called in this thread run parameter gradients on `stream`.
 
     Without a stream they run at once, with the same results.
     """
@@ -46,14 +56,12 @@ class Branches:
         self.found: list[tuple[Tensor, Tensor]] = []
 
     def __enter__(self) -> "Branches":
-        global _active
-        self._before, _active = _active, self
+        self._before, current.branches = current.branches, self
         self.found = []
         return self
 
     def __exit__(self, *_: object) -> None:
-        global _active
-        _active = self._before
+        current.branches = self._before
         self.found = []
 
     def run(
@@ -76,10 +84,10 @@ class Branches:
         Call it after the backward pass, while this object is active.
         """
         if self._stream is not None and self.found:  # a graph must not wait for an unused stream
-            current = torch.cuda.current_stream(self._stream.device)
-            current.wait_stream(self._stream)
+            main = torch.cuda.current_stream(self._stream.device)
+            main.wait_stream(self._stream)
             for _, gradient in self.found:
-                gradient.record_stream(current)
+                gradient.record_stream(main)
         learned = [(t, g) for t, g in self.found if t.requires_grad]
         if learned:
             tensors, gradients = zip(*learned, strict=True)
@@ -87,9 +95,27 @@ class Branches:
 
 
 def branch(weight: Tensor, decay: Tensor) -> Branch | None:
-    """Return the branch for the synapses of a call, or None if there is none."""
-    if _active is None or torch.compiler.is_compiling():
+    """Return the branch for the synapses of a call in this thread, or None if there is none."""
+    if current.branches is None or torch.compiler.is_compiling():
         return None
     if torch._C._are_functorch_transforms_active() or not torch.is_grad_enabled():
         return None
-    return Branch(_active, weight, decay) if weight.requires_grad or decay.requires_grad else None
+    if not (weight.requires_grad or decay.requires_grad):
+        return None
+    if not (_is_view_of_a_leaf(weight) and _is_view_of_a_leaf(decay)):
+        return None
+    return Branch(current.branches, weight, decay)
+
+
+def _is_view_of_a_leaf(tensor: Tensor) -> bool:
+    """Return whether nothing but views lies between a tensor and its leaf.
+
+    Other nodes, such as that of a sigmoid, might be shared with the loss, whose backward pass frees
+    what they keep.
+    """
+    node = tensor.grad_fn
+    while node is not None:
+        if node.name() not in _VIEWS:
+            return False
+        node = node.next_functions[0][0] if node.next_functions else None
+    return True

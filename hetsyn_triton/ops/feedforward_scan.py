@@ -106,7 +106,8 @@ def run(
     with full_precision(z.device):
         if resolve(backend, z.device, "feedforward_scan", z.dtype) == "reference":
             return loop.feedforward_scan(*given, surrogate_spike(surrogate), detach_reset)
-        branch = branches.branch(weight, decay)
+        active = branches.current.branches is not None
+        branch = branches.branch(weight, decay) if active else None
         if branch is not None:
             given = (given[0], branch.weight, branch.decay, *given[3:])
         outputs = FeedforwardScan.apply(*given, surrogate, detach_reset, branch)  # type: ignore[no-untyped-call]

@@ -132,7 +132,8 @@ def run(
     with full_precision(current.device):
         if resolve(backend, current.device, "recurrent_scan", current.dtype) == "reference":
             return loop.recurrent_scan(*given, surrogate_spike(surrogate), detach_reset)
-        branch = branches.branch(weight, decay)
+        active = branches.current.branches is not None
+        branch = branches.branch(weight, decay) if active else None
         if branch is not None:
             given = (given[0], branch.weight, branch.decay, *given[3:])
         outputs = RecurrentScan.apply(*given, surrogate, detach_reset, branch)  # type: ignore[no-untyped-call]

@@ -15,7 +15,7 @@ from hetsyn_triton.reference import closed_form, loop
 
 from . import checks
 from .autograd import once, vmap_over_replicas
-from .branches import Branch, branch
+from .branches import Branch, branch, current
 from .dispatch import define, full_precision, like, resolve, steps_like, trace_like
 
 raw = define(
@@ -84,7 +84,7 @@ def run(
     with full_precision(z.device):
         if resolve(backend, z.device, "synaptic_current", z.dtype) == "reference":
             return loop.synaptic_current(z, weight, decay, trace)
-        own = branch(weight, decay)
+        own = None if current.branches is None else branch(weight, decay)
         if own is not None:
             weight, decay = own.weight, own.decay
         outputs = SynapticCurrent.apply(z, weight, decay, trace, own)  # type: ignore[no-untyped-call]

@@ -37,7 +37,7 @@ from .lib.feedback_gradient import feedback_gradient
 from .lib.launch import dense, launch, named_strides, rows
 from .lib.neuron import load_per_feedback, neuron_reverse_step, neuron_step
 from .lib.parameter_gradient import synaptic_parameter_gradient
-from .lib.prefetch import prefetch_row
+from .lib.prefetch import lines_of_row, prefetch_next
 from .lib.recurrent_tile import (
     Tile,
     load_tile,
@@ -84,9 +84,11 @@ def _forward_sample(
     p_v = p_potential + o_step
     p_c = p_currents + o_step
     b_u = tl.load(p_u + o_o, mask=m_o & (T > 0), other=0.0)
+    if AHEAD > 0:
+        p_ahead = lines_of_row(p_u + tl.minimum(AHEAD, T - 1) * stride_ut, i_p * BJ, J, BJ)
     for t in range(T):
         if AHEAD > 0:
-            prefetch_row(p_u + tl.minimum(AHEAD + 1, T - 1 - t) * stride_ut, i_p * BJ, J, BJ)
+            p_ahead = prefetch_next(p_ahead, stride_ut.to(tl.int64), t + AHEAD + 1 < T)
         p_u += stride_ut
         # RELAXED: after the poll, which would otherwise wait for this load from device memory.
         if PROGRAMS == 1 or not RELAXED:
@@ -186,13 +188,18 @@ def _backward_sample(
     o_step = i_r * stride_gr + i_b * stride_gb + last * stride_gt
     p_g = p_g_v + o_step
     p_u = p_d_drive + o_step
+    if AHEAD > 0:
+        far = tl.minimum(AHEAD, T - 1)
+        p_e_ahead = lines_of_row(p_e - far * stride_dt, i_p * BJ, J, BJ)
+        p_c_ahead = lines_of_row(p_c - far * stride_ct, i_p * BJ, J, BJ)
+        p_gs_ahead = lines_of_row(p_gs - far * stride_st, i_p * BJ, J, BJ)
     for t in range(T):
         if AHEAD > 0:
-            ahead = tl.minimum(AHEAD + 1, T - 1 - t)
-            prefetch_row(p_e - ahead * stride_dt, i_p * BJ, J, BJ)
-            prefetch_row(p_c - ahead * stride_ct, i_p * BJ, J, BJ)
+            more = t + AHEAD + 1 < T
+            p_e_ahead = prefetch_next(p_e_ahead, -stride_dt.to(tl.int64), more)
+            p_c_ahead = prefetch_next(p_c_ahead, -stride_ct.to(tl.int64), more)
             if HAS_G_SPIKES:
-                prefetch_row(p_gs - ahead * stride_st, i_p * BJ, J, BJ)
+                p_gs_ahead = prefetch_next(p_gs_ahead, -stride_st.to(tl.int64), more)
         b_derivative = tl.load(p_e + o_o, mask=m_o, other=0.0)
         b_g_spikes = 0.0
         b_g_potential = 0.0

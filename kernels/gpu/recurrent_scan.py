@@ -44,7 +44,7 @@ from .lib.exchange import await_all, columns, publish, wait_for
 from .lib.feedback_gradient import feedback_gradient
 from .lib.launch import dense, launch, named_strides, rows
 from .lib.neuron import load_per_feedback, neuron_step
-from .lib.prefetch import prefetch_row
+from .lib.prefetch import lines_of_row, prefetch_next
 from .lib.recurrent_reverse import backward_in_registers
 from .lib.recurrent_step import backward_by_steps, forward_by_steps
 from .lib.recurrent_tile import (
@@ -95,9 +95,11 @@ def _forward_sample(
     p_s = p_spikes + i_r * stride_sr + i_b * stride_sb
     p_v = p_potential + i_r * stride_sr + i_b * stride_sb
     b_c = tl.load(p_c + o_o, mask=m_o & (T > 0), other=0.0)
+    if AHEAD > 0:
+        p_ahead = lines_of_row(p_c + tl.minimum(AHEAD, T - 1) * stride_ct, i_p * BJ, J, BJ)
     for t in range(T):
         if AHEAD > 0:
-            prefetch_row(p_c + tl.minimum(AHEAD + 1, T - 1 - t) * stride_ct, i_p * BJ, J, BJ)
+            p_ahead = prefetch_next(p_ahead, stride_ct.to(tl.int64), t + AHEAD + 1 < T)
         p_c += stride_ct
         # RELAXED: after the poll, which would otherwise wait for this load from device memory.
         if PROGRAMS == 1 or not RELAXED:

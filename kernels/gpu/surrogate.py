@@ -45,7 +45,7 @@ def surrogate_kernel(
     potential, threshold, derivative, units: tl.int64, first: tl.int64, a, b, c, d, e, least,
     J: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr, KIND: tl.constexpr,
 ):  # fmt: skip
-    """T B J = units * WIDTH: the compiler sees the alignment, and nothing is specialised."""
+    """T B J = units * WIDTH: the compiler sees the alignment, and nothing is specialized."""
     i = tl.program_id(0).to(tl.int64) + first
     elements = units.to(tl.int64) * WIDTH  # the interpreter types by value
     blocks = tl.cdiv(elements, BLOCK)

@@ -64,7 +64,7 @@ def synaptic_current_kernel(
     TRANSPOSED: tl.constexpr, HAS_FIRST: tl.constexpr, CARRY: tl.constexpr,
     SCALED: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
-    """Strides of z count quads: the compiler sees 16-byte alignment and nothing is specialised.
+    """Strides of z count quads: the compiler sees 16-byte alignment and nothing is specialized.
 
     start is the offset of the first step to be taken: backward in time the last, strides negative.
     """

@@ -146,6 +146,7 @@ class Trainer:
                 saved = now
                 self.seconds = saved - began
                 self.save(folder)
+        self.check()
         record: dict[str, Any] = {
             "epoch": self.epoch + 1,
             "step": self.step,

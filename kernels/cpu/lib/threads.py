@@ -49,7 +49,7 @@ def grouped(rows: int, blocks: int) -> tuple[int, int]:
 
 
 def run(kernel: Any, tasks: int, work: int, *arguments: Any) -> None:
-    """`share` for a kernel, in which numbers below the normal ones are 0.
+    """`share` for a kernel, in which subnormal numbers are 0.
 
     A trace falls below them (1.2e-38; in float64 2.2e-308) within 88 (709) of its time constants
     without a spike, and there some processors are several times slower: kernels/README.md.

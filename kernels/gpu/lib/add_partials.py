@@ -33,7 +33,7 @@ def add_partials_kernel(
     partials, total, P, units: tl.int64, first: tl.int64,
     WIDTH: tl.constexpr, BLOCK: tl.constexpr, U: tl.constexpr,
 ):  # fmt: skip
-    """N = units * WIDTH: the compiler sees the alignment, and nothing is specialised."""
+    """N = units * WIDTH: the compiler sees the alignment, and nothing is specialized."""
     i = tl.program_id(0).to(tl.int64) + first
     elements = units.to(tl.int64) * WIDTH  # the interpreter types by value
     blocks = tl.cdiv(elements, BLOCK)

@@ -39,7 +39,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .launch import dense, launch, quads, steps_ahead, strides
-from .prefetch import prefetch
+from .prefetch import prefetch_next
 from .tiles import quarter
 
 ROWS = 4  # part of the order of the sums, as PARTIALS is: not to be tuned
@@ -166,11 +166,9 @@ def parameter_gradient_kernel(
         p_z_line = p_z_t + far * (z_t4 * 4) + o_z_line
         for t in tl.range(0, T, loop_unroll_factor=UNROLL):
             if AHEAD > 0:
-                prefetch(p_g_line)
-                prefetch(p_z_line)
                 more = t + AHEAD + 1 < T
-                p_g_line += tl.where(more, g_t4.to(tl.int64) * 4, 0)
-                p_z_line += tl.where(more, z_t4.to(tl.int64) * 4, 0)
+                p_g_line = prefetch_next(p_g_line, g_t4.to(tl.int64) * 4, more)
+                p_z_line = prefetch_next(p_z_line, z_t4.to(tl.int64) * 4, more)
             # A mask costs two instructions a step, even where it is always true.
             b_g = tl.load(p_g_t + o_g) if J4 % BJ == 0 else tl.load(p_g_t + o_g, mask=m_j4)
             b_z = ()

@@ -23,10 +23,20 @@ def prefetch(p_floats):
 
 
 @triton.jit
-def prefetch_row(p_row, first, N: tl.constexpr, COUNT: tl.constexpr):
-    """Prefetch COUNT floats of a row of N, `first` on: one address for every 64 bytes."""
+def lines_of_row(p_row, first, N: tl.constexpr, COUNT: tl.constexpr):
+    """Pointers to COUNT floats of a row of N, `first` on, one for every 64 bytes."""
     LINES: tl.constexpr = (COUNT + 15) // 16
-    prefetch(p_row + tl.minimum(first + tl.arange(0, LINES) * 16, N - 1))
+    return p_row + tl.minimum(first + tl.arange(0, LINES) * 16, N - 1)
+
+
+@triton.jit
+def prefetch_next(p_lines, stride_t, more):
+    """Prefetch a step; return the pointers of the next one, or of the same if there are no `more`.
+
+    Pointers that move take fewer instructions than offsets by the step's number.
+    """
+    prefetch(p_lines)
+    return p_lines + tl.where(more, stride_t, 0)
 
 
 @triton.jit
@@ -34,7 +44,7 @@ def prefetch_steps(
     p_steps, stride_t, left, first, N: tl.constexpr, COUNT: tl.constexpr, STEPS: tl.constexpr,
     AHEAD: tl.constexpr,
 ):  # fmt: skip
-    """`prefetch_row` of STEPS rows, AHEAD steps from here, but no later than `left` steps."""
+    """Prefetch COUNT floats of STEPS rows, AHEAD steps from here, at most `left` steps."""
     LINES: tl.constexpr = (COUNT + 15) // 16
     o = tl.arange(0, STEPS * LINES)
     o_t = tl.minimum(o // LINES + AHEAD, left)

@@ -19,7 +19,7 @@ from torch import Tensor
 from .exchange import await_all, columns, publish, wait_for
 from .launch import dense, launch, named_strides, rows
 from .neuron import load_per_feedback, neuron_reverse_step
-from .prefetch import prefetch_row
+from .prefetch import lines_of_row, prefetch_next
 from .recurrent_tile import (
     Tile,
     advance,
@@ -82,12 +82,16 @@ def _reverse_sample(
         b_g_spikes = tl.load(p_gs + o_o, mask=m_first, other=0.0)
     if HAS_G_POTENTIAL:
         b_g_potential = tl.load(p_gp + o_o, mask=m_first, other=0.0)
+    if AHEAD > 0:
+        far = tl.minimum(AHEAD, T - 1)
+        p_d_ahead = lines_of_row(p_d - far * stride_dt, i_begin * BJ, J, BJ)
+        p_gs_ahead = lines_of_row(p_gs - far * stride_st, i_begin * BJ, J, BJ)
     for t in range(T):
         if AHEAD > 0:
-            ahead = tl.minimum(AHEAD + 1, T - 1 - t)
-            prefetch_row(p_d - ahead * stride_dt, i_begin * BJ, J, BJ)
+            more = t + AHEAD + 1 < T
+            p_d_ahead = prefetch_next(p_d_ahead, -stride_dt.to(tl.int64), more)
             if HAS_G_SPIKES:
-                prefetch_row(p_gs - ahead * stride_st, i_begin * BJ, J, BJ)
+                p_gs_ahead = prefetch_next(p_gs_ahead, -stride_st.to(tl.int64), more)
         b_g, b_d_s, b_d_f, b_d_threshold = neuron_reverse_step(
             b_g_spikes, b_g_potential, b_derivative, b_d_s, b_d_f, b_decays, b_strengths,
             b_d_threshold, K, DETACH_RESET,

@@ -21,7 +21,7 @@ from hetsyn_triton.kernels.gpu.lib.launch import Launch
 TARGETS = {"cuda": GPUTarget("cuda", 90, 32), "hip": GPUTarget("hip", "gfx942", 64)}
 STEPS = (1, 2, 16, 17, 250, 256)
 SAMPLES = ((1, 1), (1, 13), (1, 16), (3, 1), (16, 17), (1, 1 << 14))
-"""R and B. 1 and multiples of 16 are what Triton would specialise on; primes are neither."""
+"""R and B. 1 and multiples of 16 are what Triton would specialize on; primes are neither."""
 
 
 def cases(operator: str, inputs: int, neurons: int, **given: Any) -> list[Case]:
@@ -37,7 +37,7 @@ def cases(operator: str, inputs: int, neurons: int, **given: Any) -> list[Case]:
 @cache
 def binder(kernel: Any, target: str, left_out: str = "") -> Any:
     """What Triton binds arguments with; where it interprets, that of the kernel it would compile.
-    `left_out` is specialised on, though the kernel says no."""
+    `left_out` is specialized on, though the kernel says no."""
     options = kernel.kwargs if hasattr(kernel, "kwargs") else vars(kernel)
     kept = [name for name in options["do_not_specialize"] if name != left_out]
     compiling = jit.JITFunction(kernel.fn, do_not_specialize=kept)
@@ -83,7 +83,7 @@ def test_one_key_for_all_steps_and_samples(operator: str, features: tuple[int, i
 
 
 def test_a_name_left_out_shows() -> None:
-    """The test can fail: T or B, specialised on, gives every kernel that has it more keys."""
+    """The test can fail: T or B, specialized on, gives every kernel that has it more keys."""
     shown = set()
     for name in ("T", "B"):
         made: dict[str, set[str]] = defaultdict(set)
