@@ -55,6 +55,30 @@ def spills(counts: Counter[str]) -> int:
 
 
 @dataclass(frozen=True)
+class Instruction:
+    """An instruction of the machine code, as `cuobjdump -sass` prints it."""
+
+    address: int
+    predicate: str
+    name: str
+    """With modifiers, as in LDG.E.128."""
+    operands: str
+    control: int
+    """Bits 105 to 125 of the encoding: stall count, barriers, wait mask; 0 if not printed."""
+
+    @property
+    def operation(self) -> str:
+        """The name without modifiers."""
+        return self.name.split(".")[0]
+
+    @property
+    def target(self) -> int | None:
+        """The address that a branch jumps to; None if this is no branch."""
+        found = re.search(r"0x([0-9a-f]+)", self.operands) if self.operation == "BRA" else None
+        return int(found[1], 16) if found else None
+
+
+@dataclass(frozen=True)
 class Loop:
     """The number of each instruction in a loop of the machine code."""
 
@@ -63,6 +87,9 @@ class Loop:
     own: Counter[str]
     """Without inner loops."""
     innermost: bool = True
+    first: int = 0
+    last: int = 0
+    """Addresses of the first and last instruction."""
 
     @property
     def share(self) -> float:
@@ -105,10 +132,14 @@ class Code:
 def compile_launch(call: Launch, target: str) -> Code:
     """Compile exactly what `call` would run: its types, constants, warps and options."""
     kernel, chosen = call.kernel, TARGETS[target]
+    constants = call.constants
+    if chosen.backend != "cuda":  # PTX does not run there: see `steps_ahead`
+        off = {"AHEAD": 0, "RELAXED": False}
+        constants = constants | {name: off[name] for name in off.keys() & constants.keys()}
     signature, attributes = {}, {}
     annotations = {p.name: p.annotation for p in kernel.params}
     for place, name in enumerate(kernel.arg_names):
-        if name in call.constants:
+        if name in constants:
             signature[name] = "constexpr"
             continue
         value: Any = call.arguments[name]
@@ -119,7 +150,7 @@ def compile_launch(call: Launch, target: str) -> Code:
             signature[name] = "fp32"
         else:
             signature[name] = annotations[name] or "i32"
-    source = ASTSource(kernel, signature, constexprs=call.constants, attrs=attributes)
+    source = ASTSource(kernel, signature, constexprs=constants, attrs=attributes)
     options = {"num_warps": call.num_warps, "enable_fp_fusion": True, **call.options}
     compiled = triton.compile(source, target=chosen, options=options)
     if chosen.backend != "cuda":
@@ -156,23 +187,34 @@ def _disassembled(cubin: bytes) -> tuple[str, str]:
     return usage, sass
 
 
-_INSTRUCTION = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)([^;]*);")
+_INSTRUCTION = re.compile(
+    r"/\*([0-9a-f]{4,})\*/\s+(?:@(!?U?P\w+)\s+)?([A-Z][\w.]*)([^;]*);"
+    r"(?:\s*/\* 0x[0-9a-f]{16} \*/\s*/\* 0x([0-9a-f]{16}) \*/)?"
+)
+
+
+def parse(sass: str) -> list[Instruction]:
+    """Return all instructions of a disassembly."""
+    found = []
+    for address, predicate, name, operands, high in _INSTRUCTION.findall(sass):
+        control = int(high, 16) >> 41 if high else 0
+        found.append(Instruction(int(address, 16), predicate, name, operands.strip(), control))
+    return found
 
 
 def loops_of(sass: str) -> list[Loop]:
     """Return all loops of a disassembly, ordered by their last instructions."""
-    lines = [(int(m[1], 16), m[2], m[3]) for m in _INSTRUCTION.finditer(sass)]
+    code = parse(sass)
     spans: dict[int, int] = {}  # several branches to one target are one loop
-    for address, operation, rest in lines:
+    for i in code:
         # The jump to itself at the end of a kernel is not a loop.
-        found = re.search(r"0x([0-9a-f]+)", rest) if operation.startswith("BRA") else None
-        if found and int(found[1], 16) < address:
-            spans[int(found[1], 16)] = address
+        if i.target is not None and i.target < i.address:
+            spans[i.target] = i.address
 
     def counted(low: int, high: int) -> Loop:
         inside = [(a, b) for a, b in spans.items() if low <= a and b <= high and a != low]
-        body = [(at, op.split(".")[0]) for at, op, _ in lines if low <= at <= high]
+        body = [(i.address, i.operation) for i in code if low <= i.address <= high]
         own = Counter(op for at, op in body if not any(a <= at <= b for a, b in inside))
-        return Loop(Counter(op for _, op in body), own, not inside)
+        return Loop(Counter(op for _, op in body), own, not inside, low, high)
 
     return [counted(low, high) for low, high in spans.items()]

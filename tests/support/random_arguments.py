@@ -257,9 +257,11 @@ def draw(
     choice = random.Random(seed if kind is None else kind)
     table = OPERATORS[operator]
     drawn = problem(operator, size, seed, states=choice.random() < 0.6, dtype=dtype)
+    # Contracting: terms that grow from step to step would make every bound empty, and end as NaN.
     if operator.endswith("recurrent_scan"):
-        # Contracting: terms that grew from step to step would make every bound empty.
         drawn["weight"] = drawn["weight"] * (0.5 / size.J**0.5)
+    if "feedback_strength" in drawn:
+        drawn["feedback_strength"] = drawn["feedback_strength"].abs().clamp(max=1) / max(1, size.K)
     given: Named = {name: drawn.get(name) for name in table.arguments}
     generator = torch.Generator().manual_seed(seed + 1)
 
