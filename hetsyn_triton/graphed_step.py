@@ -224,7 +224,7 @@ class GraphedStep:
             named += [(f"the gradient of {n}", p.grad) for n, p in learned if p.grad is not None]
             named += self._clipped([p for _, p in learned])
             before = [(t, t.clone()) for t in self._changing()]
-            had_state = {p for p, state in self.optimizer.state.items() if state}
+            had_state = self._with_state()
             named += self._optimize(before, results["loss"])
             clamp_decays_(self.network)
             named += [(f"the parameter {n}", p) for n, p in self.network.named_parameters()]
@@ -237,7 +237,7 @@ class GraphedStep:
             for tensor, old in before:
                 torch.where(finite, tensor, old, out=tensor)
             # State is created in eager steps only: a captured one has run before.
-            created = self.optimizer.state.keys() - had_state
+            created = self._with_state() - had_state
             if created and not finite:
                 for parameter in created:
                     del self.optimizer.state[parameter]
@@ -259,6 +259,9 @@ class GraphedStep:
                 yield parameter
                 state = self.optimizer.state.get(parameter, {})
                 yield from (value for value in state.values() if isinstance(value, Tensor))
+
+    def _with_state(self) -> set[Tensor]:
+        return {parameter for parameter, state in self.optimizer.state.items() if state}
 
     def _optimize(
         self, before: Sequence[tuple[Tensor, Tensor]], loss: Tensor

@@ -182,7 +182,7 @@ def own(shape: Sequence[int], generator: torch.Generator | None = None) -> Tenso
         ([5.0, 6.0], TypeError, "a number, a distribution or a tensor, got list"),
         (Uniform, TypeError, "a distribution such as .*, got the class Uniform itself"),
         (Constant(0.0), ValueError, "positive, finite values, got values from 0 to 0"),
-        (Uniform(-1.0, 5.0), ValueError, "positive, finite values, got values from -"),
+        (Uniform(-50.0, 1.0), ValueError, "positive, finite values, got values from -"),
         (own, ValueError, "positive, finite values, got values from -1 to 3"),
         (Normal(0.0, 1.0), ValueError, "a normal distribution of positive mean, got Normal"),
         (torch.ones(3), ValueError, r"shape .* = \(4, 3\), got \(3,\)"),
