@@ -42,9 +42,10 @@ class GraphedStep:
     shapes than `sample`, and steps with a module in another mode (`train`, `eval`), run eagerly at
     any time. On a CPU all steps run eagerly. Captured and eager steps are bit-identical.
 
-    A step whose loss, gradients or results are not finite changes neither parameters nor optimizer.
-    Later steps then change nothing either. `check` reports it. It waits for the GPU, so call it
-    once in many steps, and before you save a checkpoint.
+    A step changes neither parameters nor optimizer if its loss, a gradient, a metric or a result of
+    the optimizer is not finite. Later steps then change nothing either. `check` raises the error.
+    It waits for the GPU, so call it once in many steps, and before you save a checkpoint. To go on
+    after the error, load a good state and make a new `GraphedStep`.
 
     On a GPU, each learning rate becomes a tensor; assigned rates and schedulers of rates work as
     usual. If another setting of the optimizer, its parameters or a `requires_grad` changes, or a
@@ -55,14 +56,14 @@ class GraphedStep:
         network: The network, on its device.
         loss: Called with the network and the tensors of a batch. Returns the loss, a tensor with
             one element, or the loss and metrics by name, each a tensor with one element. It must
-            not differentiate by parameters itself and, on a GPU, not read values on the host, as
-            `item()` does.
+            not differentiate by parameters itself. On a GPU it must not read values on the host,
+            as `item()` does, and may depend on its arguments only.
         optimizer: An optimizer of parameters of `network`. On a GPU: one with the option
             `capturable`, such as AdamW, which is switched on, or with `fused=True`.
         sample: A batch with the shapes and dtypes of those to train on. None: no graph is used.
         clip: Maximum of the common norm of all gradients. Default: no clipping.
         after_backward: Called between backward pass and clipping, for example to sum gradients over
-            processes. It is captured, too.
+            processes. If there is a `sample`, it is captured too.
 
     Attributes:
         steps: Number of calls so far, which errors count from. May be set.
@@ -70,7 +71,7 @@ class GraphedStep:
     Raises:
         TypeError: If an argument has the wrong type.
         ValueError: If a parameter or `sample` is on another device, or the optimizer cannot be
-            captured or has parameters that are not in `network`.
+            captured or has parameters that are not in `network`; if `clip` is not positive.
 
     Example:
         >>> network = make_network("hetsyn", 8, [16], 2)
@@ -367,7 +368,7 @@ def _device_of(network: nn.Module, sample: Sequence[Tensor] | None) -> torch.dev
     given = () if sample is None else sample
     if not isinstance(given, Sequence) or (given is sample and not given):
         got = "no tensor" if isinstance(given, Sequence) else type(given).__name__
-        raise TypeError(f"sample: expected a tuple of tensors, got {got}")
+        raise TypeError(f"sample: expected a sequence of tensors, got {got}")
     parameters = list(network.named_parameters())
     if not parameters:
         raise ValueError("network: expected parameters, got none")
