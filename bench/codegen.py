@@ -200,7 +200,7 @@ def simulated_ms(measured: Measurement, prefetch: bool) -> float:
     for one, call in measured.launches():
         if not prefetch:
             without = {n: v for n, v in _WITHOUT_PREFETCH.items() if n in call.constants}
-            call = dataclasses.replace(call, constants=call.constants | without)
+            call = call._replace(constants=call.constants | without)
         given = one.arguments("meta")
         inputs = {tuple(t.shape) for t in given if isinstance(t, torch.Tensor)}
         ms += simulator.launch_ms(call, _compiled(call), simulator.is_cached(call, inputs))

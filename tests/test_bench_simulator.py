@@ -152,7 +152,7 @@ def test_loads_of_what_the_loop_stores_hit_l2() -> None:
 
 def call(grid: tuple[int, ...] = (1,), warps: int = 4, **arguments: Any) -> Launch:
     kernel = SimpleNamespace(fn=SimpleNamespace(__name__="kernel"))
-    return Launch(kernel, grid, arguments, {}, warps)
+    return Launch(kernel, grid, arguments, {}, warps, {})
 
 
 def test_only_what_the_call_has_made_is_cached() -> None:

@@ -32,9 +32,9 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     run = launch._run
 
-    def noted(kernel: Any, *given: Any) -> None:
-        names.append(kernel.fn.__name__)
-        run(kernel, *given)
+    def noted(call: launch.Launch) -> None:
+        names.append(call.name)
+        run(call)
 
     monkeypatch.setattr(launch, "_run", noted)
     monkeypatch.setattr(launch, "_run_again", noted)

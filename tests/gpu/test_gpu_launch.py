@@ -43,8 +43,8 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[list[Any], list[
     for operator in dispatch.TRITON.operators:
         dispatch.TRITON.launcher(operator)  # imported before names are replaced
 
-    def run(*given: Any) -> Compiled:
-        long.append(given)
+    def run(call: launching.Launch) -> Compiled:
+        long.append(call)
         return Compiled(short)
 
     monkeypatch.setattr(launching, "_run", run)

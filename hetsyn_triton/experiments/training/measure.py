@@ -60,8 +60,7 @@ class Means:
 def read_numbers(values: Numbers) -> dict[str, float]:
     """Return numbers; tensors are read together, because each read on a GPU waits."""
     tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
-    stacked = [torch.stack([t.double() for t in tensors.values()])] if tensors else []
-    found = [number for stack in stacked for number in stack.tolist()]
+    found = torch.stack([t.double() for t in tensors.values()]).tolist() if tensors else []
     return {n: float(v) for n, v in {**values, **dict(zip(tensors, found, strict=True))}.items()}
 
 

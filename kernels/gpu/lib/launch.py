@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
 from functools import cache
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -20,8 +19,7 @@ from torch import Tensor
 from ... import trial
 
 
-@dataclass(frozen=True)
-class Launch:
+class Launch(NamedTuple):
     """One kernel launch: run-time arguments and compile-time constants by name."""
 
     kernel: Any
@@ -29,61 +27,50 @@ class Launch:
     arguments: dict[str, Any]
     constants: dict[str, Any]
     num_warps: int
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any]
 
     @property
     def name(self) -> str:
         return str(self.kernel.fn.__name__)
 
 
-def _run(
-    kernel: Any,
-    grid: tuple[int, ...],
-    arguments: dict[str, Any],
-    constants: dict[str, Any],
-    num_warps: int,
-    options: dict[str, Any],
-) -> Any:
+def _run(call: Launch) -> Any:
     """Run a kernel by way of Triton's cache; return what it compiled."""
-    device = next(a.device for a in arguments.values() if isinstance(a, Tensor))
+    device = next(a.device for a in call.arguments.values() if isinstance(a, Tensor))
     # Triton launches on the current device and its current stream: make it the tensors' own.
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
         # One policy for every kernel: Triton 3.10 turns fusion off unless told.
-        return kernel[grid](
-            **arguments, **constants, num_warps=num_warps, enable_fp_fusion=True, **options
+        return call.kernel[call.grid](
+            **call.arguments,
+            **call.constants,
+            num_warps=call.num_warps,
+            enable_fp_fusion=True,
+            **call.options,
         )
 
 
 _compiled: dict[tuple[Any, ...], tuple[Any, Callable[[dict[str, Any]], tuple[Any, ...]]]] = {}
 
 
-def _run_again(
-    kernel: Any,
-    grid: tuple[int, ...],
-    arguments: dict[str, Any],
-    constants: dict[str, Any],
-    num_warps: int,
-    options: dict[str, Any],
-) -> None:
+def _run_again(call: Launch) -> None:
     """Run a kernel as `_run` does, but what Triton works out for each launch is kept.
 
     Triton compiles by constants, dtypes and 16-byte alignment alone, because kernels have nothing
     else specialized (kernels/README.md).
     """
-    tensors = [a for a in arguments.values() if isinstance(a, Tensor)]
+    tensors = [a for a in call.arguments.values() if isinstance(a, Tensor)]
     device = tensors[0].device
     if device.index != torch.cuda.current_device():
-        _run(kernel, grid, arguments, constants, num_warps, options)
+        _run(call)
         return
     seen = [(t.dtype, t.data_ptr() % 16 == 0) for t in tensors]
-    key = (kernel, device.index, num_warps, *constants.values(), *seen)
+    key = (call.kernel, device.index, call.num_warps, *call.constants.values(), *seen)
     known = _compiled.get(key)
     if known is None:
-        compiled = _run(kernel, grid, arguments, constants, num_warps, options)
-        _compiled[key] = compiled, itemgetter(*kernel.arg_names)
+        _compiled[key] = _run(call), itemgetter(*call.kernel.arg_names)
         return
     compiled, in_order = known
-    compiled[(*grid, 1, 1)[:3]](*in_order(arguments | constants))
+    compiled[(*call.grid, 1, 1)[:3]](*in_order(call.arguments | call.constants))
 
 
 _recorded: list[Launch] | None = None
@@ -109,11 +96,12 @@ def launch(
     **options: Any,
 ) -> None:
     """Runs `kernel` over `grid`; an empty grid runs nothing."""
+    call = Launch(kernel, grid, arguments, constants, num_warps, options)
     if _recorded is not None:
-        _recorded.append(Launch(kernel, grid, arguments, constants, num_warps, options))
+        _recorded.append(call)
     elif all(grid):
         run = _run_again if trial.allowed() and steps_ahead(1) else _run
-        run(kernel, grid, arguments, constants, num_warps, options)
+        run(call)
 
 
 def steps_ahead(steps: int) -> int:
