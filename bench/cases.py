@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from bench import registry
@@ -31,7 +32,9 @@ from hetsyn_triton.kernels.gpu.lib import recurrent_step
 from hetsyn_triton.kernels.gpu.lib.configs import pinned
 from hetsyn_triton.kernels.gpu.lib.launch import Launch, recording
 from hetsyn_triton.kernels.surrogate_kinds import KINDS
-from hetsyn_triton.ops.dispatch import TRITON
+from hetsyn_triton.ops.dispatch import COMPOSED, TRITON
+from hetsyn_triton.ops.surrogate import numbers_of
+from hetsyn_triton.surrogates import MultiGaussian
 
 
 @dataclass(frozen=True)
@@ -68,15 +71,25 @@ def _leaky_backward_by_steps(*given: Any) -> tuple[Tensor, ...]:
     return backward(*given[:5], *given[6:12], given[14])
 
 
+def _on_trial(backward: str, *given: Any) -> Any:
+    """Run a backward scan that computes its surrogate and the gradients of feedback currents."""
+    threshold = given[-5][:, 0]  # feedback strengths [R, K, J]: those of the reset
+    kind, numbers = numbers_of(MultiGaussian(), torch.float32) or ("", ())
+    return TRITON.launcher(backward)(*given, threshold, kind, numbers)
+
+
 def _surrogate(kind: str, potential: Tensor, threshold: Tensor) -> Tensor:
     return surrogate.surrogate(potential, threshold, kind, [1.0 for _ in KINDS[kind]])
 
 
+BACKWARD_SCANS = tuple(sorted(n for n in TRITON.operators if n.endswith("scan_backward")))
+
 OPERATORS: dict[str, Callable[..., Any]] = {
-    **{name: TRITON.launcher(name) for name in TRITON.operators},
+    **{name: TRITON.launcher(name) for name in TRITON.operators - {*COMPOSED}},
     "feedforward_scan_fused": feedforward_scan.fused,
     "feedforward_scan_split": _split,
     **{f"surrogate_{kind}": partial(_surrogate, kind) for kind in KINDS},
+    **{f"{name}_on_trial": partial(_on_trial, name) for name in BACKWARD_SCANS},
     # The launchers use these for J > 1024, or if a GPU cannot hold a sample's programs.
     "recurrent_scan_by_steps": recurrent_step.forward_by_steps,
     "recurrent_scan_backward_by_steps": _backward_by_steps,
@@ -117,6 +130,7 @@ ONE = [
     case("spike_scan", 16, 16, B=32),
     case("spike_scan_backward", 16, 16, B=32),
     *(case(f"surrogate_{kind}", 16, 16, B=32) for kind in KINDS),
+    *(case(f"{name}_on_trial", 16, 16, B=32) for name in BACKWARD_SCANS),
     case("recurrent_scan", 16, 16, B=32),
     case("recurrent_scan_backward", 16, 16, B=32),
     case("recurrent_scan_by_steps", 16, 16, B=2, T=2),

@@ -26,7 +26,7 @@ CPU_OPERATORS = tuple(sorted(OPERATORS, key=lambda name: not OPERATORS[name].mul
 
 def table_of(operator: str) -> Operator:
     """Return the operator in the table of a variant (`_fused`) or of a single surrogate."""
-    for variant in ("_fused", "_split", "_by_steps"):
+    for variant in ("_fused", "_split", "_by_steps", "_on_trial"):
         operator = operator.removesuffix(variant)
     return OPERATORS["surrogate" if operator.startswith("surrogate") else operator]
 

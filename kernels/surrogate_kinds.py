@@ -8,7 +8,8 @@
     fast_sigmoid      1 / (1 + a |u|)^2
     sigmoid           a s (1 - s), s = 1 / (1 + exp(-max(-a |u|, least)))
 
-A kernel takes all `NUMBERS`; one that a kind has not is 0.
+A kernel takes all `NUMBERS`; one that a kind has not is 0. `GIVEN` is the kind of a derivative that
+somebody else has computed: a kernel takes it as it is.
 """
 
 from collections.abc import Sequence
@@ -20,10 +21,11 @@ KINDS = {
     "fast_sigmoid": ("a",),
     "sigmoid": ("a", "least"),
 }
+GIVEN = "given"
 NUMBERS = ("a", "b", "c", "d", "e", "least")
 
 
 def all_numbers(kind: str, numbers: Sequence[float]) -> dict[str, float]:
     """All of `NUMBERS`, in order, from those that `kind` has."""
-    given = dict(zip(KINDS[kind], numbers, strict=True))
+    given = {} if kind == GIVEN else dict(zip(KINDS[kind], numbers, strict=True))
     return {name: float(given.get(name, 0.0)) for name in NUMBERS}

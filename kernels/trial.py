@@ -4,7 +4,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _RELAXED = "with more than 128 neurons, programs exchange spikes by relaxed stores"
-VARIANTS = {"recurrent_scan": _RELAXED, "recurrent_scan_backward": _RELAXED}
+_FUSED = "the same launch computes the surrogate and the gradients of the feedback currents"
+VARIANTS = {
+    "spike_scan_backward": _FUSED,
+    "recurrent_scan": _RELAXED,
+    "recurrent_scan_backward": f"{_RELAXED}; {_FUSED}",
+}
 """What else differs inside `trial_kernels()`, by operator."""
 
 _allowed = False

@@ -26,6 +26,7 @@ from hetsyn_triton import (
     detach_state,
     make_network,
     parameter_groups,
+    trial_kernels,
 )
 from hetsyn_triton.surrogates import MultiGaussian, Sigmoid
 from tests.support.layer_cases import ALL, SPIKING, I, normal_like, spikes as random_spikes
@@ -261,6 +262,44 @@ def test_dropout_compiled() -> None:
     assert len(spikes) == 1
 
 
+def kept_graphs() -> tuple[list[torch.fx.GraphModule], Any]:
+    """A list, and a backend that adds the graphs of forward and backward to it."""
+    graphs: list[torch.fx.GraphModule] = []
+
+    def keep(graph: torch.fx.GraphModule, _: Any) -> Any:
+        graphs.append(graph)
+        return make_boxed_func(graph.forward)
+
+    return graphs, aot_autograd(fw_compiler=keep, bw_compiler=keep)
+
+
+@pytest.mark.usefixtures("fresh_dynamo")
+def test_compiled_inside_the_switch_and_outside() -> None:
+    """Inside `trial_kernels()` a backward scan and its surrogate are one operator; a graph made
+    there is not used outside."""
+    graphs, backend = kept_graphs()
+    layer = HetSynLIF(I, 4, recurrent=True, dtype=torch.float64)
+    compiled: Any = torch.compile(layer, fullgraph=True, backend=backend)
+    x = 3 * random_spikes(T, B, I)
+
+    def run() -> tuple[list[Tensor], list[str]]:
+        """Gradients, and the backward scans of the graphs that are new."""
+        graphs.clear()
+        gradients = torch.autograd.grad(compiled(x)[0].sum(), list(layer.parameters()))
+        nodes = [str(node.target) for graph in graphs for node in graph.graph.nodes]
+        return list(gradients), [n for n in nodes if "scan" in n and "backward" in n]
+
+    plain, operators = run()
+    assert operators == ["hetsyn_triton.recurrent_scan_backward.default"]
+    with trial_kernels():
+        inside, operators = run()
+    assert operators == ["hetsyn_triton.recurrent_scan_surrogate_backward.default"]
+    again, operators = run()
+    assert operators == []
+    assert_equal(inside, plain)
+    assert_equal(again, plain)
+
+
 @pytest.mark.usefixtures("fresh_dynamo")
 @pytest.mark.parametrize("name", COMPILED)
 def test_what_cuda_graphs_need(name: str) -> None:
@@ -269,13 +308,7 @@ def test_what_cuda_graphs_need(name: str) -> None:
     The meta device stands in for a GPU: a host read from it raises an error. Whether PyTorch then
     uses CUDA graphs is tested on a GPU (tests/gpu/test_gpu_graphs.py).
     """
-    graphs: list[torch.fx.GraphModule] = []
-
-    def keep(graph: torch.fx.GraphModule, _: Any) -> Any:
-        graphs.append(graph)
-        return make_boxed_func(graph.forward)
-
-    backend: Any = aot_autograd(fw_compiler=keep, bw_compiler=keep)
+    graphs, backend = kept_graphs()
     layer = ALL[name].make().to("meta")
     compiled: Any = torch.compile(layer, fullgraph=True, backend=backend)
     x = torch.empty(T, B, I, dtype=torch.float64, device="meta", requires_grad=True)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hetsyn_triton import ops
+from hetsyn_triton.ops.dispatch import COMPOSED
 from hetsyn_triton.reference import closed_form
 from hetsyn_triton.surrogates import SURROGATES, MultiGaussian
 from tests.support.operators import DIFFERENTIABLE, OPERATORS, SPIKING, Size
@@ -23,6 +24,7 @@ from tests.support.random_arguments import (
     as_tuple,
     assert_same,
     call,
+    composed_arguments,
     gradients,
     problem,
     raw_arguments,
@@ -49,7 +51,7 @@ def test_every_raw_operator_is_listed() -> None:
         for name in torch._C._dispatch_get_all_op_names()
         if name.startswith("hetsyn_triton::")
     }
-    assert defined == set(ops.OPERATORS) == set(RAW)
+    assert defined == {*ops.OPERATORS, *COMPOSED} == set(RAW)
 
 
 @pytest.mark.parametrize("name", ops.OPERATORS)
@@ -69,7 +71,7 @@ def test_the_table_is_the_schema(name: str) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("name", ops.OPERATORS)
+@pytest.mark.parametrize("name", RAW)
 def test_opcheck(name: str, case: str) -> None:
     """Schema (nothing mutated or aliased), fake tensors, dynamic shapes under AOT dispatch."""
     size, optional, strides = CASES[case]
@@ -80,7 +82,7 @@ def test_opcheck(name: str, case: str) -> None:
 
 
 @pytest.mark.parametrize("strides", ["reversed", "gaps"])
-@pytest.mark.parametrize("name", ops.OPERATORS)
+@pytest.mark.parametrize("name", RAW)
 def test_raw_outputs_are_contiguous_and_independent_of_strides(name: str, strides: str) -> None:
     arguments = raw_arguments(name, SIZE, True)
     expected = RAW[name](*arguments)
@@ -130,6 +132,25 @@ def test_surrogates_of_replicas_are_independent(surrogate: Any) -> None:
 def test_surrogates_of_no_potentials(size: Size) -> None:
     potential, *rest = surrogate_arguments(MultiGaussian(), size)
     assert RAW["surrogate"](potential, *rest).shape == potential.shape
+
+
+@pytest.mark.parametrize("surrogate", BUILT_IN, ids=str)
+@pytest.mark.parametrize("name", COMPOSED)
+def test_a_surrogate_and_then_a_backward(name: str, surrogate: Any) -> None:
+    """Where no kernel is both, not one bit differs from the two operators one after the other."""
+    size = Size(R=2, T=3)
+    arguments = composed_arguments(name, size, surrogate)
+    plain = name.replace("_surrogate_backward", "_backward")
+    place = [*OPERATORS[plain].arguments].index("derivative")
+    given, (threshold, *kind) = [*arguments[:-3]], arguments[-3:]
+    given[place] = RAW["surrogate"](given[place], threshold, *kind)
+    expected = RAW[plain](*given)
+    for found, want in zip(RAW[name](*arguments), expected, strict=True):
+        assert torch.equal(found, want)
+    mapped = [t.unsqueeze(0) if isinstance(t, Tensor) else t for t in arguments]
+    dims = tuple(0 if isinstance(t, Tensor) else None for t in arguments)
+    for found, want in zip(torch.func.vmap(RAW[name], dims)(*mapped), expected, strict=True):
+        assert torch.equal(found[0], want)
 
 
 # -- replicas, strides, sizes ----------------------------------------------------------------------

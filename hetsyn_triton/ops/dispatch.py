@@ -24,6 +24,7 @@ from hetsyn_triton.validation import check_choice
 NAMESPACE = "hetsyn_triton"
 
 _LIBRARY = torch.library.Library(NAMESPACE, "DEF")
+_CLOSED_FORMS: dict[str, Callable[..., Any]] = {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +55,8 @@ class Kernels:
     def launcher(self, operator: str) -> Callable[..., Any]:
         """Import and return the function that runs `operator`."""
         file = f"hetsyn_triton.kernels.{self.folder}.{_file_of(operator)}"
-        found: Callable[..., Any] = getattr(importlib.import_module(file), operator)
+        name = operator.replace("_surrogate_backward", "_backward")  # one function for both
+        found: Callable[..., Any] = getattr(importlib.import_module(file), name)
         return found
 
 
@@ -75,10 +77,17 @@ _WITH_A_DECAY_PER_NEURON = frozenset({
     "leaky_recurrent_scan",
     "leaky_recurrent_scan_backward",
 })  # fmt: skip
+COMPOSED = (
+    "spike_scan_surrogate_backward",
+    "recurrent_scan_surrogate_backward",
+    "leaky_recurrent_scan_surrogate_backward",
+)
+"""Operators made of two others, unless a kernel is both (`ops.surrogate.with_surrogate`)."""
 
 TRITON = Kernels(
     "Triton kernel", "CUDA", "cuda", "triton", "gpu",
-    _WITH_A_DECAY_PER_SYNAPSE | _WITH_A_DECAY_PER_NEURON, _WITH_A_DECAY_PER_NEURON,
+    _WITH_A_DECAY_PER_SYNAPSE | _WITH_A_DECAY_PER_NEURON | {*COMPOSED},
+    _WITH_A_DECAY_PER_NEURON | {*COMPOSED},
     frozenset({torch.float32}),
 )  # fmt: skip
 NUMBA = Kernels(
@@ -100,13 +109,14 @@ def define(
     name = schema.partition("(")[0]
     qualified = f"{NAMESPACE}::{name}"
     _LIBRARY.define(schema)
+    _CLOSED_FORMS[name] = closed_form
     _LIBRARY.impl(name, in_closed_form(closed_form), "CompositeExplicitAutograd")
     torch.library.register_fake(qualified, fake, lib=_LIBRARY)
     operator: Callable[..., Any] = getattr(getattr(torch.ops, NAMESPACE), name).default
     torch.library.register_vmap(qualified, replica_vmap(operator), lib=_LIBRARY)
     for kernels in KERNELS:
         if name in kernels.operators and importlib.util.find_spec(kernels.package) is not None:
-            implement(name, implementation(kernels, name, closed_form), kernels.key)
+            implement(name, implementation(kernels, name), kernels.key)
     return operator
 
 
@@ -131,12 +141,10 @@ def in_closed_form(closed_form: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def implementation(
-    kernels: Kernels, operator: str, closed_form: Callable[..., Any]
-) -> Callable[..., Any]:
+def implementation(kernels: Kernels, operator: str) -> Callable[..., Any]:
     """Return what the dispatcher calls on the device of `kernels`: the kernel, or the closed form
     for a dtype that it does not compute in."""
-    otherwise = in_closed_form(closed_form)
+    otherwise = in_closed_form(_CLOSED_FORMS[operator])
     on_trial = operator in kernels.trial
 
     def run(*args: Any) -> Any:
@@ -217,7 +225,7 @@ def _file_of(operator: str) -> str:
     """Return the file of a kernel: that of the operator whose forward or backward it is."""
     if operator == "synaptic_parameter_gradient":
         return "synaptic_current"
-    return operator.removesuffix("_backward")
+    return operator.removesuffix("_backward").removesuffix("_surrogate")
 
 
 def _contiguous(outputs: Any) -> Any:

@@ -15,7 +15,7 @@ from . import branches, checks, neuron, spike_scan, synaptic_current
 from .autograd import once, vmap_over_replicas
 from .dispatch import define, full_precision, like, resolve, steps_like, trace_like
 from .neuron import Neuron
-from .surrogate import derivative
+from .surrogate import scan_backward
 
 raw = define(
     f"feedforward_scan(Tensor z, Tensor weight, Tensor decay, Tensor? trace, {neuron.FORWARD})"
@@ -150,9 +150,16 @@ class FeedforwardScan(torch.autograd.Function):
     def backward(ctx: Any, *g: Tensor | None) -> Any:
         spikes, potential, z, weight, decay, trace, threshold, *own = ctx.saved_tensors
         *g_neuron, g_trace = g
-        slope = derivative(ctx.surrogate, potential, threshold)
-        d_current, *d_neuron = spike_scan.raw_backward(
-            *g_neuron, slope, spikes, *own, ctx.detach_reset
+        d_current, *d_neuron = scan_backward(
+            spike_scan.raw_backward,
+            spike_scan.raw_surrogate_backward,
+            ctx.surrogate,
+            g_neuron,
+            potential,
+            threshold,
+            spikes,
+            *own,
+            ctx.detach_reset,
         )
         needed = ctx.needs_input_grad[:4]
         d_synapses = synaptic_current.gradients(

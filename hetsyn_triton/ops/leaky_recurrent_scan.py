@@ -15,7 +15,7 @@ from . import checks, neuron
 from .autograd import once, vmap_over_replicas
 from .dispatch import define, full_precision, like, resolve
 from .neuron import Neuron
-from .surrogate import derivative
+from .surrogate import scan_backward, with_surrogate
 
 raw = define(
     "leaky_recurrent_scan(Tensor drive, Tensor weight, Tensor decay, Tensor current,"
@@ -37,6 +37,8 @@ raw_backward = define(
         *neuron.gradients_like(*rest[3:]),
     ),
 )
+
+raw_surrogate_backward = with_surrogate(raw_backward)
 
 
 def leaky_recurrent_scan(
@@ -158,8 +160,8 @@ class LeakyRecurrentScan(torch.autograd.Function):
     @once
     def backward(ctx: Any, *g: Tensor | None) -> Any:
         spikes, potential, currents, weight, decay, current, threshold, *own = ctx.saved_tensors
-        slope = derivative(ctx.surrogate, potential, threshold)
-        gradients = raw_backward(
-            *g, slope, spikes, currents, weight, decay, current, *own, ctx.detach_reset
+        rest = (spikes, currents, weight, decay, current, *own, ctx.detach_reset)
+        gradients = scan_backward(
+            raw_backward, raw_surrogate_backward, ctx.surrogate, g, potential, threshold, *rest
         )
         return *gradients, None, None

@@ -18,7 +18,7 @@ from . import branches, checks, neuron, synaptic_current
 from .autograd import once, vmap_over_replicas
 from .dispatch import define, full_precision, like, resolve, trace_like
 from .neuron import Neuron
-from .surrogate import derivative
+from .surrogate import scan_backward, with_surrogate
 
 COPY = 20
 """What copying an element costs, in multiply-adds of a kernel."""
@@ -44,6 +44,8 @@ raw_backward = define(
         trace_like(spikes, weight),
     ),
 )
+
+raw_surrogate_backward = with_surrogate(raw_backward)
 
 
 def recurrent_scan(
@@ -174,9 +176,9 @@ class RecurrentScan(torch.autograd.Function):
     @once
     def backward(ctx: Any, *g: Tensor | None) -> Any:
         spikes, potential, weight, decay, trace, threshold, *own = ctx.saved_tensors
-        slope = derivative(ctx.surrogate, potential, threshold)
-        d_current, *d_neuron, d_trace = raw_backward(
-            *g, slope, spikes, weight, decay, *own, ctx.detach_reset
+        rest = (spikes, weight, decay, *own, ctx.detach_reset)
+        d_current, *d_neuron, d_trace = scan_backward(
+            raw_backward, raw_surrogate_backward, ctx.surrogate, g, potential, threshold, *rest
         )
         *_, spike = own
         *_, g_trace = g

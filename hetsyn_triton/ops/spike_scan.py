@@ -15,7 +15,7 @@ from . import checks, neuron
 from .autograd import once, vmap_over_replicas
 from .dispatch import define, full_precision, like, resolve
 from .neuron import Neuron
-from .surrogate import derivative
+from .surrogate import scan_backward, with_surrogate
 
 raw = define(
     f"spike_scan(Tensor current, {neuron.FORWARD}) -> (Tensor, Tensor, Tensor)",
@@ -33,6 +33,8 @@ raw_backward = define(
         *neuron.gradients_like(*rest),
     ),
 )
+
+raw_surrogate_backward = with_surrogate(raw_backward)
 
 
 def spike_scan(
@@ -128,5 +130,8 @@ class SpikeScan(torch.autograd.Function):
     @once
     def backward(ctx: Any, *g: Tensor | None) -> Any:
         spikes, potential, threshold, *own = ctx.saved_tensors
-        slope = derivative(ctx.surrogate, potential, threshold)
-        return *raw_backward(*g, slope, spikes, *own, ctx.detach_reset), None, None
+        rest = (spikes, *own, ctx.detach_reset)
+        gradients = scan_backward(
+            raw_backward, raw_surrogate_backward, ctx.surrogate, g, potential, threshold, *rest
+        )
+        return *gradients, None, None

@@ -7,7 +7,7 @@ one's own is ordinary PyTorch, outside of the operator.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -16,13 +16,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from hetsyn_triton import surrogates
+from hetsyn_triton.kernels import trial
 from hetsyn_triton.kernels.cpu.lib import threads
 from hetsyn_triton.one_thread import on_this_thread
 from hetsyn_triton.reference import closed_form
 from hetsyn_triton.reference.lib.steps import SpikeFunction, spike_derivative
 from hetsyn_triton.validation import readable
 
-from .dispatch import define
+from .dispatch import NAMESPACE, define
 
 ROWS = 64
 """Rows that one thread computes together: whole vectors, because PyTorch rounds the last elements
@@ -39,6 +40,46 @@ raw = define(
     closed_form.surrogate,
     lambda potential, threshold, kind, numbers: potential.new_empty(potential.shape),
 )
+
+
+def with_surrogate(raw_backward: Any) -> Any:
+    """Define and return the operator `<scan>_surrogate_backward`.
+
+    It takes V where `raw_backward`, the backward of a scan, takes ds/dV, and ends with threshold
+    [R, J], kind and numbers of the surrogate. Where no kernel computes both it is `raw` and then
+    `raw_backward`.
+    """
+    place = [a.name for a in raw_backward._schema.arguments].index("derivative")
+    schema = str(raw_backward._schema).removeprefix(f"{NAMESPACE}::")
+    for plain, own in (
+        ("_backward(", "_surrogate_backward("),
+        ("Tensor derivative", "Tensor potential"),
+        ("bool detach_reset)", "bool detach_reset, Tensor threshold, str kind, float[] numbers)"),
+    ):
+        schema = schema.replace(plain, own)
+
+    def composed(*given: Any) -> Any:
+        *arguments, threshold, kind, numbers = given
+        arguments[place] = raw(arguments[place], threshold, kind, numbers)
+        return raw_backward(*arguments)
+
+    return define(schema, composed, composed)
+
+
+def scan_backward(
+    raw_backward: Any,
+    raw_surrogate_backward: Any,
+    surrogate: SpikeFunction,
+    g: Sequence[Tensor | None],
+    potential: Tensor,
+    threshold: Tensor,
+    *rest: Any,
+) -> Any:
+    """Call the backward of a scan: with ds/dV, or with V and the surrogate on `trial`."""
+    given = built_in(surrogate, potential, threshold) if trial.allowed() else None
+    if given is None:
+        return raw_backward(*g, derivative(surrogate, potential, threshold), *rest)
+    return raw_surrogate_backward(*g, potential, *rest, threshold, *given)
 
 
 def _multi_gaussian(s: surrogates.MultiGaussian, least: float) -> tuple[float, ...]:
@@ -67,11 +108,10 @@ def derivative(surrogate: SpikeFunction, potential: Tensor, threshold: Tensor) -
     A surrogate of one's own that promises to be `elementwise` is shared out over the kernels'
     threads on a CPU.
     """
-    if type(surrogate) in _NUMBERS and threshold.dtype == potential.dtype:
-        given = numbers_of(surrogate, potential.dtype)
-        if given is not None:
-            found: Tensor = raw(potential, threshold, *given)
-            return found
+    given = built_in(surrogate, potential, threshold)
+    if given is not None:
+        found: Tensor = raw(potential, threshold, *given)
+        return found
     theta = threshold[:, None, None]
     if not readable(potential):
         return spike_derivative(surrogate, potential - theta, theta)
@@ -96,6 +136,15 @@ def derivative(surrogate: SpikeFunction, potential: Tensor, threshold: Tensor) -
 
     threads.share(compute, parts, WORK * steps.numel())
     return made.view(R, T, B, J)
+
+
+def built_in(
+    surrogate: SpikeFunction, potential: Tensor, threshold: Tensor
+) -> tuple[str, tuple[float, ...]] | None:
+    """Return kind and numbers of a surrogate that the operator can compute, else None."""
+    if type(surrogate) not in _NUMBERS or threshold.dtype != potential.dtype:
+        return None
+    return numbers_of(surrogate, potential.dtype)
 
 
 def numbers_of(

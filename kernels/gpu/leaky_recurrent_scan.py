@@ -25,17 +25,33 @@ parameter gradient with decay 0. HBM bytes 4 R T B J x 4 (u, s, V, c) forward, x
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..surrogate_kinds import GIVEN
 from .leaky_current import leaky_current
 from .lib.add_partials import add_partials
 from .lib.exchange import await_all, columns, publish, wait_for
-from .lib.feedback_gradient import feedback_gradient
+from .lib.feedback_gradient import (
+    Fused,
+    feedback_gradient,
+    feedback_gradient_reverse_step,
+    fused_arguments,
+    fused_if_allowed,
+    store_feedback_gradient,
+)
+from .lib.lanes import load_chunk
 from .lib.launch import dense, launch, named_strides, rows
-from .lib.neuron import load_per_feedback, neuron_reverse_step, neuron_step
+from .lib.neuron import (
+    load_per_feedback,
+    neuron_reverse_step,
+    neuron_step,
+    surrogate_derivative,
+)
 from .lib.parameter_gradient import synaptic_parameter_gradient
 from .lib.prefetch import lines_of_row, prefetch_next
 from .lib.recurrent_tile import (
@@ -48,6 +64,7 @@ from .lib.recurrent_tile import (
 )
 from .lib.weighted_sums import weighted_sums
 from .spike_scan import launch_reverse, spike_scan
+from .surrogate import surrogate
 
 
 @triton.jit
@@ -149,14 +166,17 @@ def leaky_recurrent_scan_kernel(
 def _backward_sample(
     i_n, i_p, p_g_spikes, p_g_potential, p_g_feedback, p_g_currents, p_derivative, p_currents,
     p_weight, p_decay, p_current, p_f_decay, p_f_strength,
-    p_g_v, p_d_drive, p_d_threshold, p_to_decay, p_d_current, p_d_feedback, p_d_spike, T, B, one,
+    p_g_v, p_d_drive, p_d_threshold, p_to_decay, p_d_current, p_d_feedback, p_d_spike,
+    p_spikes, p_feedback, p_spike, p_theta, p_to_f_decay, p_to_f_strength, a, b, c, d, e, least,
+    T, B, one,
     stride_sr, stride_st, stride_sb, stride_pr, stride_pt, stride_pb,
     stride_hr, stride_ht, stride_hb, stride_dr, stride_dt, stride_db,
     stride_cr, stride_ct, stride_cb, stride_gr, stride_gt, stride_gb,
+    stride_zr, stride_zt, stride_zb,
     J: tl.constexpr, K: tl.constexpr, HAS_G_SPIKES: tl.constexpr, HAS_G_POTENTIAL: tl.constexpr,
     HAS_G_FEEDBACK: tl.constexpr, HAS_G_CURRENTS: tl.constexpr, DETACH_RESET: tl.constexpr,
-    PROGRAMS: tl.constexpr, BJ: tl.constexpr, KG: tl.constexpr, KK: tl.constexpr,
-    AHEAD: tl.constexpr, RELAXED: tl.constexpr,
+    FUSED: tl.constexpr, KIND: tl.constexpr, PROGRAMS: tl.constexpr, BJ: tl.constexpr,
+    KG: tl.constexpr, KK: tl.constexpr, AHEAD: tl.constexpr, RELAXED: tl.constexpr,
 ):  # fmt: skip
     i_r = i_n // B
     i_b = i_n % B
@@ -179,12 +199,22 @@ def _backward_sample(
     b_d_threshold = tl.zeros([BJ], tl.float32)
     b_d = tl.zeros([BJ], tl.float32)  # d(t+1)
     b_to_decay = tl.zeros([BJ], tl.float32)
+    b_theta = b_d_threshold
+    b_first = b_d_threshold
+    b_qs = load_chunk(p_derivative, 0, m_o, 0, K, False)  # zeros
+    b_to_f_decay = b_qs
+    b_to_strength = b_qs
+    if FUSED:
+        # 1.0 where there is no neuron: a surrogate may divide by it.
+        b_theta = tl.load(p_theta + i_r * J + o_o, mask=m_o, other=1.0)
+        b_first = tl.load(p_spike + i_n * J + o_o, mask=m_o, other=0.0)
     last = (T - 1).to(tl.int64)
     p_e = p_derivative + i_r * stride_dr + i_b * stride_db + last * stride_dt
     p_gs = p_g_spikes + i_r * stride_sr + i_b * stride_sb + last * stride_st
     p_gp = p_g_potential + i_r * stride_pr + i_b * stride_pb + last * stride_pt
     p_h = p_g_currents + i_r * stride_hr + i_b * stride_hb + last * stride_ht
     p_c = p_currents + i_r * stride_cr + i_b * stride_cb + last * stride_ct
+    p_z = p_spikes + i_r * stride_zr + i_b * stride_zb + (last - 1) * stride_zt  # s(t-1)
     o_step = i_r * stride_gr + i_b * stride_gb + last * stride_gt
     p_g = p_g_v + o_step
     p_u = p_d_drive + o_step
@@ -193,6 +223,7 @@ def _backward_sample(
         p_e_ahead = lines_of_row(p_e - far * stride_dt, i_p * BJ, J, BJ)
         p_c_ahead = lines_of_row(p_c - far * stride_ct, i_p * BJ, J, BJ)
         p_gs_ahead = lines_of_row(p_gs - far * stride_st, i_p * BJ, J, BJ)
+        p_z_ahead = lines_of_row(p_z - tl.minimum(AHEAD, T - 2) * stride_zt, i_p * BJ, J, BJ)
     for t in range(T):
         if AHEAD > 0:
             more = t + AHEAD + 1 < T
@@ -200,6 +231,8 @@ def _backward_sample(
             p_c_ahead = prefetch_next(p_c_ahead, -stride_ct.to(tl.int64), more)
             if HAS_G_SPIKES:
                 p_gs_ahead = prefetch_next(p_gs_ahead, -stride_st.to(tl.int64), more)
+            if FUSED:
+                p_z_ahead = prefetch_next(p_z_ahead, -stride_zt.to(tl.int64), t + AHEAD + 2 < T)
         b_derivative = tl.load(p_e + o_o, mask=m_o, other=0.0)
         b_g_spikes = 0.0
         b_g_potential = 0.0
@@ -210,10 +243,19 @@ def _backward_sample(
         p_c -= stride_ct
         b_before = tl.load(p_c + o_o, mask=m_o & (t + 1 < T), other=0.0)
         b_before = tl.where(t + 1 < T, b_before, b_begin)
+        b_derivative = surrogate_derivative(b_derivative, b_theta, a, b, c, d, e, least, KIND)
+        b_back = b_d_f
         b_g, b_d_s, b_d_f, b_d_threshold = neuron_reverse_step(
             b_g_spikes, b_g_potential, b_derivative, b_d_s, b_d_f, b_decays, b_strengths,
             b_d_threshold, K, DETACH_RESET,
         )  # fmt: skip
+        if FUSED:
+            b_s = tl.load(p_z + o_o, mask=m_o & (t + 1 < T), other=0.0)
+            b_s = tl.where(t + 1 < T, b_s, b_first)
+            p_z -= stride_zt
+            b_qs, b_to_f_decay, b_to_strength = feedback_gradient_reverse_step(
+                b_g, b_s, b_back, b_qs, b_to_f_decay, b_to_strength, b_decays, K
+            )
         b_at_step = b_g
         if HAS_G_CURRENTS:
             b_at_step = b_g + tl.load(p_h + o_o, mask=m_o, other=0.0)
@@ -240,6 +282,11 @@ def _backward_sample(
     tl.store(p_d_spike + i_n * J + o_o, b_d_s, mask=m_o)
     for k in tl.static_range(K):
         tl.store(p_d_feedback + o_feedback + k * stride_k + o_o, b_d_f[k], mask=m_o)
+    if FUSED:
+        store_feedback_gradient(
+            p_to_f_decay, p_to_f_strength, p_feedback, i_n * (K * J) + o_o, o_feedback + o_o,
+            stride_k, m_o, b_qs, b_to_f_decay, b_to_strength, b_strengths, J, K,
+        )  # fmt: skip
 
 
 @triton.jit(
@@ -248,12 +295,14 @@ def _backward_sample(
         "stride_sr", "stride_st", "stride_sb", "stride_pr", "stride_pt", "stride_pb",
         "stride_hr", "stride_ht", "stride_hb", "stride_dr", "stride_dt", "stride_db",
         "stride_cr", "stride_ct", "stride_cb", "stride_gr", "stride_gt", "stride_gb",
+        "stride_zr", "stride_zt", "stride_zb",
     ]
 )  # fmt: skip
 def leaky_recurrent_scan_backward_kernel(
     p_g_spikes, p_g_potential, p_g_feedback, p_g_currents, p_derivative, p_currents,
     p_weight, p_decay, p_current, p_f_decay, p_f_strength,
     p_g_v, p_d_drive, p_d_threshold, p_to_decay, p_d_current, p_d_feedback, p_d_spike,
+    p_spikes, p_feedback, p_spike, p_theta, p_to_f_decay, p_to_f_strength, a, b, c, d, e, least,
     T, B, samples, groups, first_program, one,
     stride_sr: tl.int64, stride_st: tl.int64, stride_sb: tl.int64,
     stride_pr: tl.int64, stride_pt: tl.int64, stride_pb: tl.int64,
@@ -261,13 +310,14 @@ def leaky_recurrent_scan_backward_kernel(
     stride_dr: tl.int64, stride_dt: tl.int64, stride_db: tl.int64,
     stride_cr: tl.int64, stride_ct: tl.int64, stride_cb: tl.int64,
     stride_gr: tl.int64, stride_gt: tl.int64, stride_gb: tl.int64,
+    stride_zr: tl.int64, stride_zt: tl.int64, stride_zb: tl.int64,
     J: tl.constexpr, K: tl.constexpr, HAS_G_SPIKES: tl.constexpr, HAS_G_POTENTIAL: tl.constexpr,
     HAS_G_FEEDBACK: tl.constexpr, HAS_G_CURRENTS: tl.constexpr, DETACH_RESET: tl.constexpr,
-    PROGRAMS: tl.constexpr, BJ: tl.constexpr, KG: tl.constexpr, KK: tl.constexpr,
-    AHEAD: tl.constexpr, RELAXED: tl.constexpr,
+    FUSED: tl.constexpr, KIND: tl.constexpr, PROGRAMS: tl.constexpr, BJ: tl.constexpr,
+    KG: tl.constexpr, KK: tl.constexpr, AHEAD: tl.constexpr, RELAXED: tl.constexpr,
 ):  # fmt: skip
     """Strides s_ of g_spikes, p_ of g_potential, h_ of g_currents, d_ of the derivative, c_ of the
-    currents, g_ of g_v and d_drive."""
+    currents, g_ of g_v and d_drive, z_ of spikes. FUSED: as in `lib/recurrent_reverse.py`."""
     i = tl.program_id(0) + first_program
     for i_n in range(i.to(tl.int64) // PROGRAMS, samples, groups):
         _backward_sample(
@@ -275,12 +325,14 @@ def leaky_recurrent_scan_backward_kernel(
             p_g_spikes, p_g_potential, p_g_feedback, p_g_currents, p_derivative, p_currents,
             p_weight, p_decay, p_current, p_f_decay, p_f_strength,
             p_g_v, p_d_drive, p_d_threshold, p_to_decay, p_d_current, p_d_feedback, p_d_spike,
-            T, B, one,
+            p_spikes, p_feedback, p_spike, p_theta, p_to_f_decay, p_to_f_strength,
+            a, b, c, d, e, least, T, B, one,
             stride_sr, stride_st, stride_sb, stride_pr, stride_pt, stride_pb,
             stride_hr, stride_ht, stride_hb, stride_dr, stride_dt, stride_db,
             stride_cr, stride_ct, stride_cb, stride_gr, stride_gt, stride_gb,
+            stride_zr, stride_zt, stride_zb,
             J, K, HAS_G_SPIKES, HAS_G_POTENTIAL, HAS_G_FEEDBACK, HAS_G_CURRENTS, DETACH_RESET,
-            PROGRAMS, BJ, KG, KK, AHEAD, RELAXED,
+            FUSED, KIND, PROGRAMS, BJ, KG, KK, AHEAD, RELAXED,
         )  # fmt: skip
 
 
@@ -398,6 +450,7 @@ def backward_in_registers(
     feedback_decay: Tensor,
     feedback_strength: Tensor,
     detach_reset: bool,
+    fused: Fused | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """-> g_v, d_drive, of each sample d_threshold and d_decay [R, B, J], d_current, d_feedback,
     d_spike."""
@@ -420,6 +473,7 @@ def backward_in_registers(
     seen = derivative if g_spikes is None else rows(g_spikes)
     potential = derivative if g_potential is None else rows(g_potential)
     own = derivative if g_currents is None else rows(g_currents)
+    arguments, constants = fused_arguments(fused, d_feedback)
     programs = programs_of(tile, resident, replicas * batch)
     launch(
         leaky_recurrent_scan_backward_kernel,
@@ -443,6 +497,7 @@ def backward_in_registers(
             "p_d_current": d_current,
             "p_d_feedback": d_feedback,
             "p_d_spike": d_spike,
+            **arguments,
             "T": steps,
             "B": batch,
             **programs.arguments,
@@ -461,6 +516,7 @@ def backward_in_registers(
             "HAS_G_FEEDBACK": g_feedback is not None,
             "HAS_G_CURRENTS": g_currents is not None,
             "DETACH_RESET": detach_reset,
+            **constants,
             **tile.constants,
         },
         tile.num_warps,
@@ -541,24 +597,37 @@ def leaky_recurrent_scan_backward(
     feedback: Tensor,
     spike: Tensor,
     detach_reset: bool = False,
+    threshold: Tensor | None = None,
+    kind: str = GIVEN,
+    numbers: Sequence[float] = (),
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """-> d_drive, d_weight, d_decay, d_current, d_threshold, d_feedback_decay, d_feedback_strength,
-    d_feedback, d_spike."""
-    given = (g_spikes, g_potential, g_feedback, g_currents, derivative, currents)
-    synapses = (weight, decay, current, feedback_decay, feedback_strength)
+    d_feedback, d_spike.
+
+    With a threshold and a surrogate, `derivative` is V, of which it makes ds/dV.
+    """
     resident = programs_at_once(derivative.device)
     tile = path(derivative.shape[3], resident)
+    if tile is None and threshold is not None:
+        derivative = surrogate(derivative, threshold, kind, numbers)
+    given = (g_spikes, g_potential, g_feedback, g_currents, derivative, currents)
+    synapses = (weight, decay, current, feedback_decay, feedback_strength)
+    fused = None
     if tile is None:
         swept = backward_by_steps(*given, *synapses, detach_reset)
     else:
-        swept = backward_in_registers(tile, resident, *given, *synapses, detach_reset)
+        fused = fused_if_allowed(spikes, feedback, spike, threshold, kind, numbers)
+        swept = backward_in_registers(tile, resident, *given, *synapses, detach_reset, fused)
     g_v, d_drive, d_threshold, to_decay, d_current, d_feedback, d_spike = swept
     before = torch.cat([spike.unsqueeze(1), spikes], 1)[:, : spikes.shape[1]]
     no_memory = torch.zeros_like(weight)
     d_weight, _ = synaptic_parameter_gradient(before, d_drive, None, weight, no_memory, None)
-    d_f_decay, d_f_strength = feedback_gradient(
-        g_v, g_feedback, spikes, feedback_decay, feedback_strength, feedback, spike
-    )
+    if fused:
+        d_f_decay, d_f_strength = fused.gradients()
+    else:
+        d_f_decay, d_f_strength = feedback_gradient(
+            g_v, g_feedback, spikes, feedback_decay, feedback_strength, feedback, spike
+        )
     neurons = d_threshold.shape[2]
     return (
         d_drive,

@@ -34,14 +34,17 @@ HBM bytes 4 R T B J (c, s, V forward; s', g, dL/ds and dL/dV where given, revers
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..surrogate_kinds import GIVEN
 from .lib.add_partials import add_partials
 from .lib.exchange import await_all, columns, publish, wait_for
-from .lib.feedback_gradient import feedback_gradient
+from .lib.feedback_gradient import feedback_gradient, fused_if_allowed
 from .lib.launch import dense, launch, named_strides, rows
 from .lib.neuron import load_per_feedback, neuron_step
 from .lib.prefetch import lines_of_row, prefetch_next
@@ -56,6 +59,7 @@ from .lib.recurrent_tile import (
     programs_of,
     store_tile,
 )
+from .surrogate import surrogate
 
 
 @triton.jit
@@ -257,20 +261,33 @@ def recurrent_scan_backward(
     feedback: Tensor,
     spike: Tensor,
     detach_reset: bool = False,
+    threshold: Tensor | None = None,
+    kind: str = GIVEN,
+    numbers: Sequence[float] = (),
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """-> d_current, d_threshold, d_feedback_decay, d_feedback_strength, d_feedback, d_spike,
-    d_trace."""
-    given = (g_spikes, g_potential, g_feedback, g_trace, derivative)
-    synapses = (weight, decay, feedback_decay, feedback_strength)
+    d_trace.
+
+    With a threshold and a surrogate, `derivative` is V, of which it makes ds/dV.
+    """
     resident = programs_at_once(derivative.device)
     tile = path(derivative.shape[3], resident)
+    if tile is None and threshold is not None:
+        derivative = surrogate(derivative, threshold, kind, numbers)
+    given = (g_spikes, g_potential, g_feedback, g_trace, derivative)
+    synapses = (weight, decay, feedback_decay, feedback_strength)
+    fused = None
     if tile is None:
         swept = backward_by_steps(*given, *synapses, detach_reset)
     else:
-        swept = backward_in_registers(tile, resident, *given, *synapses, detach_reset)
+        fused = fused_if_allowed(spikes, feedback, spike, threshold, kind, numbers)
+        swept = backward_in_registers(tile, resident, *given, *synapses, detach_reset, fused)
     g_v, d_thresholds, d_feedback, d_spike, d_trace = swept
-    d_decay, d_strength = feedback_gradient(
-        g_v, g_feedback, spikes, feedback_decay, feedback_strength, feedback, spike
-    )
+    if fused:
+        d_decay, d_strength = fused.gradients()
+    else:
+        d_decay, d_strength = feedback_gradient(
+            g_v, g_feedback, spikes, feedback_decay, feedback_strength, feedback, spike
+        )
     d_threshold = add_partials(d_thresholds, d_thresholds.shape[2])
     return g_v, d_threshold, d_decay, d_strength, d_feedback, d_spike, d_trace

@@ -24,20 +24,9 @@ from torch import Tensor
 
 from ..surrogate_kinds import all_numbers
 from .lib.launch import dense, launch
+from .lib.neuron import surrogate_derivative
 
 _THREADS = 128
-
-
-@triton.jit
-def _no_less(b_x, least):
-    """max(x, least), and NaN where x is."""
-    return tl.where(b_x < least, least, b_x)
-
-
-@triton.jit
-def _bump(b_u, mean, height, fall, least):
-    b_moved = b_u - mean
-    return tl.exp(_no_less(height - (fall * b_moved) * b_moved, least))
 
 
 @triton.jit(do_not_specialize=["units", "first"])
@@ -55,22 +44,8 @@ def surrogate_kernel(
     m_n = o_n < elements
     o_j = ((i_first % J).to(tl.int32) + tl.arange(0, BLOCK)) % J
     b_theta = tl.load(threshold + i_r * J + o_j)
-    b_u = tl.load(potential + i_r * elements + o_n, mask=m_n, other=0.0) - b_theta
-    if KIND == "triangular":
-        b_d = a * _no_less(1 - tl.abs(b_u) / (b * b_theta), 0.0)
-    elif KIND == "multi_gaussian":
-        b_sides = _bump(b_u, e, c, d, least) + _bump(b_u, -e, c, d, least)
-        b_d = _bump(b_u, 0.0, a, b, least) - b_sides
-    elif KIND == "atan":
-        b_scaled = b * b_u
-        b_d = a / (1 + b_scaled * b_scaled)
-    elif KIND == "fast_sigmoid":
-        b_below = 1 + a * tl.abs(b_u)
-        b_d = 1 / (b_below * b_below)
-    else:
-        tl.static_assert(KIND == "sigmoid")
-        b_sigma = 1 / (1 + tl.exp(-_no_less(-a * tl.abs(b_u), least)))
-        b_d = a * b_sigma * (1 - b_sigma)
+    b_v = tl.load(potential + i_r * elements + o_n, mask=m_n, other=0.0)
+    b_d = surrogate_derivative(b_v, b_theta, a, b, c, d, e, least, KIND)
     tl.store(derivative + i_r * elements + o_n, b_d, mask=m_n)
 
 

@@ -22,6 +22,7 @@ from hetsyn_triton import (
 )
 from hetsyn_triton.kernels.gpu.lib import launch
 from hetsyn_triton.ops.dispatch import _NEEDED, BackendUnavailableError, resolve
+from hetsyn_triton.surrogates import Triangular
 from tests.support.operators import Size
 from tests.support.random_arguments import apply, problem
 
@@ -105,6 +106,43 @@ def test_a_network_trains_on_the_kernels(
     for name, want in expected_grads.items():
         got = grads[name].cpu()
         assert (got - want).abs().max() <= 2e-5 * want.abs().max() + 1e-6, name
+
+
+@pytest.mark.parametrize("recurrent", [False, True], ids=["feedforward", "recurrent"])
+@pytest.mark.usefixtures("on_kernels")
+def test_a_backward_on_trial_is_one_launch(
+    recurrent: bool, device: torch.device, launched: list[str]
+) -> None:
+    """Inside `trial_kernels()` a scan computes its surrogate and the gradients of its feedback
+    currents. Those of a user's surrogate, which is data to the scan, are the same."""
+
+    def gradients(surrogate: Any) -> dict[str, Tensor]:
+        layer = HetSynLIF(
+            5,
+            9,
+            recurrent=recurrent,
+            learn_threshold=True,
+            surrogate=surrogate,
+            generator=torch.Generator().manual_seed(1),
+            device=device,
+            **ADAPTIVE,
+        )
+        x = 2 * torch.rand(9, 2, 5, generator=torch.Generator().manual_seed(2)).round()
+        launched.clear()
+        return trained(layer, x.to(device))[1]
+
+    expected = gradients(Triangular())
+    two = {"surrogate_kernel", "feedback_gradient_kernel"}
+    assert two < set(launched)
+    with trial_kernels():
+        inside = gradients(Triangular())
+        assert not two & set(launched)
+        own = gradients(lambda u, threshold: Triangular()(u, threshold))
+        assert not two & set(launched)
+    for name, want in expected.items():
+        assert want.any(), name
+        for found in (inside[name], own[name]):
+            torch.testing.assert_close(found, want, rtol=2e-5, atol=2e-5 * float(want.abs().max()))
 
 
 @pytest.mark.usefixtures("on_kernels")

@@ -102,16 +102,29 @@ def _triton(name: str, find: Callable[[str], Call], operators: frozenset[str]) -
 
 CLOSED_FORM = Implementation("eager", lambda o: getattr(closed_form, o), frozenset(OPERATORS))
 NUMBA = Implementation("Numba", dispatch.NUMBA.launcher, dispatch.NUMBA.operators)
-TRITON = _triton("Triton", dispatch.TRITON.launcher, dispatch.TRITON.operators)
+TRITON = _triton(
+    "Triton", dispatch.TRITON.launcher, dispatch.TRITON.operators - {*dispatch.COMPOSED}
+)
 TRITON_FUSED = _triton("Triton fused", _layer("fused"), frozenset({"feedforward_scan"}))
 TRITON_SPLIT = _triton("Triton split", _layer("split"), frozenset({"feedforward_scan"}))
 TRITON_BY_STEPS = _triton(
     "Triton by steps",
     _by_steps,
-    frozenset(n for n in dispatch.TRITON.operators if "recurrent_scan" in n),
+    frozenset(n for n in TRITON.operators if "recurrent_scan" in n),
 )
-TRITON_ON_TRIAL = _triton("Triton on trial", _on_trial, dispatch.TRITON.operators)
-"""Variants that the interpreter cannot run, and the short way of a launch."""
-KERNELS: tuple[Implementation, ...] = (NUMBA, TRITON, TRITON_FUSED, TRITON_SPLIT, TRITON_BY_STEPS)
-KERNELS += () if INTERPRETED else (TRITON_ON_TRIAL,)
+TRITON_ON_TRIAL = _triton(
+    "Triton on trial",
+    _on_trial,
+    frozenset(n for n in TRITON.operators if not INTERPRETED or n.endswith("scan_backward")),
+)
+"""Backward scans with the gradients of feedback currents; on a GPU also relaxed stores and the
+short way of a launch, which the interpreter cannot run."""
+KERNELS: tuple[Implementation, ...] = (
+    NUMBA,
+    TRITON,
+    TRITON_FUSED,
+    TRITON_SPLIT,
+    TRITON_BY_STEPS,
+    TRITON_ON_TRIAL,
+)
 IMPLEMENTATIONS = (CLOSED_FORM, *KERNELS)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hetsyn_triton import ops
+from hetsyn_triton.ops.dispatch import COMPOSED
 from hetsyn_triton.ops.neuron import Neuron
 from hetsyn_triton.ops.surrogate import numbers_of
 from hetsyn_triton.surrogates import ATan, MultiGaussian, Surrogate, Triangular
@@ -100,13 +101,28 @@ def surrogate_arguments(surrogate: Any, size: Size) -> tuple[Any, ...]:
 
 def raw_arguments(operator: str, size: Size, optional: bool) -> tuple[Any, ...]:
     """All arguments in the schema's order; without `optional` each that may be None is None."""
+    surrogate = MultiGaussian() if optional else Triangular()
     if operator == "surrogate":
-        return surrogate_arguments(MultiGaussian() if optional else Triangular(), size)
+        return surrogate_arguments(surrogate, size)
+    if operator in COMPOSED:
+        return composed_arguments(operator, size, surrogate, optional)
     table = OPERATORS[operator]
     made: dict[str, Any] = dict(problem(operator, size))
     if not optional:
         made |= dict.fromkeys(table.optional)
     return *made.values(), *([not optional] if table.detachable else [])
+
+
+def composed_arguments(
+    operator: str, size: Size, surrogate: Any, optional: bool = True
+) -> tuple[Any, ...]:
+    """Arguments of one of `COMPOSED`: those of the backward, with V in place of ds/dV, then
+    threshold, kind and numbers."""
+    plain = operator.replace("_surrogate_backward", "_backward")
+    potential, *rest = surrogate_arguments(surrogate, size)
+    given = [*raw_arguments(plain, size, optional)]
+    given[[*OPERATORS[plain].arguments].index("derivative")] = potential
+    return *given, *rest
 
 
 # -- calls -----------------------------------------------------------------------------------------

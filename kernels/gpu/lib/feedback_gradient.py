@@ -1,4 +1,5 @@
-"""Gradients of decay and strength of the feedback currents: one sweep forward in time.
+"""Gradients of decay and strength of the feedback currents: a sweep forward in time, or a part of
+the backward scan.
 
     F(t) = d F(t-1) + a s(t-1),   Y(t) = d Y(t-1) + F(t-1),   X(t) = d X(t-1) + s(t-1)
     dL/dd = - sum_t g(t) Y(t) + g_F Y(T),   dL/da = - sum_t g(t) X(t) + g_F X(T)
@@ -18,17 +19,31 @@ d, which may be 0.
 
 One thread per neuron and sample (`lanes_of_program`). Order: ascending in t, then in b.
 
-Cost: 6 K R T B J multiply-adds (one of them a product); HBM and L2 bytes 8 R T B J over time and
-4 R B J (6 K + 1) for states and for the sums of samples, written and read.
+A backward scan has A_k(t) = dL/dF_k(t) in registers (`at_k` in `lib/neuron.py`). From there the
+same sums need no sweep of their own, in another order of additions:
+
+    Q(t) = A(t+1) + d Q(t+1),  Q(T) = 0
+    dL/da = sum_t A(t) s(t-1),   dL/dd = a sum_t Q(t) s(t-1) + F(0) Q(0)
+
+The launchers of backward scans do this inside `trial_kernels()` (`Fused`).
+
+Cost of the sweep: 6 K R T B J multiply-adds (one of them a product); HBM and L2 bytes 8 R T B J
+over time and 4 R B J (6 K + 1) for states and for the sums of samples, written and read. Inside a
+backward scan: 3 K R T B J multiply-adds and 4 R T B J bytes, the spikes.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from ... import trial
+from ...surrogate_kinds import GIVEN, all_numbers
 from .add_partials import add_partials
 from .lanes import lane_configuration, lane_grid, lanes_of_program, load_chunk
 from .launch import dense, launch, named_strides, rows
@@ -171,9 +186,105 @@ def feedback_gradient(
         },
         chosen.num_warps,
     )
-    shape = (replicas, feedbacks, neurons)
-    d_decay, d_strength = (
-        add_partials(partial.view(replicas, batch, feedbacks * neurons), neurons).view(shape)
-        for partial in (to_decay, to_strength)
+    return _sum_over_samples(to_decay), _sum_over_samples(to_strength)
+
+
+def _sum_over_samples(partial: Tensor) -> Tensor:
+    """[R, B, K, J] -> [R, K, J]."""
+    replicas, batch, feedbacks, neurons = partial.shape
+    total = add_partials(partial.view(replicas, batch, feedbacks * neurons), neurons)
+    return total.view(replicas, feedbacks, neurons)
+
+
+# -- inside a backward scan ------------------------------------------------------------------------
+
+
+@triton.jit
+def feedback_gradient_reverse_step(
+    b_g_v, b_spike, b_d_feedbacks, b_qs, b_to_decay, b_to_strength, b_decays, K: tl.constexpr
+):  # fmt: skip
+    """g(t), s(t-1), what comes back to F(t), Q(t), sums -> Q(t-1), sums."""
+    b_before = ()
+    b_new_to_decay = ()
+    b_new_to_strength = ()
+    for k in tl.static_range(K):
+        b_at_step = b_d_feedbacks[k] - b_g_v
+        b_new_to_decay = b_new_to_decay + (tl.fma(b_qs[k], b_spike, b_to_decay[k]),)
+        b_new_to_strength = b_new_to_strength + (tl.fma(b_at_step, b_spike, b_to_strength[k]),)
+        b_before = b_before + (tl.fma(b_decays[k], b_qs[k], b_at_step),)
+    return b_before, b_new_to_decay, b_new_to_strength
+
+
+@triton.jit
+def store_feedback_gradient(
+    to_decay, to_strength, feedback, o_sum, o_state, stride_k, m, b_qs, b_to_decay, b_to_strength,
+    b_strengths, J: tl.constexpr, K: tl.constexpr,
+):  # fmt: skip
+    """Store the sums of a sample, o_sum in [R, B, K, J]; F(0) is at o_state + k stride_k."""
+    b_first = load_per_feedback(feedback, stride_k, o_state, m, K, True)
+    for k in tl.static_range(K):
+        b_d_decay = tl.fma(b_strengths[k], b_to_decay[k], b_first[k] * b_qs[k])
+        tl.store(to_decay + o_sum + k * J, b_d_decay, mask=m)
+        tl.store(to_strength + o_sum + k * J, b_to_strength[k], mask=m)
+
+
+class Fused(NamedTuple):
+    """What a backward scan needs to compute ds/dV and the gradients of feedback currents itself."""
+
+    spikes: Tensor
+    """[R, T, B, J]"""
+    feedback: Tensor
+    """Before the first step, [R, K, B, J]."""
+    spike: Tensor
+    """Before the first step, [R, B, J]."""
+    threshold: Tensor
+    """[R, J]; any tensor for the kind "given"."""
+    kind: str
+    numbers: Sequence[float]
+    to_decay: Tensor
+    """Gradient of each sample, [R, B, K, J], which the scan fills."""
+    to_strength: Tensor
+
+    def gradients(self) -> tuple[Tensor, Tensor]:
+        """-> d_decay, d_strength [R, K, J]."""
+        return _sum_over_samples(self.to_decay), _sum_over_samples(self.to_strength)
+
+
+def fused_if_allowed(
+    spikes: Tensor,
+    feedback: Tensor,
+    spike: Tensor,
+    threshold: Tensor | None,
+    kind: str,
+    numbers: Sequence[float],
+) -> Fused | None:
+    """None outside `trial_kernels()`, unless the scan has a surrogate."""
+    if threshold is None and not trial.allowed():
+        return None
+    replicas, feedbacks, batch, neurons = feedback.shape
+    partials = (
+        torch.empty(
+            replicas, batch, feedbacks, neurons, device=feedback.device, dtype=torch.float32
+        )
+        for _ in range(2)
     )
-    return d_decay, d_strength
+    theta = spike if threshold is None else threshold
+    return Fused(spikes, feedback, spike, theta, kind, numbers, *partials)
+
+
+def fused_arguments(fused: Fused | None, other: Tensor) -> tuple[dict[str, Any], dict[str, Any]]:
+    """-> arguments and constants of a backward scan; a tensor of four axes stands in for what is
+    absent and never read or written."""
+    given = fused or Fused(other, other, other, other, GIVEN, (), other, other)
+    spikes = rows(given.spikes)
+    arguments = {
+        "p_spikes": spikes,
+        "p_feedback": dense(given.feedback),
+        "p_spike": dense(given.spike),
+        "p_theta": dense(given.threshold),
+        "p_to_f_decay": given.to_decay,
+        "p_to_f_strength": given.to_strength,
+        **named_strides("z", spikes),
+        **all_numbers(given.kind, given.numbers),
+    }
+    return arguments, {"FUSED": fused is not None, "KIND": given.kind}

@@ -17,6 +17,8 @@ and, from the last step to the first, with s' = ds/dV and D, S what comes back f
 | b_g_v | g: the whole dL/dV of a step, and so the gradient of its current |
 | b_d_threshold | running sum of dL/dtheta, by way of the spike alone |
 
+ds/dV is data, or computed from V (`surrogate_derivative`, kinds of `kernels/surrogate_kinds.py`).
+
 Every product that is added to something is an explicit multiply-add, so that no compiler's choice
 of fusion tells one kernel, or one copy of an unrolled loop, from another. Sums over k ascend.
 """
@@ -63,6 +65,44 @@ def neuron_reverse_step(
         if not DETACH_RESET:
             b_back = tl.fma(b_strengths[k], b_at_step, b_back)
     return b_g_v, b_back, b_before, b_d_threshold
+
+
+@triton.jit
+def _no_less(b_x, least):
+    """max(x, least), and NaN where x is."""
+    return tl.where(b_x < least, least, b_x)
+
+
+@triton.jit
+def _bump(b_u, mean, height, fall, least):
+    b_moved = b_u - mean
+    return tl.exp(_no_less(height - (fall * b_moved) * b_moved, least))
+
+
+@triton.jit
+def surrogate_derivative(
+    b_potential, b_threshold, a, b, c, d, e, least, KIND: tl.constexpr
+):  # fmt: skip
+    """V -> ds/dV. If KIND is "given", b_potential is ds/dV itself."""
+    b_u = b_potential - b_threshold
+    if KIND == "given":
+        b_derivative = b_potential
+    elif KIND == "triangular":
+        b_derivative = a * _no_less(1 - tl.abs(b_u) / (b * b_threshold), 0.0)
+    elif KIND == "multi_gaussian":
+        b_sides = _bump(b_u, e, c, d, least) + _bump(b_u, -e, c, d, least)
+        b_derivative = _bump(b_u, 0.0, a, b, least) - b_sides
+    elif KIND == "atan":
+        b_scaled = b * b_u
+        b_derivative = a / (1 + b_scaled * b_scaled)
+    elif KIND == "fast_sigmoid":
+        b_below = 1 + a * tl.abs(b_u)
+        b_derivative = 1 / (b_below * b_below)
+    else:
+        tl.static_assert(KIND == "sigmoid")
+        b_sigma = 1 / (1 + tl.exp(-_no_less(-a * tl.abs(b_u), least)))
+        b_derivative = a * b_sigma * (1 - b_sigma)
+    return b_derivative
 
 
 @triton.jit
