@@ -115,6 +115,18 @@ MUTANTS = (
         "tests/gpu/test_gpu_launch.py",
     ),
     Mutant(
+        "kernels/gpu/lib/feedback_gradient.py",
+        "tl.fma(b_decays[k], b_qs[k], b_at_step)",
+        "tl.fma(b_decays[k], b_qs[k], -b_g_v)",
+        "tests/operators",
+    ),
+    Mutant(
+        "ops/surrogate.py",
+        "if trial.allowed() else None",
+        "if not trial.allowed() else None",
+        "tests/gpu/test_gpu_dispatch.py",
+    ),
+    Mutant(
         "modules/decay.py",
         '        if self.parametrization == "clamp":',
         '        if self.parametrization == "sigmoid":',
