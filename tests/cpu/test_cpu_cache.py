@@ -1,9 +1,13 @@
 """Compiled kernels on disk: compiled once and said so, and never in a user's way."""
 
+import faulthandler
 import os
+import pickle
 import shutil
+import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FunctionType, SimpleNamespace
@@ -135,8 +139,9 @@ def use(dtype: Any = np.float32) -> tuple[int, int]:
 LOADED, COMPILED = (1, 0), (0, 1)
 
 
-def files(folder: Path, ending: str) -> list[Path]:
-    return sorted(folder.rglob(f"*.{ending}"))
+def only_file(folder: Path) -> Path:
+    (file,) = folder.iterdir()
+    return file
 
 
 def test_kept(folder: Path) -> None:
@@ -144,14 +149,17 @@ def test_kept(folder: Path) -> None:
     assert use() == LOADED
     assert use(np.float64) == COMPILED
     assert use(np.float64) == use() == LOADED
-    assert (len(files(folder, "nbi")), len(files(folder, "nbc"))) == (1, 2)
+    assert len(list(folder.iterdir())) == 2
 
 
-def test_numba_is_left_as_it_was(folder: Path) -> None:
-    setting: Any = numba.config
-    before = setting.CACHE_DIR
-    use()
-    assert before == setting.CACHE_DIR
+def flipped(place: float) -> Callable[[bytes], bytes]:
+    """One bit, as a failing disk or memory leaves it."""
+
+    def damage(old: bytes) -> bytes:
+        at = int(place * (len(old) - 1))
+        return old[:at] + bytes([old[at] ^ 4]) + old[at + 1 :]
+
+    return damage
 
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
@@ -160,14 +168,15 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "cut short by one": lambda old: old[:-1],
     "zeros": lambda old: bytes(len(old)),  # what a crash of the machine may leave
     "something else": lambda old: b"once upon a time\n" * 9,
+    **{f"a bit at {place}": flipped(place) for place in (0.0, 0.01, 0.3, 0.6, 0.9, 1.0)},
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("ending", ["nbi", "nbc"])
-def test_a_damaged_file_is_made_anew(ending: str, damage: str, folder: Path) -> None:
+def test_a_damaged_file_is_made_anew(damage: str, folder: Path) -> None:
+    """And nothing of it is loaded: a flipped bit in compiled code would end the process."""
     assert use() == COMPILED
-    (file,) = files(folder, ending)
+    file = only_file(folder)
     file.write_bytes(DAMAGES[damage](file.read_bytes()))
     assert use() == COMPILED
     assert use() == LOADED
@@ -175,25 +184,172 @@ def test_a_damaged_file_is_made_anew(ending: str, damage: str, folder: Path) -> 
 
 def test_a_file_that_went(folder: Path) -> None:
     assert use() == COMPILED
-    files(folder, "nbc")[0].unlink()
+    only_file(folder).unlink()
     assert use() == COMPILED
     assert use() == LOADED
 
 
-def test_a_file_with_the_code_of_another_dtype(folder: Path) -> None:
-    """What two processes may leave behind that compile for different dtypes at once: each has found
-    the cache empty, and both write the first file."""
+def test_a_file_under_the_name_of_another(folder: Path) -> None:
+    """Its digest is that of its own name and contents."""
     assert use(np.float64) == COMPILED
-    (other,) = files(folder, "nbc")
-    code = other.read_bytes()
-    for file in folder.rglob("*.nb?"):
-        file.unlink()
+    other = only_file(folder)
     assert use() == COMPILED
-    files(folder, "nbc")[0].write_bytes(code)
+    (file,) = set(folder.iterdir()) - {other}
+    file.write_bytes(other.read_bytes())
     assert use() == COMPILED
-    assert use() == LOADED
-    assert use(np.float64) == COMPILED
-    assert use(np.float64) == use() == LOADED
+    assert use() == use(np.float64) == LOADED
+
+
+# -- what others may have written ------------------------------------------------------------------
+
+
+class Bomb:
+    """Runs a command in the process that unpickles it."""
+
+    def __init__(self, sign: Path) -> None:
+        self.sign = sign
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.sign,)
+
+
+def planted(file: Path, sign: Path) -> None:
+    """A file with a digest that fits, as an attacker would make it."""
+    code = pickle.dumps(Bomb(sign))
+    file.write_bytes(compiling._digest(file.name, code) + code)
+
+
+def link(file: Path) -> None:
+    target = file.with_name("target")
+    file.rename(target)
+    file.symlink_to(target)
+
+
+def pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+WAYS: dict[str, tuple[Callable[[Path], None], str]] = {
+    "others may write it": (
+        lambda file: file.chmod(0o606),
+        "only the owner can write, got mode 606",
+    ),
+    "the group may write it": (lambda file: file.chmod(0o660), "only the owner can write"),
+    "of another user": (lambda file: os.chown(file, 12345, -1), "got one of user 12345"),
+    "a link": (link, ""),
+    "a pipe": (pipe, "expected a folder of plain files"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_file_that_others_may_have_written(
+    way: str, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is not unpickled; the process says so once and compiles for itself."""
+    if "user" in way and os.geteuid() != 0:
+        pytest.skip("only root can give a file away")
+    change, said = WAYS[way]
+    compiling._tell.cache_clear()
+    assert use() == COMPILED
+    file, sign = only_file(folder), folder.parent / "sign"
+    planted(file, sign)
+    change(file)
+    for _ in range(2):
+        before = set(folder.iterdir())
+        made = compiling.kernel(doubled)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(compiling._Cache, "save_overload", lambda *_: None)
+            made(np.ones(1, np.float32), np.ones(1, np.float32))
+        assert sum(made.stats.cache_misses.values()) == 1
+        assert set(folder.iterdir()) == before
+    assert not sign.exists()
+    assert caplog.text.count("are not used") == (1 if said else 0)
+    assert said in caplog.text
+
+
+def test_the_planted_file_would_run(folder: Path) -> None:
+    """What the tests above rely on: in a folder of one's own it is loaded."""
+    assert use() == COMPILED
+    sign = folder.parent / "sign"
+    planted(only_file(folder), sign)
+    assert use() == COMPILED
+    assert sign.exists()
+
+
+FOLDERS: dict[str, Callable[[Path], dict[str, str]]] = {
+    "others may write it": lambda path: {"NUMBA_CACHE_DIR": str(path)},
+    "a relative path": lambda path: {"NUMBA_CACHE_DIR": "cache"},
+    "no home": lambda path: {"HOME": "", "XDG_CACHE_HOME": "~/.cache"},
+}
+
+
+@pytest.mark.parametrize("case", FOLDERS)
+def test_a_folder_that_is_refused(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    place = compiling._place.__wrapped__
+    for name, value in FOLDERS[case](tmp_path / "cache").items():
+        monkeypatch.setenv(name, value)
+    if case == "others may write it":
+        made, _ = place()
+        assert made is not None
+        assert stat.S_IMODE(made.stat().st_mode) == 0o700
+        made.chmod(0o777)
+    folder, said = place()
+    assert folder is None
+    assert said.startswith("in every process: ")
+    assert "only the owner can write" in said or "expected an absolute cache folder" in said
+    if case != "others may write it":
+        assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o002, 0o077])
+def test_modes_do_not_depend_on_the_umask(
+    umask: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
+    before = os.umask(umask)
+    try:
+        folder, _ = compiling._place.__wrapped__()
+        assert folder is not None
+        monkeypatch.setattr(compiling, "cache_folder", lambda: folder)
+        assert use() == COMPILED
+        assert use() == LOADED
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE(only_file(folder).stat().st_mode) == 0o600
+
+
+def test_forking_waits_for_a_compilation() -> None:
+    """A child that is forked while a thread compiles can compile."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow(event.Listener):
+        def on_start(self, event: Any) -> None:
+            begun.set()
+            go_on.wait(1)
+
+        def on_end(self, event: Any) -> None:
+            pass
+
+    def compile_one() -> None:
+        numba.njit(lambda x: x + 1)(1)
+
+    with event.install_listener("numba:compile", Slow()):
+        thread = threading.Thread(target=compile_one)
+        thread.start()
+        begun.wait()
+        child = os.fork()
+        if child == 0:
+            faulthandler.dump_traceback_later(60, exit=True)
+            os._exit(int(numba.njit(lambda x: x + 2)(1)) - 3)
+        thread.join()
+    _, status = os.waitpid(child, 0)
+    assert status == 0
 
 
 def test_a_folder_that_can_no_longer_be_written(folder: Path) -> None:

@@ -3,8 +3,8 @@
 `kernel` makes a function that runs without Python's lock, `inlined` and `borrowing` parts of
 kernels. Compiled code lies in `NUMBA_CACHE_DIR`, else in `hetsyn_triton` in the user's cache
 folder, in a folder named by a digest of all sources of `kernels/cpu`: Numba itself looks only at
-the file of the kernel, not at what it calls. Where that folder cannot be written, kernels are
-compiled in each process anew.
+the file of the kernel, not at what it calls. Where that folder cannot be written, or others can
+write it, kernels are compiled in each process anew.
 
 The first compilation in a process is announced by a warning of the logger `hetsyn_triton`;
 `seconds_compiling` says how long all took.
@@ -15,8 +15,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import pickle
+import stat
+import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,14 +27,16 @@ from pathlib import Path
 from typing import Any
 
 import numba
-from numba.core import config, event
+from numba.core import event
 from numba.core.caching import FunctionCache
+from numba.core.compiler import CompileResult
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.serialize import dumps
 
 logger = logging.getLogger("hetsyn_triton")
 
 _OPTIONS: Any = {"nogil": True, "error_model": "numpy"}
 _BORROWING: Any = {"forceinline": True, "_nrt": False}
-_decorating = threading.Lock()
 
 
 def inlined(function: Callable[..., Any]) -> Any:
@@ -48,54 +52,137 @@ def borrowing(function: Callable[..., Any]) -> Any:
 
 def kernel(function: Callable[..., Any]) -> Any:
     """A function over tasks [begin, end), compiled when first called for a dtype, kept on disk."""
-    folder = cache_folder()
-    if folder is None:
-        return numba.njit(**_OPTIONS)(function)
     made = numba.njit(**_OPTIONS)(function)
-    setting: Any = config  # one for all of Numba, read when a cache is made
-    with _decorating:
-        before, setting.CACHE_DIR = setting.CACHE_DIR, str(folder)
-        try:
-            made._cache = _Cache(function)  # what `cache=True` does with Numba's own
-        finally:
-            setting.CACHE_DIR = before
+    folder = cache_folder()
+    if folder is not None:
+        made._cache = _Cache(function, folder)  # what `cache=True` does with Numba's own
     return made
 
 
+# -- compiled code on disk -------------------------------------------------------------------------
+
+
 class _Cache(FunctionCache):  # type: ignore[misc, unused-ignore]
-    """Numba's, in which a file that cannot be read or written is no error of the caller's."""
+    """Numba's, with files that are checked before they are read.
+
+    Numba's own are pickles: who can write one runs code in the process that reads it, and a bit
+    that flips in compiled code ends the process. Here a file begins with a digest of its name and
+    contents, and is read only if nobody else can have written it. Each has the code for one
+    function and dtype. A file that cannot be read or written is no error of the caller's.
+    """
+
+    def __init__(self, function: Any, folder: Path) -> None:
+        self._py_func, self._folder, self._cache_path = function, folder, str(folder)
+        self.enable()
 
     def load_overload(self, signature: Any, target: Any) -> Any:
+        target.refresh()
+        name = self._file(signature, target.codegen())
         try:
-            found = super().load_overload(signature, target)
-        except Exception:  # of a file cut short, unpickling raises anything
-            with suppress(OSError):
-                self.flush()
+            content = _read(self._folder / name)
+            if content is None or content[:_SIZE] != _digest(name, content[_SIZE:]):
+                return None
+            found = CompileResult._rebuild(target, *pickle.loads(content[_SIZE:]))
+        except Exception:  # written by another Numba, say: unpickling raises anything
             return None
-        # Processes that compile for different dtypes at once may both write the first file.
-        fits = found is not None and tuple(found.signature.args) == tuple(signature)
-        return found if fits else None
+        return found if tuple(found.signature.args) == tuple(signature) else None
 
     def save_overload(self, signature: Any, data: Any) -> None:
-        with suppress(Exception):  # a full disk, say, or an index that can be neither read nor made
-            super().save_overload(signature, data)
+        name = self._file(signature, data.codegen)
+        with suppress(Exception):  # a full disk, say
+            code = dumps(data._reduce())
+            with tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as file:
+                try:
+                    file.write(_digest(name, code) + code)
+                    file.close()
+                    os.replace(file.name, self._folder / name)
+                except BaseException:
+                    os.unlink(file.name)
+                    raise
+
+    def flush(self) -> None:
+        """Nothing: a file that is damaged is written anew."""
+
+    def _file(self, signature: Any, codegen: Any) -> str:
+        key = (self._py_func.__qualname__, *self._index_key(signature, codegen))
+        return f"{self._py_func.__name__}-{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}"
+
+
+_SIZE = hashlib.sha256().digest_size
+
+
+def _digest(name: str, code: bytes) -> bytes:
+    return hashlib.sha256(name.encode() + b"\0" + code).digest()
+
+
+def _read(path: Path) -> bytes | None:
+    """Return the contents of a file, or None if somebody else may have written it."""
+    # A link is an error, a pipe without a writer empty.
+    place = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with open(place, "rb") as file:
+        refusal = _refusal(os.fstat(place), stat.S_ISREG)
+        if refusal is None:
+            return file.read()
+    _tell(path.parent, refusal)
+    return None
+
+
+@cache
+def _tell(folder: Path, refusal: str) -> None:
+    """Once per process, not for each file."""
+    logger.warning("hetsyn_triton: kernels in %s are not used: %s", folder, refusal)
+
+
+def _refusal(info: os.stat_result, is_kind: Callable[[int], bool]) -> str | None:
+    """Return why a folder or file may be somebody else's work, or None."""
+    if not is_kind(info.st_mode):
+        return "expected a folder of plain files, got something else"
+    if info.st_uid != os.geteuid():
+        return f"expected files of user {os.geteuid()}, got one of user {info.st_uid}"
+    if info.st_mode & 0o022:
+        return f"expected that only the owner can write, got mode {stat.S_IMODE(info.st_mode):o}"
+    return None
 
 
 @cache
 def cache_folder() -> Path | None:
-    """Where compiled kernels are kept; None where nothing can be written."""
-    digest = hashlib.sha256()
+    """Where compiled kernels are kept; None where they cannot be."""
+    return _place()[0]
+
+
+@cache
+def _place() -> tuple[Path | None, str]:
+    """-> the folder or None, and what is said about it."""
+    digest = hashlib.sha256(repr((numba.__version__, sys.implementation.cache_tag)).encode())
     for source in sorted(Path(__file__).parents[1].rglob("*.py")):
         digest.update(source.read_bytes())
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     root = os.environ.get("NUMBA_CACHE_DIR") or os.path.join(home, "hetsyn_triton")
+    if not os.path.isabs(root):
+        return None, f"in every process: expected an absolute cache folder, got {root}"
     folder = Path(root) / f"cpu-{digest.hexdigest()[:16]}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        refusal = _refusal(folder.lstat(), stat.S_ISDIR)
+        if refusal is not None:
+            return None, f"in every process: {folder} is not used: {refusal}"
         tempfile.TemporaryFile(dir=folder).close()
     except OSError:
-        return None
-    return folder
+        return None, "in every process: no folder to keep them"
+    return folder, f"each once, kept in {folder}"
+
+
+# A child that is forked while a thread compiles would wait for Numba's lock for ever: forking waits
+# for the end of the compilation.
+os.register_at_fork(
+    before=global_compiler_lock.acquire,
+    after_in_parent=global_compiler_lock.release,
+    after_in_child=global_compiler_lock.release,
+)
+
+
+# -- what is said and counted ----------------------------------------------------------------------
 
 
 class _Compilations(event.Listener):
@@ -116,11 +203,7 @@ class _Compilations(event.Listener):
         if self.said:
             return
         self.said = True
-        folder = cache_folder()
-        kept = (
-            f"each once, kept in {folder}" if folder else "in every process: no folder to keep them"
-        )
-        logger.warning("hetsyn_triton: compiling CPU kernels (%s)", kept)
+        logger.warning("hetsyn_triton: compiling CPU kernels (%s)", _place()[1])
 
     def on_end(self, event: Any) -> None:
         if not _is_ours(event):
