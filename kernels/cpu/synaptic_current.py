@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .lib.arrays import blocks_of, flat, optional, packed, steps_like
+from .lib.arrays import array, blocks_of, flat, optional, packed, steps_like
 from .lib.compiling import inlined, kernel
 from .lib.parameter_gradient import synaptic_parameter_gradient as synaptic_parameter_gradient
 from .lib.passes import passes
@@ -237,9 +237,9 @@ def _add_carried(dz: Tensor, d_trace: Tensor, g_trace: Tensor, decay: Tensor) ->
         nothing, packed(ones), packed(decay), flat(g_trace), True, flat(carried), True,
         flat(earlier), steps, B, J, I, group,
     )  # fmt: skip
-    to_dz, to_trace = dz.numpy(), d_trace.numpy()  # added by this thread
+    to_dz, to_trace = array(dz), array(d_trace)  # added by this thread
     if T:
         of_last = torch.from_numpy(flat(g_trace)).view(R * B, J, I)
-        to_dz[:, -1] += sum_in_order(of_last).view(R, B, I).numpy()
-        to_dz[:, :-1] += earlier.numpy()
-    to_trace += (carried if T else g_trace.detach().resolve_neg()).numpy()
+        to_dz[:, -1] += array(sum_in_order(of_last).view(R, B, I))
+        to_dz[:, :-1] += array(earlier)
+    to_trace += array(carried if T else g_trace)

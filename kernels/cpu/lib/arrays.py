@@ -16,10 +16,42 @@ from .vectors import BYTES
 Array = NDArray[Any]
 
 
+_NAMES = "bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"
+_TYPES = {getattr(torch, name): np.dtype(name).str for name in _NAMES}
+
+
+class _Memory:
+    """A tensor's memory as NumPy asks for it; it keeps the tensor alive."""
+
+    __slots__ = ("__array_interface__", "tensor")
+
+    def __init__(self, tensor: Tensor, shape: tuple[int, ...], strides: Any = None) -> None:
+        self.tensor = tensor
+        self.__array_interface__ = {
+            "data": (tensor.data_ptr(), False),
+            "shape": shape,
+            "strides": strides,
+            "typestr": _TYPES[tensor.dtype],
+            "version": 3,
+        }
+
+
+def array(tensor: Tensor) -> Array:
+    """A tensor's elements, in its own memory.
+
+    `Tensor.numpy()` would mark the storage for ever: it could no longer be resized.
+    """
+    tensor = tensor.resolve_neg()
+    strides = tuple([tensor.element_size() * n for n in tensor.stride()])
+    return np.asarray(_Memory(tensor, tuple(tensor.shape), strides))
+
+
 def flat(tensor: Tensor) -> Array:
     """A contiguous tensor's memory, or a contiguous copy's."""
+    if tensor.is_contiguous() and not tensor.is_neg():
+        return np.asarray(_Memory(tensor, (tensor.numel(),)))
     # NumPy copies on this thread; PyTorch's others are not there in a forked child.
-    return np.ascontiguousarray(tensor.detach().resolve_neg().numpy()).reshape(-1)
+    return np.ascontiguousarray(array(tensor)).reshape(-1)
 
 
 def optional(tensor: Tensor | None, like: Tensor) -> Array:
@@ -43,7 +75,7 @@ def _zeros(count: int, like: Array) -> Array:
 
 def padded(tensor: Tensor) -> Array:
     """[..., N] -> [..., blocks, L], zeros after N, flat."""
-    given = tensor.detach().resolve_neg().numpy()
+    given = array(tensor)
     *outer, N = given.shape
     width = blocks_of(N, tensor) * BYTES // given.itemsize
     filled = _zeros(math.prod(outer) * width, given)
@@ -53,7 +85,7 @@ def padded(tensor: Tensor) -> Array:
 
 def packed(matrix: Tensor) -> Array:
     """A matrix [R, S, O] with its outputs last -> [R, blocks, S, L], flat."""
-    given = matrix.detach().resolve_neg().numpy()
+    given = array(matrix)
     R, S, O = given.shape
     lanes, blocks = BYTES // given.itemsize, blocks_of(O, matrix)
     filled = _zeros(R * blocks * S * lanes, given)
