@@ -21,37 +21,45 @@ _TYPES = {getattr(torch, name): np.dtype(name).str for name in _NAMES}
 
 
 class _Memory:
-    """A tensor's memory as NumPy asks for it; it keeps the tensor alive."""
-
-    __slots__ = ("__array_interface__", "tensor")
-
-    def __init__(self, tensor: Tensor, shape: tuple[int, ...], strides: Any = None) -> None:
-        self.tensor = tensor
-        self.__array_interface__ = {
-            "data": (tensor.data_ptr(), False),
-            "shape": shape,
-            "strides": strides,
-            "typestr": _TYPES[tensor.dtype],
-            "version": 3,
-        }
-
-
-def array(tensor: Tensor) -> Array:
-    """A tensor's elements, in its own memory.
+    """A tensor's memory as NumPy asks for it; it keeps the tensor alive.
 
     `Tensor.numpy()` would mark the storage for ever: it could no longer be resized.
     """
-    tensor = tensor.resolve_neg()
-    strides = tuple([tensor.element_size() * n for n in tensor.stride()])
-    return np.asarray(_Memory(tensor, tuple(tensor.shape), strides))
+
+    __slots__ = ("__array_interface__", "tensor")
+    __array_interface__: dict[str, Any]
+    tensor: Tensor
+
+
+def array(tensor: Tensor) -> Array:
+    """The elements of a tensor in its own memory."""
+    memory = _Memory()
+    memory.tensor = tensor = tensor.resolve_neg()
+    size = tensor.element_size()
+    memory.__array_interface__ = {
+        "data": (tensor.data_ptr(), False),
+        "shape": tuple(tensor.shape),
+        "strides": tuple(map(size.__mul__, tensor.stride())),
+        "typestr": _TYPES[tensor.dtype],
+        "version": 3,
+    }
+    return np.asarray(memory)
 
 
 def flat(tensor: Tensor) -> Array:
     """A contiguous tensor's memory, or a contiguous copy's."""
-    if tensor.is_contiguous() and not tensor.is_neg():
-        return np.asarray(_Memory(tensor, (tensor.numel(),)))
-    # NumPy copies on this thread; PyTorch's others are not there in a forked child.
-    return np.ascontiguousarray(array(tensor)).reshape(-1)
+    if not tensor.is_contiguous() or tensor.is_neg():
+        # NumPy copies on this thread; PyTorch's others are not there in a forked child.
+        return np.ascontiguousarray(array(tensor)).reshape(-1)
+    memory = _Memory()  # as `array`, without a call more
+    memory.tensor = tensor
+    memory.__array_interface__ = {
+        "data": (tensor.data_ptr(), False),
+        "shape": (tensor.numel(),),
+        "typestr": _TYPES[tensor.dtype],
+        "version": 3,
+    }
+    return np.asarray(memory)
 
 
 def optional(tensor: Tensor | None, like: Tensor) -> Array:
@@ -77,7 +85,8 @@ def padded(tensor: Tensor) -> Array:
     """[..., N] -> [..., blocks, L], zeros after N, flat."""
     given = array(tensor)
     *outer, N = given.shape
-    width = blocks_of(N, tensor) * BYTES // given.itemsize
+    lanes = BYTES // given.itemsize
+    width = -(-N // lanes) * lanes
     filled = _zeros(math.prod(outer) * width, given)
     filled.reshape(*outer, width)[..., :N] = given
     return filled
@@ -87,7 +96,8 @@ def packed(matrix: Tensor) -> Array:
     """A matrix [R, S, O] with its outputs last -> [R, blocks, S, L], flat."""
     given = array(matrix)
     R, S, O = given.shape
-    lanes, blocks = BYTES // given.itemsize, blocks_of(O, matrix)
+    lanes = BYTES // given.itemsize
+    blocks = -(-O // lanes)
     filled = _zeros(R * blocks * S * lanes, given)
     places = filled.reshape(R, blocks, S, lanes)
     for block in range(blocks):
