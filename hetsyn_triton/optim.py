@@ -32,7 +32,7 @@ def parameter_groups(
 
     Raises:
         ValueError: If a rate is not positive, or a weight decay is negative.
-        TypeError: If a value is not a number.
+        TypeError: If `module` is no module, or a value is not a number.
 
     Example:
         >>> groups = parameter_groups(HetSynLIF(8, 4), lr=1e-3)
@@ -40,6 +40,7 @@ def parameter_groups(
         [('weights', 0.001), ('decays', 0.002)]
         >>> optimizer = torch.optim.AdamW(groups)
     """
+    check.check_module("module", module)
     check.check_positive_number("lr", lr)
     decay_lr = 2 * lr if decay_lr is None else check.check_positive_number("decay_lr", decay_lr)
     if decay_weight_decay is None:
@@ -71,6 +72,9 @@ def clamp_decays_(module: nn.Module) -> None:
     Args:
         module: The network. Decays with the parametrization "sigmoid" do not change.
 
+    Raises:
+        TypeError: If `module` is no module.
+
     Example:
         >>> layer = HetSynLIF(8, 4)
         >>> _ = layer.decay.raw.data.add_(1)
@@ -78,6 +82,7 @@ def clamp_decays_(module: nn.Module) -> None:
         >>> layer.decay().max().item()
         1.0
     """
+    check.check_module("module", module)
     for child in module.modules():
         if isinstance(child, Decay):
             child.clamp_()

@@ -6,7 +6,9 @@ B is the batch; an unbatched call has states without it. Gradients flow through 
 
 from typing import Any, NamedTuple, TypeVar
 
+import torch
 from torch import Tensor
+from torch.utils._pytree import _register_namedtuple
 
 State = TypeVar("State")
 
@@ -66,6 +68,12 @@ class LeakyReadoutState(NamedTuple):
 
     current: Tensor
     """Summed synaptic current, [B, J]."""
+
+
+for _state in (NeuronState, HetSynState, LeakyState, HetSynReadoutState, LeakyReadoutState):
+    # For `torch.load`, which refuses unknown classes, and for `torch.export.save`.
+    torch.serialization.add_safe_globals([_state])
+    _register_namedtuple(_state, serialized_type_name=f"{__name__}.{_state.__name__}")
 
 
 def detach_state(state: State) -> State:

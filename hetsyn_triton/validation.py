@@ -43,6 +43,12 @@ def check_tensor(name: str, value: object) -> None:
         raise TypeError(f"{name}: expected a dense tensor, got layout {value.layout}")
 
 
+def check_module(name: str, value: object) -> None:
+    """Raise TypeError unless `value` is a `torch.nn.Module`."""
+    if not isinstance(value, torch.nn.Module):
+        raise TypeError(f"{name}: expected a torch.nn.Module, got {type(value).__name__}")
+
+
 def check_parameter_dtype(name: str, dtype: torch.dtype) -> None:
     """Raise TypeError unless `dtype` is float32 or float64, as for parameters and states."""
     if dtype not in PARAMETER_DTYPES:
@@ -127,12 +133,17 @@ def _extent(value: Tensor) -> tuple[float, float] | None:
 
 def check_finite(name: str, value: Tensor) -> None:
     """Raise ValueError if `value` has NaN or infinity."""
-    extent = _extent(value)
-    if extent is not None and not (math.isfinite(extent[0]) and math.isfinite(extent[1])):
+    if not is_finite(value):
         count = int((~torch.isfinite(value)).sum())
         raise ValueError(
             f"{name}: expected finite values, got {count} NaN or infinite of {value.numel()}"
         )
+
+
+def is_finite(value: Tensor) -> bool:
+    """Return whether a tensor has no NaN and no infinity, True if it must not be read here."""
+    extent = _extent(value)
+    return extent is None or (math.isfinite(extent[0]) and math.isfinite(extent[1]))
 
 
 def check_unit_interval(name: str, value: Tensor) -> None:

@@ -18,6 +18,8 @@ from hetsyn_triton import (
     HomNeuReadout,
     NeuronState,
     Triangular,
+    clamp_decays_,
+    make_network,
     ops,
 )
 from tests.support.layer_cases import ALL, SPIKING, I, J
@@ -276,12 +278,10 @@ def test_half_precision_layers(name: str) -> None:
 
 LOADED = [
     ("weight", float("nan"), "weight: expected finite values, got 1 NaN or infinite of 30"),
-    ("decay.raw", 1.5, "decay.raw: expected decays in [0, 1], got values from "),
-    ("decay.raw", float("nan"), "decay.raw: expected decays in [0, 1], got values from nan to nan"),
+    ("decay.raw", float("nan"), "decay.raw: expected "),
     ("decay.logit", float("inf"), "decay.logit: expected finite values, got 1 NaN or infinite"),
     ("decay.frozen_value", -0.5, "decay.frozen_value: expected decays in [0, 1], got values from"),
     ("recurrent_weight", float("inf"), "recurrent_weight: expected finite values, got 1 NaN"),
-    ("recurrent_decay.raw", -1.0, "recurrent_decay.raw: expected decays in [0, 1], got values"),
     ("threshold", -1.0, "threshold: expected positive, finite values, got values from -1 to "),
     ("reset_decay", 1.5, "reset_decay: expected decays in [0, 1], got values from "),
     ("adaptation_decay", 2.0, "adaptation_decay: expected decays in [0, 1], got values from "),
@@ -294,16 +294,65 @@ LOADED = [
 def test_bad_values_are_refused_when_loaded(
     name: str, key: str, value: float, message: str
 ) -> None:
-    """Named as in the state dict, prefix and all; what the layer had stays."""
+    """With PyTorch's error, named as in the state dict, prefix and all."""
     layer = torch.nn.ModuleDict({"hidden": ALL[name].make()})
-    before = {k: v.clone() for k, v in layer.state_dict().items()}
-    bad = {k: v.clone() for k, v in before.items()}
+    bad = {k: v.clone() for k, v in layer.state_dict().items()}
     if f"hidden.{key}" not in bad:
         return
     bad[f"hidden.{key}"].view(-1)[-1] = value
-    raised = message_of(ValueError, lambda: layer.load_state_dict(bad))
-    assert raised.startswith(f"hidden.{message}")
-    assert all(torch.equal(v, before[k]) for k, v in layer.state_dict().items())
+    raised = message_of(RuntimeError, lambda: layer.load_state_dict(bad))
+    assert raised.startswith("Error(s) in loading state_dict for ModuleDict:")
+    assert f"\thidden.{message}" in raised
+
+
+@pytest.mark.parametrize("assign", [False, True], ids=["copied", "assigned"])
+@pytest.mark.parametrize("fault", ["values", "shape", "missing", "unexpected"])
+def test_a_state_that_does_not_fit_changes_nothing(fault: str, assign: bool) -> None:
+    """Every fault is named at once, and what was loaded before it is taken back."""
+    network = make_network("hetsyn", I, [5, 4], 3, frozen_fraction=0.5)
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    parameters = [*network.parameters()]
+    bad: dict[str, Any] = {
+        k: v + 0.01 if v.is_floating_point() else v.clone() for k, v in before.items()
+    }
+    last, faults = "layers.1.weight", ["layers.1.weight"]
+    if fault == "values":
+        bad[last][0, 0] = float("nan")
+        bad["readout.weight"][0, 0] = float("inf")
+        faults.append("readout.weight")
+    elif fault == "shape":
+        bad[last] = bad[last][1:]
+    elif fault == "missing":
+        del bad[last]
+    else:
+        bad["layers.1.other"], faults = bad[last], ["layers.1.other"]
+    raised = message_of(RuntimeError, lambda: network.load_state_dict(bad, assign=assign))
+    assert all(name in raised for name in faults)
+    assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+    assert all(p is q for p, q in zip(network.parameters(), parameters, strict=True))
+
+
+@pytest.mark.parametrize("name", ["HetSynLIF", "HetNeuLIF", "HetSynReadout"])
+def test_decays_saved_before_the_clamp(name: str) -> None:
+    """They load, as all else of a training does; the layer runs once they are clamped."""
+    layer, other = ALL[name].make(), ALL[name].make(seed=1)
+    with torch.no_grad():
+        layer.decay.raw.view(-1)[0] = 1.25
+    other.load_state_dict(layer.state_dict())
+    assert torch.equal(other.decay.raw, layer.decay.raw)
+    x = torch.ones(T, B, I)
+    assert "between an optimizer step and the clamp" in message_of(ValueError, lambda: other(x))
+    assert "decay" in message_of(ValueError, lambda: other.to("meta")(x.to("meta")))
+    other = ALL[name].make(seed=1)
+    other.load_state_dict(layer.state_dict())
+    clamp_decays_(other)
+    other(x)
+    assert other.decay.raw.view(-1)[0] == 1
+    fixed = ALL["HomNeuLIF"].make()
+    bad = fixed.state_dict() | {"decay.raw": fixed.decay.raw + 1}
+    assert "decay.raw: expected decays in [0, 1]" in message_of(
+        RuntimeError, lambda: fixed.load_state_dict(bad)
+    )
 
 
 def test_another_architecture_is_refused_when_loaded() -> None:

@@ -150,7 +150,7 @@ def test_moved_to_float64(name: str) -> None:
     narrow = ALL[name].make(dtype=torch.float32)
     wide = copy.deepcopy(narrow).double()
     for key, value in wide.state_dict().items():
-        assert value.dtype == (torch.bool if key.endswith("frozen") else torch.float64)
+        assert value.dtype == torch.float64
         assert torch.equal(value, narrow.state_dict()[key].to(value.dtype))
     output, state = wide(random_spikes(T, B, I))
     assert all(t.dtype == torch.float64 for t in flat((output, state)))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from abc import ABC, abstractmethod
+from abc import ABCMeta, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import Unpack
+from typing_extensions import Self, Unpack
 
 from hetsyn_triton import ops, validation as check
 from hetsyn_triton.initializers import FanInNormal, Initializer, draw
@@ -20,10 +20,21 @@ from hetsyn_triton.timeconstants import TimeConstant, draw_tau, tau_to_decay
 
 from .decay import Decay, register_present
 from .layer_options import LayerOptions, full_signature
-from .loading import check_loaded
+from .loading import Loadable, check_loaded
 
 
-class SequenceLayer(nn.Module, ABC):
+class _Made(ABCMeta):
+    """Notes what a layer was made with, once it is complete."""
+
+    def __call__(cls, *args: Any, **options: Any) -> Any:
+        layer = super().__call__(*args, **options)
+        options.pop("generator", None)  # cannot be copied
+        vars(layer)["_made_with"] = (cls, args, options)
+        ops.register_flops()
+        return layer
+
+
+class SequenceLayer(Loadable, metaclass=_Made):
     """A layer over time with weights [J, I]: `output, state = layer(x, state)`; hides no state.
 
     Subclasses give `state_type`, `_state_axes` and `_run`, which sees checked [1, T, B, N] tensors.
@@ -56,8 +67,7 @@ class SequenceLayer(nn.Module, ABC):
         self.in_features = check.check_size("in_features", in_features)
         self.out_features = check.check_size("out_features", out_features)
         self.dt = check.check_positive_number("dt", dt)
-        self.batch_first = check.check_flag("batch_first", batch_first)
-        check.check_choice("backend", backend, ops.BACKENDS)
+        self.batch_first = batch_first
         self.backend = backend
         self._device = torch.get_default_device() if device is None else device
         self._dtype = torch.get_default_dtype() if dtype is None else dtype
@@ -65,6 +75,54 @@ class SequenceLayer(nn.Module, ABC):
         drawn = self._drawn("weight_init", weight_init, (out_features, in_features), generator)
         self.weight = nn.Parameter(drawn)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self._settable:
+            self._settable[name](name, value)
+        elif name in self._arguments and "_made_with" in vars(self):
+            raise AttributeError(
+                f"{name}: expected the value that the layer was made with, got an assignment of "
+                f"{value!r}; of a layer's arguments {', '.join(self._settable)} can be assigned"
+            )
+        super().__setattr__(name, value)
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw all parameters anew and restore all buffers, as when the layer was made.
+
+        Also fills a layer that was made on the meta device, after `to_empty`.
+
+        Args:
+            generator: Draws weights and time constants. Default: PyTorch's own.
+
+        Raises:
+            RuntimeError: If the layer has parameters that it was not made with, as after pruning.
+
+        Example:
+            >>> layer = HetSynLIF(8, 4, device="meta").to_empty(device="cpu")
+            >>> layer.reset_parameters()
+        """
+        cls, args, options = self._made_with
+        options = {**options, "device": "cpu"}
+        options |= {"dtype": self.weight.dtype, "generator": generator}
+        made = cls(*args, **options).state_dict()
+        own = {**dict(self.named_parameters()), **dict(self.named_buffers())}
+        if own.keys() != made.keys():
+            raise RuntimeError(
+                f"reset_parameters: expected the parameters that the layer was made with, got "
+                f"{', '.join(sorted(own.keys() ^ made.keys()))}"
+            )
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(_like(made[name], tensor))
+
+    _made_with: tuple[type[Self], tuple[Any, ...], dict[str, Any]]
+    _settable: ClassVar[dict[str, Callable[[str, Any], object]]] = {
+        "batch_first": check.check_flag,
+        "backend": lambda name, value: check.check_choice(name, value, ops.BACKENDS),
+        "surrogate": lambda name, value: check.check_surrogate(value),
+        "detach_reset": check.check_flag,
+        "threshold": lambda name, value: None,  # a tensor
+    }
+    _arguments: ClassVar[frozenset[str]]
     __signature__: ClassVar[inspect.Signature]
     _loaded: ClassVar[dict[str, Callable[[str, Tensor], None]]] = {
         "weight": check.check_finite,
@@ -75,13 +133,15 @@ class SequenceLayer(nn.Module, ABC):
         "adaptation_strength": check.check_finite,
     }
 
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
-        check_loaded(state_dict, prefix, self._loaded)
-        super()._load_from_state_dict(state_dict, prefix, *args)
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        if check_loaded(state_dict, prefix, self._loaded, rest[-1]):
+            super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.__signature__ = full_signature(cls)
+        if cls.__module__.startswith("hetsyn_triton."):  # a class derived elsewhere has its own
+            cls._arguments = frozenset(cls.__signature__.parameters)
 
     @abstractmethod
     def _state_axes(self) -> dict[str, str | None]:
@@ -104,7 +164,8 @@ class SequenceLayer(nn.Module, ABC):
             The output in the layout of `x`, and the state after the last step.
 
         Raises:
-            ValueError: If a shape, device or parameter value does not fit.
+            ValueError: If a shape, device or parameter value does not fit, or on a CPU `x` or the
+                state has NaN or infinity.
             TypeError: If a dtype or the kind of the state does not fit.
         """
         steps, seen = _read(x, self.in_features, self.batch_first)
@@ -115,8 +176,8 @@ class SequenceLayer(nn.Module, ABC):
             _check_state_type(state, self.state_type)
             sizes = {"B": steps.shape[1], "I": self.in_features, "J": self.out_features}
             seen.check_state(state, self._state_axes(), sizes, self.weight)
-        output, state = self._run(steps.unsqueeze(0), seen.read_state(state))
-        return seen.restore(output), seen.restore_state(state)
+        output, after = self._run(steps.unsqueeze(0), seen.read_state(state))
+        return seen.restore(output), seen.restore_state(after)
 
     def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Run one time step, a sequence of length 1.
@@ -131,6 +192,16 @@ class SequenceLayer(nn.Module, ABC):
         time = time_axis(x, self.batch_first)
         output, state = self(x.unsqueeze(time), state)
         return output.squeeze(time), state
+
+    def _check_given(self, steps: Tensor, x: Tensor, state: Any) -> None:
+        """ValueError if x or the state has NaN or infinity, which never leave `steps` [1, T, B, J]:
+        potentials, or currents. Spikes alone would only stop."""
+        if steps.shape[1] == 0 or check.is_finite(steps[:, -1]):
+            return
+        check.check_finite("x", x)
+        for field, value in zip(self.state_type._fields, state or (), strict=False):  # type: ignore[attr-defined]
+            if value is not None:
+                check.check_finite(f"state.{field}", value)
 
     def _placed(self, value: Tensor) -> Tensor:
         return value.to(device=self._device, dtype=self._dtype).contiguous()
@@ -217,7 +288,6 @@ class SpikingLayer(SequenceLayer):
                     f"tau_reset: expected a positive, finite number or 'tied', got {tau_reset!r}"
                 )
             check.check_positive_number("tau_reset", tau_reset)
-        check.check_surrogate(surrogate)
         check.check_flag("self_connections", self_connections)
         check.check_flag("learn_threshold", learn_threshold)
         if recurrent_weight_init is not None and not check.check_flag("recurrent", recurrent):
@@ -225,7 +295,7 @@ class SpikingLayer(SequenceLayer):
         super().__init__(in_features, out_features, generator=generator, **options)
         self.recurrent = check.check_flag("recurrent", recurrent)
         self.surrogate = surrogate
-        self.detach_reset = check.check_flag("detach_reset", detach_reset)
+        self.detach_reset = detach_reset
         self._make_recurrent_weight(
             recurrent_weight_init or options.get("weight_init", FanInNormal()),
             self_connections,
@@ -316,6 +386,16 @@ class SpikingLayer(SequenceLayer):
     def extra_repr(self) -> str:
         recurrent = ", recurrent" if self.recurrent else ""
         return super().extra_repr() + recurrent + f", surrogate={self.surrogate}"
+
+
+def _like(value: Tensor, other: Tensor) -> Tensor:
+    """`value`, sharded as `other` is (`torch.distributed.fsdp.fully_shard`)."""
+    if hasattr(other, "device_mesh"):
+        from torch.distributed.tensor import distribute_tensor
+
+        mesh, placements = other.device_mesh, other.placements  # type: ignore[attr-defined]
+        return distribute_tensor(value, mesh, placements)
+    return value
 
 
 # -- layouts ---------------------------------------------------------------------------------------

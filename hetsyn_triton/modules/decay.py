@@ -49,6 +49,7 @@ class Decay(nn.Module):
     logit: Tensor
     frozen: Tensor | None
     frozen_value: Tensor | None
+    _unclamped = False  # whether decays outside [0, 1] were loaded
 
     def __init__(
         self,
@@ -88,35 +89,51 @@ class Decay(nn.Module):
             order = torch.randperm(initial.numel(), generator=generator, device="cpu")
             frozen = torch.zeros(initial.numel(), dtype=torch.bool, device="cpu")
             frozen[order[: round(frozen_fraction * initial.numel())]] = True
-            frozen, value = frozen.view(initial.shape).to(initial.device), initial.clone()
+            # Not bool: averages of models (`torch.optim.swa_utils`) subtract their buffers.
+            frozen, value = frozen.view(initial.shape).to(initial), initial.clone()
         # Kept apart from what learns, so that no weight decay or momentum can move a frozen decay.
         register_present(self, "frozen", frozen)
         register_present(self, "frozen_value", value)
 
     def forward(self) -> Tensor:
+        if self._unclamped:
+            raise ValueError(
+                "decay: expected decays in [0, 1], got others in the state that was loaded, as "
+                "between an optimizer step and the clamp: call clamp_decays_(module) first"
+            )
         decay = torch.sigmoid(self.logit) if self.parametrization == "sigmoid" else self.raw
         if self.frozen is not None and self.frozen_value is not None:
-            decay = torch.where(self.frozen, self.frozen_value, decay)
+            decay = torch.where(self.frozen.bool(), self.frozen_value, decay)
         return decay
 
     @torch.no_grad()
     def clamp_(self) -> None:
-        """Clamp learned decays to [0, 1]; does nothing under "sigmoid"."""
-        if self.parametrization == "clamp":
-            self.raw.clamp_(0, 1)
+        """Clamp learned decays to [0, 1]; does nothing under "sigmoid".
 
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        Of decays that are pruned or parametrized, the parameter underneath is clamped.
+        """
+        if self.parametrization == "clamp":
+            for name, parameter in self.named_parameters():
+                if name in ("raw", "raw_orig", "parametrizations.raw.original"):
+                    parameter.clamp_(0, 1)
+        self._unclamped = False
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
         checks = {
-            "raw": check.check_unit_interval,
+            # One that learns may be saved between an optimizer step and the clamp.
+            "raw": check.check_finite if "raw" in self._parameters else check.check_unit_interval,
             "logit": check.check_finite,
             "frozen_value": check.check_unit_interval,
         }
-        check_loaded(state_dict, prefix, checks)
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        if check_loaded(state_dict, prefix, checks, rest[-1]):
+            super()._load_from_state_dict(state_dict, prefix, *rest)
+            raw = state_dict.get(prefix + "raw")
+            if isinstance(raw, Tensor) and not raw.is_meta:
+                self._unclamped = bool(((raw < 0) | (raw > 1)).any())
 
     def extra_repr(self) -> str:
         kept = self.logit if self.parametrization == "sigmoid" else self.raw
         learned = "learned" if isinstance(kept, nn.Parameter) else "fixed"
-        if self.frozen is not None:
+        if self.frozen is not None and not self.frozen.is_meta:
             learned += f", {int(self.frozen.sum())} of {self.frozen.numel()} frozen"
         return f"shape={tuple(kept.shape)}, {learned}, parametrization={self.parametrization!r}"

@@ -145,16 +145,17 @@ class HetSynLIF(SpikingLayer):
         neuron = self._neuron(self.reset_decay, state, x)
         weight, decay = self._synapses()
         if not self.recurrent:
-            spikes, _, feedback, trace = feedforward_scan.run(
+            spikes, potential, feedback, trace = feedforward_scan.run(
                 x, weight, decay, trace, neuron, *self._scan
             )
         else:
             recurrent_weight = self._recurrent_weight_in_use()
             recurrent_decay = self._decays("recurrent_decay")
             current, trace = synaptic_current.run(x, weight, decay, trace, self.backend)
-            spikes, _, feedback, recurrent_trace = recurrent_scan.run(
+            spikes, potential, feedback, recurrent_trace = recurrent_scan.run(
                 current, recurrent_weight, recurrent_decay, recurrent_trace, neuron, *self._scan
             )
+        self._check_given(potential, x, state)
         after = state_after(neuron, spikes, feedback)
         return spikes, HetSynState(trace, recurrent_trace, *after)
 
@@ -217,4 +218,5 @@ class HetSynReadout(SequenceLayer):
     ) -> tuple[Tensor, HetSynReadoutState]:
         trace = None if state is None else state.trace
         current, trace = synaptic_current.run(x, *self._synapses(), trace, self.backend)
+        self._check_given(current, x, state)
         return current, HetSynReadoutState(trace)

@@ -58,12 +58,13 @@ class _LeakyLIF(SpikingLayer):
         drive = _drive(self, x)
         before = neuron.spike.new_zeros(neuron.spike.shape) if state is None else state.current
         if recurrent_weight is not None:
-            spikes, _, feedback, currents = leaky_recurrent_scan.run(
+            spikes, potential, feedback, currents = leaky_recurrent_scan.run(
                 drive, recurrent_weight, decay, before, neuron, *self._scan
             )
         else:
             currents = leaky_current.run(drive, decay, before, self.backend)
-            spikes, _, feedback = spike_scan.run(currents, neuron, *self._scan)
+            spikes, potential, feedback = spike_scan.run(currents, neuron, *self._scan)
+        self._check_given(potential, x, state)
         after = state_after(neuron, spikes, feedback)
         return spikes, LeakyState(last(currents, before), *after)
 
@@ -251,6 +252,7 @@ class _LeakyReadout(SequenceLayer):
         zeros = drive.new_zeros(1, drive.shape[2], self.out_features)
         before = zeros if state is None else state.current
         currents = leaky_current.run(drive, decay, before, self.backend)
+        self._check_given(currents, x, state)
         return currents, LeakyReadoutState(last(currents, before))
 
 

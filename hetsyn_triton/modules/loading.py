@@ -1,17 +1,45 @@
-"""Values are checked as they are loaded, on every device: a call reads them on the CPU only."""
+"""Loading a state: values are checked on every device (a call reads them on the CPU only), and a
+state that does not fit changes nothing."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+
+
+class Loadable(nn.Module):
+    """A module whose `load_state_dict` loads all or, if it raises, nothing."""
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **options: Any) -> Any:
+        tensors = [(t, t.detach().clone()) for t in (*self.parameters(), *self.buffers())]
+        places = [(m, dict(m._parameters), dict(m._buffers)) for m in self.modules()]
+        try:
+            return super().load_state_dict(state_dict, *args, **options)
+        except Exception:
+            for module, parameters, buffers in places:  # with `assign=True` they are others now
+                module._parameters.update(parameters)
+                module._buffers.update(buffers)
+            with torch.no_grad():
+                for tensor, before in tensors:
+                    tensor.copy_(before)
+            raise
 
 
 def check_loaded(
-    state_dict: Mapping[str, Any], prefix: str, checks: Mapping[str, Callable[[str, Tensor], None]]
-) -> None:
-    """Runs each check on what `state_dict` holds under `prefix` and its name, before any
-    copy into that module (`load_state_dict` goes module by module)."""
+    state_dict: Mapping[str, Any],
+    prefix: str,
+    checks: Mapping[str, Callable[[str, Tensor], None]],
+    errors: list[str],
+) -> bool:
+    """Check what `state_dict` has under `prefix` and each name; add to `errors`, as PyTorch does,
+    and return whether there was none."""
+    before = len(errors)
     for name, check in checks.items():
         value = state_dict.get(prefix + name)
         if isinstance(value, Tensor) and not value.is_meta:
-            check(prefix + name, value.detach().to("cpu"))
+            try:
+                check(prefix + name, value.detach().to("cpu"))
+            except ValueError as error:
+                errors.append(str(error))
+    return len(errors) == before

@@ -18,9 +18,10 @@ from .decay import PARAMETRIZATIONS
 from .hetsyn import HetSynLIF, HetSynReadout
 from .layer_options import LayerOptions
 from .leaky import HetNeuLIF, HetNeuReadout, HomNeuALIF, HomNeuLIF, HomNeuReadout
+from .loading import Loadable
 
 
-class SpikingNetwork(nn.Module):
+class SpikingNetwork(Loadable):
     """Spiking layers in a row, dropout on the spikes between them, then a readout.
 
     Args:

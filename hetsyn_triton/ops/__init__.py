@@ -26,6 +26,9 @@ from .dispatch import (
     backend_info,
     full_precision,
 )
+from .flops import register_flops
+
+register_flops()
 
 __all__ = [
     "BACKENDS",
@@ -40,6 +43,7 @@ __all__ = [
     "leaky_recurrent_scan",
     "parallel_in_time",
     "recurrent_scan",
+    "register_flops",
     "spike_scan",
     "surrogate",
     "synaptic_current",

@@ -79,7 +79,8 @@ def test_decays_stay_decays_and_frozen_ones_stay() -> None:
     assert ((decay.raw >= 0) & (decay.raw <= 1)).all()
     assert decay.frozen is not None
     assert decay.frozen_value is not None
-    assert torch.equal(decay()[decay.frozen], decay.frozen_value[decay.frozen])
+    frozen = decay.frozen.bool()
+    assert torch.equal(decay()[frozen], decay.frozen_value[frozen])
 
 
 def test_dropout_differs_between_replicas() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from hetsyn_triton import make_network
 from hetsyn_triton.experiments.sealed import seal, unseal
 from hetsyn_triton.experiments.training import (
     CheckpointError,
@@ -21,6 +22,7 @@ from hetsyn_triton.experiments.training import (
     train,
 )
 from hetsyn_triton.experiments.training.checkpoint import read_checkpoint
+from hetsyn_triton.experiments.training.restore import load_weights
 
 Louder = Callable[..., TrainConfig]
 Content = dict[str, Any]
@@ -298,3 +300,14 @@ def test_of_another_architecture(run: Run, louder: Louder, tmp_path: Path) -> No
         match=r"another architecture: .*\(20, 20\) float32 in .* and \(4, 4\) float32 in",
     ):
         load_run(run.path)
+
+
+def test_masks_of_older_checkpoints(tmp_path: Path) -> None:
+    """They were bool."""
+    network = make_network("hetsyn", 3, [4], 2, frozen_fraction=0.5)
+    wanted = network.state_dict()
+    older = {n: w.bool() if n.endswith(".frozen") else w.clone() for n, w in wanted.items()}
+    assert any(w.dtype == torch.bool for w in older.values())
+    other = make_network("hetsyn", 3, [4], 2, frozen_fraction=0.5)
+    load_weights(tmp_path, older, other)
+    assert all(torch.equal(w, wanted[n]) for n, w in other.state_dict().items())

@@ -77,7 +77,7 @@ def without_long(
             if not isinstance(module, Decay):
                 continue
             free = torch.ones_like(module(), dtype=torch.bool)
-            free = free if module.frozen is None else ~module.frozen
+            free = free if module.frozen is None else ~module.frozen.bool()
             chosen = (decay_to_tau(module().double(), dt) > bound) & free
             if generator is not None:
                 places = (free & ~chosen).flatten().nonzero().squeeze(1)

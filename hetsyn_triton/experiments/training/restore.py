@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hetsyn_triton import Decay
 from hetsyn_triton.experiments.tasks import Task
 
 from .checkpoint import Checkpoint
@@ -81,12 +82,20 @@ def load_weights(path: Path, weights: dict[str, Tensor], network: nn.Module) -> 
     _check_architecture(path, weights, network)
     try:
         network.load_state_dict(weights)
+        for module in network.modules():
+            if isinstance(module, Decay):
+                module()  # refuses decays that were loaded unclamped: a checkpoint has none
     except (ValueError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"{path} contains invalid weights: {error}") from error
 
 
 def _check_architecture(path: Path, weights: dict[str, Tensor], network: nn.Module) -> None:
-    have = {name: _kind(value) for name, value in weights.items()}
+    # Masks of frozen decays, now numbers, were bool before.
+    dtype = next(network.parameters()).dtype
+    have = {
+        name: _kind(value.to(dtype) if value.dtype == torch.bool else value)
+        for name, value in weights.items()
+    }
     want = {name: _kind(value) for name, value in network.state_dict().items()}
     different = [
         f"{name} is {have.get(name, 'missing')} in the checkpoint "
