@@ -1,9 +1,12 @@
-"""Writing files so that a reader never sees half of one."""
+"""Writing files so that a reader never sees half of one, and reading regular files only."""
 
+import errno
 import json
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,7 +21,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """
     partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}{PARTIAL}")
     try:
-        with open(partial, "xb") as file:
+        with named_errors(path), open(partial, "xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -53,13 +56,47 @@ def write_json_lines(path: Path, records: list[dict[str, Any]]) -> None:
 
 def append_json_line(path: Path, record: dict[str, Any]) -> None:
     """Add one record to a file of JSON lines."""
-    with open(path, "a", encoding="utf-8") as file:
+    with named_errors(path), open(path, "a", encoding="utf-8") as file:
         file.write(json_line(record))
 
 
 def json_line(record: dict[str, Any]) -> str:
     """`record` as one line of JSON."""
     return json.dumps(record, allow_nan=False) + "\n"
+
+
+@contextmanager
+def named_errors(path: Path) -> Iterator[None]:
+    """Give an OSError of the block, such as that of a full disk, the name of the file."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def read_regular(path: Path) -> bytes:
+    """Read a regular file; OSError for a pipe or device, which may have no end."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    with open(handle, "rb") as file:
+        return file.read()
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: If it is not JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(read_regular(path))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def _sync_folder(folder: Path) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import io
 import math
 import random
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -311,3 +312,46 @@ def test_masks_of_older_checkpoints(tmp_path: Path) -> None:
     other = make_network("hetsyn", 3, [4], 2, frozen_fraction=0.5)
     load_weights(tmp_path, older, other)
     assert all(torch.equal(w, wanted[n]) for n, w in other.state_dict().items())
+
+
+def compressed(values: Content) -> bytes:
+    """A file of `torch.save` as another program would pack it."""
+    plain, packed = io.BytesIO(), io.BytesIO()
+    torch.save(values, plain)
+    with zipfile.ZipFile(plain) as old, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as new:
+        for part in old.infolist():
+            new.writestr(part.filename, old.read(part))
+    return packed.getvalue()
+
+
+def plain(values: Content) -> bytes:
+    file = io.BytesIO()
+    torch.save(values, file)
+    return file.getvalue()
+
+
+def laughing(levels: int) -> list[Any]:
+    """Each list has the one before ten times: 10^levels numbers in a few hundred bytes."""
+    found: list[Any] = [1]
+    for _ in range(levels):
+        found = [found] * 10
+    return found
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (lambda: compressed({"format": 3, "model": torch.zeros(20_000_000)}), "is compressed"),
+        (lambda: plain({"format": 3, "model": torch.zeros(1).expand(10**10)}), "more than 8 times"),
+        (lambda: plain({"format": 3, "model": laughing(9)}), "more than 8 times"),
+        (lambda: plain({"format": 3, "model": ["x" * 10**5] * 10**4}), "more than 8 times"),
+    ],
+    ids=["compressed", "one number often", "lists of lists", "one text often"],
+)
+def test_a_checkpoint_may_not_expand(content: Callable[[], bytes], message: str, run: Run) -> None:
+    """Its digest fits, and it is small: what it asks for is refused before it takes memory."""
+    path = run.path / "checkpoint.pt"
+    path.write_bytes(seal(content()))
+    assert path.stat().st_size < 2_000_000
+    with pytest.raises(CheckpointError, match=message):
+        read_checkpoint(path, torch.device("cpu"))

@@ -1,8 +1,13 @@
 """The command line: what it runs, what it says, and its exit codes."""
 
+import errno
 import io
 import json
+import os
 import re
+import resource
+import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +15,7 @@ from typing import Any
 
 import click
 import pytest
+import torch
 from rich.console import Console
 
 from hetsyn_triton.experiments.cli import main
@@ -18,7 +24,7 @@ from hetsyn_triton.experiments.cli.configure import configured, notes
 from hetsyn_triton.experiments.cli.progress import RichReporter
 from hetsyn_triton.experiments.tasks import SPLITS, TASKS
 from hetsyn_triton.experiments.tasks.audio.crossings import NORMALIZATIONS, SCALES
-from hetsyn_triton.experiments.training import default_config, load_run
+from hetsyn_triton.experiments.training import ConfigError, default_config, load_run
 from hetsyn_triton.experiments.training.trainer import Trainer
 from hetsyn_triton.modules import MODELS
 from hetsyn_triton.ops.dispatch import BACKENDS
@@ -112,8 +118,8 @@ def test_a_resumed_run_says_where_it_begins(
         (["train", "--backend", "triton"], "'triton' cannot run"),
         (["train", "--hidden", "many"], "hidden: expected positive integers"),
         (["train", "--hidden", "8,"], "hidden: expected positive integers"),
-        (["train", "--set", "hidden=[8, 0]"], "hidden: expected one or more positive integers"),
-        (["train", "--set", "hidden=[8.5]"], "hidden: expected one or more positive integers"),
+        (["train", "--set", "hidden=[8, 0]"], "hidden: expected 1 to 1000 positive integers"),
+        (["train", "--set", "hidden=[8.5]"], "hidden: expected 1 to 1000 positive integers"),
         (["train", "--set", "hold=0"], "options.hold: expected an integer from 1"),
         (
             ["train", "--set", "task=smnist"],
@@ -423,3 +429,154 @@ def test_without_part_of_the_train_extra(
     said = capsys.readouterr().err
     assert f"needs {blocked}: run pip install -c constraints.txt -e '.[train]' in" in said
     assert not list(tmp_path.rglob("*"))
+
+
+# -- errors of the system are one line, without a traceback ----------------------------------------
+
+ERRORS: dict[str, tuple[BaseException, str]] = {
+    "disk full": (OSError(errno.ENOSPC, "No space left on device", "a"), "a: No space left on"),
+    "two files": (OSError(errno.EISDIR, "Is a directory", "a", None, "b"), "b: Is a directory"),
+    "memory": (MemoryError(), "out of memory"),
+    "memory of PyTorch": (
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"),
+        "out of memory: DefaultCPUAllocator: can't allocate memory: 9 bytes",
+    ),
+    "memory of a GPU": (torch.OutOfMemoryError("CUDA\nout of memory"), "out of memory: CUDA out"),
+    "nested": (RecursionError("maximum recursion depth"), "the input is nested too deeply"),
+    "long": (ConfigError("x" * 5000), "xxx ... xxx"),
+}
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_errors_of_the_system(
+    kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error, line = ERRORS[kind]
+
+    def fail(**given: Any) -> int:
+        raise error
+
+    monkeypatch.setattr("hetsyn_triton.experiments.cli.train.run", fail)
+    assert run(["train"]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("hetsyn: ")
+    assert line in told.err
+    assert told.err.count("\n") == 1
+    assert len(told.err) < 1100
+
+
+def test_faults_of_the_program_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**given: Any) -> int:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr("hetsyn_triton.experiments.cli.train.run", fail)
+    with pytest.raises(RuntimeError, match="a fault"):
+        run(["train"])
+
+
+def command(*arguments: str, **options: Any) -> "subprocess.CompletedProcess[str]":
+    """`hetsyn` as a program, by a shell that may bend its output."""
+    program = shlex.join([sys.executable, "-m", "hetsyn_triton", *arguments])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {program} {options.pop('then', '')}"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**environment, **options.pop("env", {})},
+        **options,
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_an_output_that_cannot_be_written() -> None:
+    done = command("info", then="> /dev/full")
+    assert (done.returncode, done.stderr) == (2, "hetsyn: output: No space left on device\n")
+    done = command("info", then="| true")
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
+
+
+@pytest.mark.slow
+def test_a_terminal_that_knows_no_umlauts(tmp_path: Path) -> None:
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    (tmp_path / "ümlaut").mkdir()
+    done = command("train", *SMALL, "--out", "ümlaut/run", cwd=tmp_path, env=ascii_only)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "mlaut/run" in done.stdout
+    assert (tmp_path / "ümlaut" / "run" / "summary.json").exists()
+
+
+@pytest.mark.slow
+def test_a_file_that_grows_too_large(tmp_path: Path) -> None:
+    """The summary is there before the first picture; nothing is half-written."""
+    done = command("train", *SMALL, "--out", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    largest = (tmp_path / "run" / "checkpoint.pt").stat().st_size
+    pictures = {p.name for p in (tmp_path / "run").glob("*.png") if p.stat().st_size > largest}
+    assert pictures
+    limit = resource.RLIMIT_FSIZE, (largest + 512, largest + 512)
+    done = command(
+        "train",
+        *SMALL,
+        "--out",
+        "less",
+        cwd=tmp_path,
+        preexec_fn=lambda: resource.setrlimit(*limit),
+    )
+    assert done.returncode == 2
+    assert re.fullmatch(r"hetsyn: less/\w+\.png: File too large\n", done.stderr)
+    left = {p.name for p in (tmp_path / "less").iterdir()}
+    assert "summary.json" in left
+    assert not left & pictures
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"dt": 1e308}, "dt: expected a positive number of at most 1e30, got 1e+308"),
+        ({"hidden": [4] * 100_000}, "hidden: expected 1 to 1000 positive integers below 2^31"),
+        ({"hidden": [600_000]}, "GB of memory, got one that needs 11,5"),
+        ({"model": "x" * 5_000_000}, "model: expected one of hetsyn"),
+        ({"task": ""}, "task: expected one of digits"),
+    ],
+    ids=["dt", "layers", "memory", "name", "task"],
+)
+def test_settings_that_cannot_work(
+    change: dict[str, Any], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "settings.json"
+    file.write_text(json.dumps(change))
+    assert run(["train", "--config", str(file), "--out", str(tmp_path / "run")]) == 2
+    told = capsys.readouterr()
+    assert expected in told.err
+    assert told.err.count("\n") == 1
+    assert len(told.err) < 1100
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_no_regular_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A pipe may never end, and a device never does."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    deep = tmp_path / "deep.json"
+    deep.write_text("[" * 200_000)
+    for file, reason in (
+        (pipe, "it is not a regular file"),
+        (Path("/dev/zero"), "it is not a regular file"),
+        (tmp_path, "it is not a regular file"),
+        (deep, "it is nested too deeply"),
+    ):
+        assert run(["train", "--config", str(file)]) == 2
+        told = capsys.readouterr().err
+        assert told.startswith("hetsyn: config: expected a JSON file, got")
+        assert reason in told
+    folder = tmp_path / "run"
+    assert run(["train", *SMALL, "--out", str(folder)]) == 0
+    capsys.readouterr()
+    for name, said in (("checkpoint.pt", "not a regular file"), ("config.json", "run folder that")):
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+        assert run(["eval", str(folder)]) == 2
+        assert said in capsys.readouterr().err

@@ -110,7 +110,7 @@ def test_a_setting_of_the_file_without_effect_is_noted(tmp_path: Path) -> None:
         ({"lrr": 1}, "FILE: settings: expected one of task, .*got lrr \\(did you mean lr"),
         ({"lr": -1}, "FILE: lr: expected a positive number, got -1$"),
         ({"tau": 10**400}, "FILE: tau: expected positive time constants"),
-        ({"hidden": "8,4"}, "FILE: hidden: expected one or more positive integers"),
+        ({"hidden": "8,4"}, "FILE: hidden: expected 1 to 1000 positive integers"),
         ({"hold": 0}, "FILE: options.hold: expected an integer from 1 to 1000, got 0$"),
         ({"options": {"holdd": 1}}, "FILE: options: expected one of hold, .*mean hold"),
         ({"options": [1]}, "FILE: options: expected an object with settings of the task, got "),

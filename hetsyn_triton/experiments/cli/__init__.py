@@ -4,6 +4,9 @@ Packages of the `train` extra are imported only after a check that they are inst
 imported only by commands that need it.
 """
 
+import io
+import os
+import signal
 import sys
 
 from hetsyn_triton import freed_memory
@@ -13,10 +16,21 @@ from . import interrupts
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may not know all characters
+            stream.reconfigure(errors="backslashreplace")
     try:
         interrupts.install()
         freed_memory.keep_freed_memory()
         code = _run()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = 128 + signal.SIGPIPE  # what a shell reports for a program that it ends
+        _discard_output()
+    except OSError as error:  # a full disk behind the output
+        print(f"hetsyn: output: {error.strerror}", file=sys.stderr)
+        code = 2
+        _discard_output()
     except BaseException as error:
         if not interrupts.is_interrupt(error):
             raise
@@ -25,6 +39,11 @@ def main() -> None:
     finally:
         interrupts.loaded()
     sys.exit(code)
+
+
+def _discard_output() -> None:
+    """What is left in buffers goes nowhere, so that Python does not try again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run() -> int:

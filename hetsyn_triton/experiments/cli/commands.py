@@ -60,17 +60,21 @@ def run(arguments: list[str]) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
+    except SystemExit as error:  # of click and rich, when nobody reads the output any more
+        if error.code == 1:
+            raise BrokenPipeError from None
+        raise
     except (Exception, KeyboardInterrupt) as error:
         if interrupts.is_interrupt(error) or isinstance(error, click.Abort):
             interrupts.tell()
             return interrupts.INTERRUPTED
-        from .user_errors import USER_ERRORS, reported_by_first_rank
+        from .user_errors import in_words, reported_by_first_rank
 
-        if not isinstance(error, USER_ERRORS):
+        line = None if isinstance(error, BrokenPipeError) else in_words(error)
+        if line is None:
             raise
-        if reported_by_first_rank(error):
-            return 2
-        click.echo(f"hetsyn: {error}", err=True)
+        if not reported_by_first_rank(error):
+            click.echo(f"hetsyn: {line}", err=True)
         return 2
 
 

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from hetsyn_triton.experiments.files import read_json
 from hetsyn_triton.experiments.tasks import task_class
 from hetsyn_triton.experiments.training import ConfigError, TrainConfig, default_config
 from hetsyn_triton.experiments.training.effect import without_effect
@@ -72,8 +73,8 @@ def notes(config: TrainConfig, names: Iterable[str]) -> Iterator[str]:
 def _read(file: str) -> dict[str, Any]:
     """Read the settings in a JSON file."""
     try:
-        values = json.loads(Path(file).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        values = read_json(Path(file))
+    except (OSError, ValueError) as error:
         raise ConfigError(f"config: expected a JSON file, got {file!r} ({error})") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{file}: expected an object with settings, got {type(values).__name__}")

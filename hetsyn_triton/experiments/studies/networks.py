@@ -1,6 +1,5 @@
 """The trained networks of a study: ordinary run folders, resumed if they are incomplete."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from hetsyn_triton.experiments.training.restore import MOVABLE
 from hetsyn_triton.experiments.training.run_folder import CHECKPOINT, CONFIG, SUMMARY
 
 from .base import Place, Row
+from .study_folder import read_json
 
 
 def trained(config: TrainConfig, name: str, place: Place) -> Run:
@@ -36,8 +36,7 @@ def trained(config: TrainConfig, name: str, place: Place) -> Run:
 
 def summary(run: Run) -> dict[str, Any]:
     """Read summary.json of a complete run."""
-    values: dict[str, Any] = json.loads((run.path / SUMMARY).read_text(encoding="utf-8"))
-    return values
+    return read_json(run.path / SUMMARY)
 
 
 def result(run: Run) -> Row:

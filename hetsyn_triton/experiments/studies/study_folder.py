@@ -10,7 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from hetsyn_triton.experiments.files import partials, write_atomically, write_json
+from hetsyn_triton.experiments.files import partials, read_regular, write_atomically, write_json
 from hetsyn_triton.experiments.training import RunFolderError
 from hetsyn_triton.experiments.training.restore import MOVABLE, lasting
 
@@ -220,8 +220,8 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
 
 def _objects(path: Path, parts: Callable[[str], list[str]]) -> list[dict[str, Any]]:
     try:
-        values = [json.loads(part) for part in parts(path.read_text(encoding="utf-8"))]
-    except (OSError, ValueError) as error:
+        values = [json.loads(part) for part in parts(read_regular(path).decode())]
+    except (OSError, ValueError, RecursionError) as error:
         raise RunFolderError(f"{path} is damaged: {error}") from error
     if not all(isinstance(value, dict) for value in values):
         raise RunFolderError(f"{path} is damaged: expected an object")

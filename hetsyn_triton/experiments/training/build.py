@@ -1,5 +1,8 @@
 """Build the task, the network and the optimizer of a configuration."""
 
+import os
+from itertools import pairwise
+
 import torch
 
 from hetsyn_triton.experiments.tasks import Task, task_class
@@ -33,6 +36,7 @@ def build_network(config: TrainConfig, task: Task) -> SpikingNetwork:
     Raises:
         ConfigError: If a setting or the backend cannot work.
     """
+    check_memory(config, task)
     readout = config.tau_readout
     try:
         network = make_network(
@@ -62,6 +66,27 @@ def build_network(config: TrainConfig, task: Task) -> SpikingNetwork:
     except (ValueError, TypeError, BackendUnavailableError) as error:
         raise ConfigError(str(error)) from error
     return network.train()
+
+
+BYTES = 16
+"""Of each learned number in training: itself, its gradient and two moments of the optimizer."""
+
+
+def check_memory(config: TrainConfig, task: Task) -> None:
+    """Raise ConfigError if the network is larger than the memory of its device."""
+    sizes = [task.in_features, *config.hidden]
+    synapses = sum(after * (before + after * config.recurrent) for before, after in pairwise(sizes))
+    numbers = (synapses + sizes[-1] * task.out_features) * (1 + (config.model == "hetsyn"))
+    device = torch.device(config.device)
+    if device.type == "cuda":
+        memory = torch.cuda.get_device_properties(device).total_memory
+    else:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if BYTES * numbers > memory:
+        raise ConfigError(
+            f"hidden: expected a network that is trained in {memory / 1e9:,.0f} GB of memory, got "
+            f"one that needs {BYTES * numbers / 1e9:,.0f} GB"
+        )
 
 
 def build_optimizer(config: TrainConfig, network: SpikingNetwork) -> torch.optim.Optimizer:

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hetsyn_triton.experiments.files import write_atomically
+from hetsyn_triton.experiments.files import read_regular, write_atomically
 from hetsyn_triton.experiments.sealed import seal, unseal
 
 from .errors import CheckpointError
 
 FORMAT = 3
+MOST_EXPANSION = 8
+"""Bytes in memory for each byte of a checkpoint. (A history shares the names of its measures.)"""
 
 
 @dataclass
@@ -87,7 +90,7 @@ def read_values(path: Path, form: int | str, device: torch.device) -> dict[str, 
         CheckpointError: If the file is missing, truncated, damaged or in another format.
     """
     try:
-        content = unseal(path.read_bytes())
+        content = unseal(read_regular(path))
     except FileNotFoundError:
         raise CheckpointError(f"there is no checkpoint {path}") from None
     except (OSError, ValueError) as error:
@@ -95,7 +98,9 @@ def read_values(path: Path, form: int | str, device: torch.device) -> dict[str, 
             f"{path} is truncated, damaged or not a checkpoint: {error}"
         ) from error
     try:
+        _check_stored(content)
         values = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+        _check_size(values, len(content))
     except Exception as error:  # an unpickler can raise any error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path} is not a checkpoint: {reason}") from error
@@ -104,6 +109,33 @@ def read_values(path: Path, form: int | str, device: torch.device) -> dict[str, 
         raise CheckpointError(f"{path}: expected a checkpoint of format {form}, got {found!r}")
     del values["format"]
     return dict(values)
+
+
+def _check_stored(content: bytes) -> None:
+    """Raise ValueError if parts are compressed, which `torch.save` never does."""
+    with zipfile.ZipFile(io.BytesIO(content)) as parts:
+        for part in parts.infolist():
+            if part.file_size != part.compress_size:
+                raise ValueError(f"{part.filename} is compressed")
+
+
+def _check_size(values: Any, size: int) -> None:
+    """Raise ValueError if values take far more memory than the `size` bytes that they were read
+    from: a tensor may show one number often, a list may contain another one often."""
+    left, waiting = MOST_EXPANSION * size, [values]
+    while waiting:
+        value = waiting.pop()
+        left -= 1
+        if isinstance(value, Tensor):
+            left -= value.numel() * value.element_size()
+        elif isinstance(value, str):
+            left -= len(value)
+        elif isinstance(value, Mapping):
+            waiting += [*value.keys(), *value.values()]
+        elif isinstance(value, list | tuple | set):
+            waiting += value
+        if left < 0 or len(waiting) > MOST_EXPANSION * size:
+            raise ValueError(f"its values take more than {MOST_EXPANSION} times its size")
 
 
 def _check_content(path: Path, checkpoint: Checkpoint) -> None:

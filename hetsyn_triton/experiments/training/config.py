@@ -1,6 +1,5 @@
 """All settings of a run, in one frozen and checked pydantic model."""
 
-import json
 import os
 from collections.abc import Mapping
 from copy import deepcopy
@@ -10,6 +9,7 @@ from typing import Annotated, Any, get_args
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from hetsyn_triton.experiments.files import read_json
 from hetsyn_triton.experiments.tasks import TASKS, task_class
 from hetsyn_triton.experiments.tasks.readouts import READOUTS
 from hetsyn_triton.modules import MODELS
@@ -64,7 +64,7 @@ class TrainConfig(BaseModel):
         0.05, description="strength of the adaptation in homneu-adaptive"
     )
     threshold: fields.Positive = Field(1.0, description="spike threshold")
-    dt: fields.Positive = Field(
+    dt: fields.StepLength = Field(
         1.0, description="length of a step, in the unit of the time constants"
     )
     surrogate: Annotated[str, one_of(SURROGATES)] = Field(
@@ -153,7 +153,7 @@ class TrainConfig(BaseModel):
     def load(cls, path: str | Path, **changes: Any) -> "TrainConfig":
         """Read a config.json and change some fields."""
         try:
-            values = json.loads(Path(path).read_text())
+            values = read_json(Path(path))
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path} is not a readable configuration: {error}") from error
         if not isinstance(values, dict):

@@ -19,6 +19,7 @@ from hetsyn_triton.experiments.tasks.options import choice, is_real
 
 from .distributions import EXPECTED as DISTRIBUTION, is_distribution
 
+MOST_LAYERS = 1000
 MOST_THREADS = 1024  # of a run from any machine; PyTorch aborts with far more
 
 
@@ -89,6 +90,9 @@ Threads = Annotated[
     int, Field(ge=1, le=MOST_THREADS), Expected(f"an integer from 1 to {MOST_THREADS}")
 ]
 Positive = Annotated[float, Field(gt=0), Expected("a positive number", is_real)]
+StepLength = Annotated[
+    float, Field(gt=0, le=1e30), Expected("a positive number of at most 1e30", is_real)
+]
 NotNegative = Annotated[float, Field(ge=0), Expected("a number of at least 0", is_real)]
 Fraction = Annotated[float, Field(ge=0, le=1), Expected("a number from 0 to 1", is_real)]
 Part = Annotated[float, Field(ge=0, lt=1), Expected("a number from 0 to below 1", is_real)]
@@ -100,8 +104,8 @@ TimeConstants = Annotated[
 ]
 Sizes = Annotated[
     tuple[Count, ...],
-    Field(min_length=1),
-    Expected("one or more positive integers below 2^31"),
+    Field(min_length=1, max_length=MOST_LAYERS),
+    Expected(f"1 to {MOST_LAYERS} positive integers below 2^31"),
     BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
 ]
 Options = Annotated[dict[str, Any], Expected("an object with settings of the task")]

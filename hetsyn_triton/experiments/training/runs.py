@@ -261,14 +261,14 @@ def _complete(trainer: Trainer, folder: Path, reporter: Reporter, pictures: bool
         return run
     before = time_constants(build_network(run.config, run.task), run.config.dt)
     after = time_constants(run.network, run.config.dt)
-    if pictures:
-        _draw(run, test, before, after)
     summary = _summary(run, test, before, after, time.monotonic() - began)
     summary["seconds_compiling"] = round(seconds_compiling() - compiled, 1)
     summary["test_samples"] = means.samples
     summary["no_validation"] = why_no_validation(run.task, chosen)
     summary |= {"selection": chosen, "processes": ranks.size, **_where(trainer)}
     write_json(folder / SUMMARY, summary)
+    if pictures:
+        _draw(run, test, before, after)
     reporter.finished(summary, folder)
     return run
 
