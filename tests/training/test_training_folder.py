@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -223,3 +224,26 @@ def test_settings_of_the_run_are_in_its_folder(louder: Louder, tmp_path: Path) -
     config: Any = louder(epochs=1)
     run = train(config, tmp_path / "run", pictures=False)
     assert json.loads((run.path / "config.json").read_text()) == config.to_json()
+
+
+def test_a_file_is_on_the_disk_before_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Contents, then the name, then the folder that has the name: whenever the power fails, the
+    file is the old one or the new one."""
+    path, done = tmp_path / "file", list[str]()
+    sync, replace = os.fsync, os.replace
+
+    def noted_sync(handle: int) -> None:
+        is_folder = stat.S_ISDIR(os.fstat(handle).st_mode)
+        done.append("sync folder" if is_folder else f"sync {os.fstat(handle).st_size} bytes")
+        sync(handle)
+
+    def noted_replace(old: Any, new: Any) -> None:
+        done.append("replace")
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", noted_sync)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    write_atomically(path, lambda file: file.write(b"content"))
+    assert done == ["sync 7 bytes", "replace", "sync folder"]

@@ -89,6 +89,46 @@ def test_repeats_bit_for_bit(louder: Louder, tmp_path: Path) -> None:
     assert not torch.equal(first_layer(other.network).weight, first_layer(first.network).weight)
 
 
+def test_dropout_differs_from_step_to_step(
+    louder: Louder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is the same in a resumed run, which test_resume_repeats_an_interrupted_epoch shows."""
+    masks: list[torch.Tensor] = []
+    train_on = Trainer._train_on
+
+    def noted(self: Trainer, batch: Any) -> None:
+        train_on(self, batch)
+        # The generator has gone on from the step's seed by as many numbers as in every step.
+        masks.append(torch.rand(8))
+
+    monkeypatch.setattr(Trainer, "_train_on", noted)
+    train(louder(hidden=(6, 6), dropout=0.3), tmp_path / "run", pictures=False)
+    assert len(masks) > 4
+    assert len({tuple(mask.tolist()) for mask in masks}) == len(masks)
+
+
+def test_the_checkpoint_is_written_before_the_metrics(
+    louder: Louder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An epoch in metrics.jsonl is never trained again: killed between both, a run starts from the
+    checkpoint and writes its history anew."""
+
+    def stopped(path: Path, record: dict[str, Any]) -> None:
+        raise KeyboardInterrupt
+
+    place = "hetsyn_triton.experiments.training.trainer.append_json_line"
+    with monkeypatch.context() as patch:
+        patch.setattr(place, stopped)
+        with pytest.raises(KeyboardInterrupt):
+            train(louder(), tmp_path / "run", pictures=False)
+    checkpoint = read_checkpoint(tmp_path / "run" / "checkpoint.pt", torch.device("cpu"))
+    assert checkpoint.epoch == len(checkpoint.history) == 1
+    assert untimed(tmp_path / "run") == []
+    whole = train(louder(), tmp_path / "whole", pictures=False)
+    resumed = resume(tmp_path / "run", pictures=False)
+    assert untimed(resumed.path) == untimed(whole.path)
+
+
 @pytest.mark.parametrize("model", ["homneu", "hetneu"])
 @pytest.mark.parametrize("changes", [{}, {"decay_parametrization": "sigmoid", "recurrent": False}])
 def test_pictures_of_other_models(
