@@ -17,8 +17,9 @@ from torch import Tensor
 
 from tests.support.implementations import Implementation
 from tests.support.operators import OPERATORS, Operator, Size
+from tests.support.random_arguments import draw
 from tests.support.tensors import LAYOUTS, Named, narrow, same, strided
-from tests.support.truth import check
+from tests.support.truth import check, check_problem
 
 
 def present(given: Named) -> dict[str, Tensor]:
@@ -113,6 +114,12 @@ class Contract:
         given = self.given(kernels, self.tiny if kernels.slow else self.blocks)
         assert same(self.run(kernels, given), self.run(kernels, given))
 
+    def test_autocast_rounds_nothing(self, implementation: Implementation) -> None:
+        given = self.given(implementation, self.tiny)
+        wanted = self.run(implementation, given)
+        with torch.autocast(implementation.device.type, torch.bfloat16):
+            assert same(self.run(implementation, given), wanted)
+
     @pytest.mark.parametrize("axis", "RB")
     def test_a_part_is_the_same_alone(self, kernels: Implementation, axis: str) -> None:
         """Samples and replicas do not see each other: not one bit changes."""
@@ -164,6 +171,16 @@ class Forward(Contract):
             self.run(kernels, given), before, self.table.results.values(), strict=True
         ):
             assert "T" not in letters or torch.equal(found[:, :2], want[:, :2])
+
+    @pytest.mark.parametrize("detach_reset", [False, True], ids=["", "detached reset"])
+    def test_under_autograd(self, detach_reset: bool) -> None:
+        """Outputs and all gradients of the differentiable operator, as a CPU computes it."""
+        if detach_reset and not self.table.spiking:
+            pytest.skip("has no reset")
+        for dtype in (torch.float32, torch.float64):
+            problem = draw(self.operator, self.usual, 3, dtype=dtype)
+            problem = replace(problem, detach_reset=detach_reset)
+            check_problem(problem, problem.run())
 
     def test_in_pieces(self, kernels: Implementation) -> None:
         """The final states of one piece start the next: not one bit changes, wherever it is cut."""

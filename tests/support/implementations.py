@@ -100,7 +100,9 @@ def _triton(name: str, find: Callable[[str], Call], operators: frozenset[str]) -
     )
 
 
-CLOSED_FORM = Implementation("eager", lambda o: getattr(closed_form, o), frozenset(OPERATORS))
+CLOSED_FORM = Implementation(
+    "eager", lambda o: dispatch.in_closed_form(getattr(closed_form, o)), frozenset(OPERATORS)
+)
 NUMBA = Implementation("Numba", dispatch.NUMBA.launcher, dispatch.NUMBA.operators)
 TRITON = _triton(
     "Triton", dispatch.TRITON.launcher, dispatch.TRITON.operators - {*dispatch.COMPOSED}
