@@ -5,6 +5,7 @@ Each spike must then be what the potential says, except within the rounding boun
 the tests print the smallest margin.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ import torch
 from torch import Tensor
 
 from hetsyn_triton import HetNeuLIF, HetSynLIF, HomNeuLIF
+from hetsyn_triton.ops.dispatch import seconds_compiling
 from hetsyn_triton.reference import synaptic_current
+from hetsyn_triton.surrogates import SURROGATES, surrogate_by_name
 from tests.support import bounds
 from tests.support.layer_cases import (
     ADAPTIVE,
@@ -247,3 +250,63 @@ def test_time_constants_in_seconds() -> None:
     assert outputs[0].sum() > 0
     assert torch.equal(outputs[0], outputs[1])
     assert torch.equal(outputs[0], outputs[2])
+
+
+# -- what other libraries have got wrong in silence ------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+@pytest.mark.parametrize("surrogate", SURROGATES)
+@pytest.mark.parametrize("name", SPIKING)
+def test_every_surrogate_lets_a_gradient_through(name: str, surrogate: str, backend: str) -> None:
+    layer = SPIKING[name].make(surrogate=surrogate_by_name(surrogate), backend=backend)
+    spikes, _ = layer(random_spikes(T, B, I))
+    spikes.sum().backward()
+    for parameter, value in layer.named_parameters():
+        assert value.grad is not None
+        assert value.grad.any(), parameter
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+@pytest.mark.parametrize("name", SPIKING)
+def test_neurons_may_differ_in_every_parameter(name: str, backend: str) -> None:
+    """Each neuron is that of a layer in which all have its threshold, reset and adaptation. In a
+    recurrent layer this holds until the neurons hear of each other, in the second step."""
+    steps = 2 if SPIKING[name].recurrent else T
+    x = random_spikes(T, B, I)[:steps]
+
+    def outputs(values: Callable[[int], float]) -> Tensor:
+        layer = SPIKING[name].make(backend=backend)
+        with torch.no_grad():
+            for neuron in range(J):
+                at = values(neuron)
+                layer.threshold[neuron] = 0.2 + 0.3 * at
+                if layer.reset_decay is not None:
+                    layer.reset_decay[neuron] = 0.9 - 0.2 * at
+                if layer.adaptation_decay is not None:
+                    layer.adaptation_decay[neuron] = 0.5 + 0.1 * at
+                    layer.adaptation_strength[neuron] = 0.1 * at
+        found: Tensor = layer(x)[1].reset if steps == T else layer(x)[0][:1]
+        return found
+
+    differing = outputs(float)
+    for neuron in range(J):
+        alike = outputs(lambda _: float(neuron))  # noqa: B023
+        assert torch.equal(differing[..., neuron], alike[..., neuron])
+    assert not torch.equal(differing, outputs(lambda _: 0.0))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_another_batch_compiles_nothing(name: str) -> None:
+    """Nor another number of steps, in the same process."""
+    layer = ALL[name].make()
+
+    def train(steps: int, samples: int) -> None:
+        output, state = layer(random_spikes(steps, samples, I))
+        (output.sum() + layer(random_spikes(steps, samples, I), state)[0].sum()).backward()
+
+    train(2, 1)
+    before = seconds_compiling()
+    for steps, samples in ((1, 1), (3, 2), (16, 16), (17, 33)):
+        train(steps, samples)
+    assert seconds_compiling() == before

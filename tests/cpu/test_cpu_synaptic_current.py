@@ -1,11 +1,13 @@
 """How the CPU kernels of synapses share their work: spans of time, parts, lanes, silent steps."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from hetsyn_triton.kernels.cpu.lib import parameter_gradient
+from tests.support.bounds import sparse
 from tests.support.implementations import NUMBA
 from tests.support.operators import OPERATORS, Size
 from tests.support.tensors import narrow, same
@@ -73,3 +75,16 @@ def test_the_choice_of_lanes_is_tested(monkeypatch: pytest.MonkeyPatch) -> None:
     for I, J in ((17, 16), (17, 5), (16, 17), (5, 17)):  # noqa: E741
         NUMBA(PARAMETERS, NUMBA.given(PARAMETERS, Size(I=I, J=J)))
     assert chosen == [False, True, True, False]
+
+
+@pytest.mark.full
+def test_more_than_two_billion_inputs(tmp_path: Path) -> None:
+    """T B I beyond 2^31: the gradient of weights sees the last steps, where the only spikes are."""
+    inputs, steps = 64, 2**25 + 8
+    z = sparse(steps * inputs, torch.device("cpu"), tmp_path).view(1, steps, 1, inputs)
+    g = torch.zeros(1, steps, 1, 1)
+    last = (torch.rand(3, inputs, generator=torch.Generator().manual_seed(0)) < 0.5).float()
+    z[0, -3:, 0], g[0, -3:] = last, 2.0
+    weight, decay = torch.ones(1, 1, inputs), torch.zeros(1, 1, inputs)
+    d_weight, _ = NUMBA.find(PARAMETERS)(z, g, None, weight, decay, None)
+    assert torch.equal(d_weight.flatten(), 2 * last.sum(0))
