@@ -19,6 +19,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--hunt", type=int, default=1, metavar="SEED", help="seed of random cases and of kills"
     )
+    parser.addoption(
+        "--times", type=int, default=1, metavar="N", help="N times as many kills and damaged files"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -40,6 +43,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def hunt(request: pytest.FixtureRequest) -> int:
     """The seed of random cases and moments of kills in tests marked full."""
     return int(request.config.getoption("--hunt"))
+
+
+@pytest.fixture
+def times(request: pytest.FixtureRequest) -> int:
+    """How many times as many kills and damaged files there are; a hunt has ten times."""
+    return int(request.config.getoption("--times"))
 
 
 @pytest.fixture

@@ -5,8 +5,11 @@ import json
 import math
 import multiprocessing
 import os
+import random
 import shlex
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -836,6 +839,47 @@ def test_on_two_processes(tmp_path: Path) -> None:
     one = run_study("variants", out=tmp_path / "one", jobs=1, **changes)
     assert two.failures == {}
     assert two.table == one.table
+
+
+@pytest.mark.full
+@pytest.mark.timeout(3600)
+def test_a_study_is_killed_at_any_moment(tmp_path: Path, hunt: int, times: int) -> None:
+    """The same command ends with the table of a study that was never killed."""
+    command = [sys.executable, "-m", "hetsyn_triton", "study", "variants", "--task", "digits"]
+    command += ["--seeds", "2", "--jobs", "2", "--set", "epochs=1", "--set", "hold=1"]
+    command += ["--set", "hidden=4", "--set", "models=hetsyn,homneu", "--set", "forms=recurrent"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+
+    def start(out: str) -> "subprocess.Popen[bytes]":
+        with (tmp_path / "errors").open("ab") as errors:
+            return subprocess.Popen(
+                [*command, "--out", str(tmp_path / out)],
+                env=environment,
+                start_new_session=True,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+            )
+
+    def ended(process: "subprocess.Popen[bytes]") -> None:
+        assert process.wait() == 0, (tmp_path / "errors").read_text()
+
+    began = time.monotonic()
+    ended(start("whole"))
+    seconds = time.monotonic() - began
+    moments = random.Random(hunt)
+    for part in range(times):
+        out = f"killed{part}"
+        for _ in range(2):
+            process = start(out)
+            time.sleep(moments.uniform(0.2 * seconds, 0.9 * seconds))
+            if moments.random() < 0.5:  # the parent alone, whose workers have to end themselves
+                process.kill()
+            else:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        ended(start(out))
+        tables = [json.loads((tmp_path / o / "table.json").read_text()) for o in ("whole", out)]
+        assert tables[0]["rows"] == tables[1]["rows"]
 
 
 def _or_die(item: str) -> None:

@@ -82,8 +82,12 @@ def test_kill_and_resume(tmp_path: Path) -> None:
 
 
 @pytest.mark.full
-def test_many_kills(tmp_path: Path, hunt: int) -> None:
-    assert_kills_leave_no_trace(tmp_path, 6, seed=hunt)
+@pytest.mark.timeout(3600)
+def test_many_kills(tmp_path: Path, hunt: int, times: int) -> None:
+    for part in range(times):
+        folder = tmp_path / str(part)
+        folder.mkdir()
+        assert_kills_leave_no_trace(folder, 5, seed=1000 * hunt + part)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import subprocess
 import sys
@@ -137,6 +138,46 @@ def test_devices_of_the_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_RANK", "2")
     with pytest.raises(ConfigError, match="device: expected a GPU for each rank, got 2 on this"):
         Ranks(2, 3).device("cuda")
+
+
+KILLED = """
+import os, random, signal, sys, threading
+import hetsyn_triton.experiments.training.trainer as trainer
+from hetsyn_triton.experiments.cli import main
+trainer.CHECKPOINT_SECONDS = 0.02
+rank, seconds = int(os.environ["DIES"]), float(os.environ["AFTER"])
+if int(os.environ["RANK"]) == rank:
+    started = trainer.Trainer.fit
+    def fit(self, *given):  # the moment counts from the first step
+        threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        return started(self, *given)
+    trainer.Trainer.fit = fit
+main()
+"""
+
+
+@pytest.mark.full
+@pytest.mark.timeout(3600)
+def test_a_rank_is_killed(
+    tmp_path: Path, hunt: int, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All ranks end, and `--resume` ends with the weights of a run that was never interrupted."""
+    program = tmp_path / "killed.py"
+    program.write_text(KILLED)
+    settings = ["--hidden", "6", "--epochs", "6", "--set", "hold=1", "--threads", "1"]
+    torchrun("-m", "hetsyn_triton", "train", *settings, "--out", "whole", folder=tmp_path)
+    whole = load_run(tmp_path / "whole")
+    moments = random.Random(hunt)
+    for part in range(times):
+        out = f"killed{part}"
+        monkeypatch.setenv("DIES", str(moments.randrange(2)))
+        monkeypatch.setenv("AFTER", str(moments.uniform(0.05, 1.0)))
+        torchrun(str(program), "train", *settings, "--out", out, folder=tmp_path, expected=1)
+        assert load_run(tmp_path / out).epoch < 6
+        torchrun("-m", "hetsyn_triton", "train", "--resume", out, folder=tmp_path)
+        found = load_run(tmp_path / out)
+        for name, value in whole.network.state_dict().items():
+            assert torch.equal(value, found.network.state_dict()[name]), name
 
 
 @pytest.mark.full
