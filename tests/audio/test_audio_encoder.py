@@ -22,6 +22,7 @@ from hetsyn_triton.experiments.tasks.audio.crossings import (
     Spikes,
     spikes_of_levels,
 )
+from tests.support.limits import peak_bytes
 
 ENCODER = CrossingEncoder()
 
@@ -262,3 +263,26 @@ def test_faster_than_real_time() -> None:
             ENCODER(audio, 8000)
         took.append(time.process_time() - began)
     assert 20 / min(took) > 100
+
+
+def test_what_is_cut_off_changes_nothing_before() -> None:
+    """A cut before, at and after the last step, and before and after the peaks."""
+    generator = np.random.default_rng(3)
+    for count in (0, 1, 2, 12):
+        levels = generator.integers(0, 17, (count, BANDS)) / 16
+        whole = spikes_of_levels(levels, 100)
+        for steps in range(1, count + 4):
+            cut = spikes_of_levels(levels, steps)
+            kept = whole.step < steps
+            assert np.array_equal(cut.step, whole.step[kept])
+            assert np.array_equal(cut.channel, whole.channel[kept])
+
+
+@pytest.mark.parametrize("scale", ["log", "linear"])
+def test_memory_of_long_audio_at_a_low_rate(scale: str) -> None:
+    """The levels of all steps once, and the audio; no spikes of steps that are cut off."""
+    audio = sine(200, rate=721, seconds=500).astype(np.float32)
+    encoder = CrossingEncoder(scale=scale)
+    levels = encoder.levels(audio, 721).nbytes
+    peak = peak_bytes(lambda: encoder(audio, 721))
+    assert peak < 1.5 * levels + 3 * audio.nbytes + 12e6  # 12 MB: one block of windows

@@ -11,10 +11,11 @@ import torch
 
 from hetsyn_triton.experiments.tasks import TASKS, DataError, SpokenDigits, TI46Alpha, TIDigits
 from hetsyn_triton.experiments.tasks.audio import CrossingEncoder, read_audio
-from hetsyn_triton.experiments.tasks.audio.task import SpokenWords
+from hetsyn_triton.experiments.tasks.audio.task import SpokenWords, audio_files
 from hetsyn_triton.experiments.training import ConfigError, default_config
 from hetsyn_triton.experiments.training.trainer import Trainer
 from tests.support.corpora import make_fsdd, make_ti46, make_tidigits, tone, write
+from tests.support.limits import within
 
 
 def sizes(task: SpokenWords) -> dict[str, int]:
@@ -126,6 +127,60 @@ def test_a_recording_that_is_there_twice(
         task(data_dir=tmp_path).load()
     assert original in str(error.value)
     assert copy in str(error.value)
+
+
+def test_folders_are_visited_once(tmp_path: Path) -> None:
+    """By their own paths, whatever links there are, and links of links in a loop."""
+    folder = tmp_path / "corpus"
+    for name in ("1.wav", "deep/2.wav", "deep/er/3.wav"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    own = [("1.wav",), ("deep", "2.wav"), ("deep", "er", "3.wav")]
+    (folder / "a").symlink_to(".")
+    (folder / "b").symlink_to(".")
+    (folder / "c").symlink_to("d")
+    (folder / "d").symlink_to("c")
+    (folder / "all").symlink_to("deep/er")
+    with within(5):
+        assert list(audio_files(folder)) == own
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "4.wav").touch()
+    (tmp_path / "other" / "back").symlink_to(folder)
+    for name in ("z", "y"):
+        (folder / name).symlink_to(tmp_path / "other")
+    with within(5):
+        assert list(audio_files(folder)) == [*own, ("y", "4.wav")]
+        (tmp_path / "link").symlink_to(folder)
+        assert list(audio_files(tmp_path / "link")) == [*own, ("y", "4.wav")]
+
+
+def test_a_folder_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "closed").mkdir()
+    listed = os.scandir
+
+    def scandir(path: Any) -> Any:
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(DataError, match=r"closed cannot be read: .*Permission denied"):
+        list(audio_files(tmp_path))
+
+
+def test_leftovers_are_passed_over(tmp_path: Path) -> None:
+    folder = make_fsdd(tmp_path)
+    before = sizes(SpokenDigits(data_dir=folder))
+    for name in ("._3_ann_2.wav", "3_ann_2.wav.part"):
+        (folder / "recordings" / name).write_bytes(b"Mac OS X")
+    assert sizes(SpokenDigits(data_dir=folder)) == before
+
+
+def test_a_pipe_among_recordings(tmp_path: Path) -> None:
+    folder = make_fsdd(tmp_path)
+    os.mkfifo(folder / "recordings" / "3_carl_2.wav")
+    with within(5), pytest.raises(DataError, match=r"3_carl_2.wav: expected a regular file, got"):
+        SpokenDigits(data_dir=folder).load()
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """Spiking Heidelberg Digits: read through tonic, binned as described, never fetched."""
 
+import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -16,6 +18,7 @@ from hetsyn_triton.experiments.training import default_config
 from hetsyn_triton.experiments.training.build import build_network, build_task
 from tests.support.heidelberg_files import CLASSES, write_heidelberg
 from tests.support.learning import assert_falls, losses
+from tests.support.limits import within
 
 
 def events(*samples: list[tuple[int, int]]) -> Events:
@@ -195,6 +198,28 @@ def test_validation(heidelberg: Path) -> None:
         SpikingHeidelbergDigits(data_dir=few, validation="speakers").load()
 
 
+CLAIMED = {"shape": (800_000_000,), "dtype": "u2", "chunks": (1000,)}
+STORED: dict[str, tuple[str, dict[str, Any]]] = {
+    "speakers": ("extra/speaker", {"data": np.zeros(39, np.uint16)}),
+    "million speakers": ("extra/speaker", CLAIMED),
+    "million labels": ("labels", CLAIMED),
+    "no labels": ("labels", {"data": np.zeros(0, np.uint16)}),
+    "million keys": ("extra/keys", {"shape": (10**8,), "dtype": "S100", "chunks": (1000,)}),
+    "key table": ("extra/keys", {"data": np.full((4, 5), b"seven")}),
+    "text labels": ("labels", {"data": ["seven"] * 40}),
+    "large chunks": (
+        "labels",
+        {"shape": (40,), "dtype": "u2", "maxshape": (None,), "chunks": (2**30,)},
+    ),
+    "group": ("labels/of", {"data": np.zeros(40, np.uint16)}),
+    "float speakers": ("extra/speaker", {"data": np.zeros(40)}),
+    "float units": ("spikes/units", {"shape": (40,), "dtype": h5py.vlen_dtype(np.float32)}),
+    "integer times": ("spikes/times", {"shape": (40,), "dtype": h5py.vlen_dtype(np.int32)}),
+    "one time each": ("spikes/times", {"data": np.zeros(40, np.float32)}),
+}
+"""Parts that the file has instead of its own; a dataset in chunks takes no space unless written."""
+
+
 @pytest.mark.usefixtures("tonic")
 @pytest.mark.parametrize(
     ("damage", "message"),
@@ -206,9 +231,30 @@ def test_validation(heidelberg: Path) -> None:
         ("lengths", "is damaged or not a file of SHD"),
         ("label", "sample 3: expected label 0 to 19, got 20"),
         ("channel", "sample 2: expected channels from 0 to 699, got 700"),
-        ("time", "sample 1: expected times of at least 0, got -"),
-        ("no number", "sample 1: expected times of at least 0, got -"),
-        ("speakers", r"a speaker for each sample, got 40 samples"),
+        ("time", r"sample 1: expected times from 0 to 60 s, got -0\.5$"),
+        ("no number", "sample 1: expected times from 0 to 60 s, got nan$"),
+        ("infinity", "sample 1: expected times from 0 to 60 s, got inf$"),
+        ("milliseconds", "sample 0: expected times from 0 to 60 s, got "),
+        ("speakers", r"extra/speaker: expected shape \[40\] as of labels, got \[39\]"),
+        (
+            "million speakers",
+            r"extra/speaker: expected shape \[40\] as of labels, got \[800000000\]",
+        ),
+        ("million labels", r"expected 1 to \d+ samples in \d+ bytes, got 800000000"),
+        ("no labels", r"expected 1 to \d+ samples in \d+ bytes, got 0"),
+        ("million samples", r"expected 1 to \d+ samples in \d+ bytes, got 30000"),
+        (
+            "million keys",
+            r"extra/keys: expected values that fit in the \d+ bytes .*, got 10000000000",
+        ),
+        ("key table", r"extra/keys: expected a list of names, got shape \[4, 5\]"),
+        ("text labels", "labels: expected integers, got text"),
+        ("large chunks", r"labels: expected chunks of at most 1048576 values, got \(1073741824,\)"),
+        ("group", "is damaged or not a file of SHD: 'Group' object"),
+        ("float speakers", "extra/speaker: expected integers, got float64"),
+        ("float units", "spikes/units: expected integers, got float32"),
+        ("integer times", "spikes/times: expected floating point, got int32"),
+        ("one time each", "spikes/times: expected floating point, got float32"),
     ],
 )
 def test_damaged_file(heidelberg: Path, damage: str, message: str) -> None:
@@ -226,20 +272,144 @@ def test_damaged_file(heidelberg: Path, damage: str, message: str) -> None:
                 file["spikes/units"][0] = np.zeros(5, np.uint16)
             elif damage == "label":
                 file["labels"][3] = 20
-            elif damage == "speakers":
-                del file["extra/speaker"]
-                file["extra/speaker"] = np.zeros(39, np.uint16)
+            elif damage == "milliseconds":
+                for row in range(40):
+                    file["spikes/times"][row] = file["spikes/times"][row] * 1000
+            elif damage == "million samples":
+                for name in ("labels", "extra/speaker", "spikes/times", "spikes/units"):
+                    dtype = file[name].dtype
+                    del file[name]
+                    file.create_dataset(name, (30_000,), dtype, chunks=(100,))
+            elif damage in STORED:
+                name, stored = STORED[damage]
+                del file["labels" if damage == "group" else name]
+                file.create_dataset(name, **stored)
             else:
                 name, row, value = {
                     "channel": ("units", 2, 700),
                     "time": ("times", 1, -0.5),
                     "no number": ("times", 1, np.nan),
+                    "infinity": ("times", 1, np.inf),
                 }[damage]
                 values = file[f"spikes/{name}"][row]
                 values[4] = value
                 file[f"spikes/{name}"][row] = values
     with pytest.raises(DataError, match=rf"SHD/shd_test\.h5.*{message}"):
         SpikingHeidelbergDigits(data_dir=heidelberg).load()
+
+
+def change_length(path: Path, length: int) -> None:
+    """Let the file say that sample 7 has `length` times."""
+    with h5py.File(path) as file:
+        place = file["spikes/times"].id.get_offset() + 7 * 16
+    content = bytearray(path.read_bytes())
+    content[place : place + 4] = length.to_bytes(4, "little")
+    path.write_bytes(content)
+
+
+@pytest.mark.usefixtures("tonic")
+@pytest.mark.parametrize("length", [2**32 - 1, 2**31, 2**18])
+def test_a_length_that_does_not_fit_in_the_file(heidelberg: Path, length: int) -> None:
+    """HDF5 would allocate two and four bytes for each of them first."""
+    path = heidelberg / "SHD" / "shd_test.h5"
+    change_length(path, length)
+    with pytest.raises(DataError, match=r"test.h5: spikes/times: expected values that fit in the"):
+        SpikingHeidelbergDigits(data_dir=heidelberg).load()
+
+
+@pytest.mark.usefixtures("tonic")
+def test_a_length_that_is_not_that_of_the_values(heidelberg: Path) -> None:
+    path = heidelberg / "SHD" / "shd_test.h5"
+    change_length(path, 1000)
+    with pytest.raises(DataError, match=r"shd_test.h5 is damaged or not a file of SHD: .*size"):
+        SpikingHeidelbergDigits(data_dir=heidelberg).load()
+
+
+@pytest.mark.parametrize("kind", ["f2", ">f4", "u2"])
+@pytest.mark.parametrize(
+    "stored",
+    [
+        {},
+        {"chunks": (5,), "maxshape": (None,)},
+        {"chunks": (64,), "maxshape": (None,), "compression": "gzip", "shuffle": True},
+    ],
+)
+def test_lengths_of_rows(tmp_path: Path, kind: str, stored: dict[str, Any]) -> None:
+    """As the file states them, in every way to store them; rows that were not written are empty."""
+    from hetsyn_triton.experiments.tasks.row_lengths import row_lengths
+
+    lengths = [3, 0, 200, *range(20)]
+    with h5py.File(tmp_path / "file", "w", userblock_size=512) as file:
+        rows = file.create_dataset("rows", (40,), h5py.vlen_dtype(np.dtype(kind)), **stored)
+        for row, length in enumerate(lengths):
+            rows[row] = np.ones(length, kind)
+    with open(tmp_path / "file", "rb") as content, h5py.File(tmp_path / "file") as file:
+        found = row_lengths(file["rows"], content)
+    assert found.tolist() == lengths + [0] * (40 - len(lengths))
+
+
+def test_rows_that_are_elsewhere(tmp_path: Path) -> None:
+    from hetsyn_triton.experiments.tasks.row_lengths import row_lengths
+
+    with h5py.File(tmp_path / "file", "w") as file:
+        layout = h5py.VirtualLayout((40,), h5py.vlen_dtype(np.float16))
+        file.create_virtual_dataset("far/rows", layout)
+    with (
+        open(tmp_path / "file", "rb") as content,
+        h5py.File(tmp_path / "file") as file,
+        pytest.raises(DataError, match=r"file: far/rows: expected rows in one piece or in chunks"),
+    ):
+        row_lengths(file["far/rows"], content)
+
+
+@pytest.mark.parametrize("size", [0, 255, 2**63])
+def test_a_heap_that_hdf5_never_leaves(heidelberg: Path, size: int) -> None:
+    """After an object of a wrong size, HDF5 reads the size of the next one from any bytes."""
+    from hetsyn_triton.experiments.tasks.row_lengths import row_lengths
+
+    path = heidelberg / "SHD" / "shd_test.h5"
+    content = bytearray(path.read_bytes())
+    heap = content.index(b"GCOL")
+    assert content[heap + 16] == 1  # the number of the first object, whose size follows
+    content[heap + 24 : heap + 32] = size.to_bytes(8, "little")
+    content[heap + 32 : heap + 32 + 256] = bytes(256)
+    path.write_bytes(content)
+    with (
+        open(path, "rb") as stored,
+        h5py.File(path) as file,
+        pytest.raises(DataError, match=f"test.h5: spikes/times: expected a heap at byte {heap}"),
+    ):
+        row_lengths(file["spikes/times"], stored)
+
+
+@pytest.mark.usefixtures("tonic")
+def test_names_of_any_length(heidelberg: Path) -> None:
+    """Names of classes may be text of any length; its lengths are checked, too."""
+    path = heidelberg / "SHD" / "shd_test.h5"
+    with h5py.File(path, "r+") as file:
+        del file["extra/keys"]
+        file["extra/keys"] = ["zero", "one"]
+        place = file["extra/keys"].id.get_offset()
+    assert len(SpikingHeidelbergDigits(data_dir=heidelberg).splits["test"].labels) == 40
+    content = bytearray(path.read_bytes())
+    content[place + 3] = 255
+    path.write_bytes(content)
+    with pytest.raises(
+        DataError, match=r"extra/keys: expected values that fit in the .* 4278190\d"
+    ):
+        SpikingHeidelbergDigits(data_dir=heidelberg).load()
+
+
+@pytest.mark.usefixtures("tonic")
+def test_a_pipe_or_a_device_as_a_file(heidelberg: Path) -> None:
+    path = heidelberg / "SHD" / "shd_test.h5"
+    path.unlink()
+    os.mkfifo(path)
+    for found in ("a FIFO", "a device"):
+        with within(5), pytest.raises(DataError, match=f"h5: expected a regular file, got {found}"):
+            SpikingHeidelbergDigits(data_dir=heidelberg).load()
+        path.unlink()
+        path.symlink_to("/dev/zero")
 
 
 @pytest.mark.usefixtures("tonic")

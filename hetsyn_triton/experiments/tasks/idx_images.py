@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from .data_error import DataError
+from .data_files import is_data_file
 from .options import Option, integer
 from .pixels import HELD_OUT, LIMIT, PixelByPixel
 
@@ -12,8 +13,8 @@ WORDS = {"train": ("train",), "test": ("test", "t10k")}  # a file name contains 
 KINDS = ("images", "labels")
 MOST = 100_000_000
 HELP = (
-    "The task idx reads four idx files of unsigned bytes from --data-dir; they may be gzipped. "
-    "Their names contain train or test (or t10k), and images or labels, as in "
+    "The task idx reads four idx files of integers from 0 to 255 in --data-dir; they may be "
+    "gzipped. Their names contain train or test (or t10k), and images or labels, as in "
     "train-images-idx3-ubyte or emnist-letters-test-labels-idx1-ubyte.gz. Examples are "
     "Fashion-MNIST (https://github.com/zalandoresearch/fashion-mnist), KMNIST "
     "(https://github.com/rois-codh/kmnist) and EMNIST "
@@ -57,11 +58,14 @@ class IdxImages(PixelByPixel):
 
     @staticmethod
     def _file(folder: Path, part: str, kind: str) -> Path:
-        """Return the only file of that part and kind; a file that is not gzipped comes first."""
+        """Return the only file of that part and kind; a file that is not gzipped comes first.
+
+        Files that macOS or a download has left are passed over.
+        """
         found = {
             path.name.removesuffix(".gz"): path
             for path in sorted(folder.iterdir(), reverse=True)  # name.gz before name
-            if path.is_file()
+            if is_data_file(path)
             and kind in path.name
             and any(word in path.name for word in WORDS[part])
         }

@@ -88,7 +88,7 @@ class SpikingHeidelbergDigits(Classification):
         folder = data_folder(self.data_dir, "", "a folder that contains SHD, got none", HELP)
         paths = {split: folder / "SHD" / name for split, name in FILES.items()}
         for path in paths.values():
-            if not path.is_file():
+            if not path.exists():
                 raise DataError(f"{path} does not exist. {HELP}")
         require_extra("the data set SHD", "tonic", extra="data")
         from .heidelberg import read_shd

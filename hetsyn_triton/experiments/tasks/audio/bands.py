@@ -72,7 +72,7 @@ def band_power(audio: np.ndarray, rate: int, hop_ms: float = 10.0) -> np.ndarray
     band has a power of about 1, if the band is much wider than a bin.
     """
     starts = step_starts(len(audio), rate, hop_ms)
-    padded = np.pad(np.asarray(audio, np.float64), WINDOW // 2)
+    padded = np.pad(audio, WINDOW // 2)
     windows = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)
     window = np.hanning(WINDOW + 1)[:-1]  # periodic
     scale = 4 / (WINDOW * np.square(window).sum())  # Parseval: the sum over a sine's bins is 1
@@ -80,6 +80,6 @@ def band_power(audio: np.ndarray, rate: int, hop_ms: float = 10.0) -> np.ndarray
     power = np.empty((len(starts), BANDS))
     for first in range(0, len(starts), FRAMES_AT_ONCE):
         chosen = starts[first : first + FRAMES_AT_ONCE]
-        spectrum = np.fft.rfft(windows[chosen] * window, axis=1)
+        spectrum = np.fft.rfft(windows[chosen].astype(np.float64) * window, axis=1)
         power[first : first + FRAMES_AT_ONCE] = (spectrum.real**2 + spectrum.imag**2) @ bank
     return power

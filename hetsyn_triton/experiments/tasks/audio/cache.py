@@ -27,6 +27,7 @@ from hetsyn_triton.experiments.files import partials, write_atomically
 from hetsyn_triton.experiments.sealed import seal, unseal
 
 from ..data_error import DataError
+from ..data_files import open_data
 from ..events import Events
 from ..watching import tell
 from .crossings import CrossingEncoder
@@ -38,6 +39,7 @@ SOURCES = ("bands.py", "cache.py", "crossings.py", "headers.py", "reading.py")
 """Source files that spikes and file format depend on."""
 STALE_SECONDS = 24 * 3600.0  # after which a partial file is from a killed process
 SAID_AFTER_SECONDS = 1.0
+HASHED_AT_ONCE = 2**20  # bytes
 
 
 def encoded(folder: Path, names: Sequence[str], encoder: CrossingEncoder) -> Events:
@@ -78,10 +80,10 @@ def _key(folder: Path, names: Sequence[str], encoder: CrossingEncoder) -> str:
     for source in SOURCES:
         digest.update(Path(__file__).with_name(source).read_bytes())
     for name in names:
-        try:
-            content = hashlib.sha256((folder / name).read_bytes())
-        except OSError as error:
-            raise DataError(f"{folder / name} cannot be read: {error}") from error
+        content = hashlib.sha256()
+        with open_data(folder / name) as (file, _):
+            while part := file.read(HASHED_AT_ONCE):
+                content.update(part)
         digest.update(f"\0{name}\0".encode() + content.digest())
     return digest.hexdigest()
 

@@ -97,30 +97,37 @@ class CrossingEncoder:
             return power
         axis = 0 if self.normalization == "band" else None
         top = 1.0 if self.normalization == "none" else power.max(axis=axis)
-        part = np.divide(power, top, out=np.zeros_like(power), where=np.asarray(top) > 0)
+        # In place, because long audio at a low rate has more steps than samples.
+        level = np.divide(power, top, out=power, where=np.asarray(top) > 0)
         if self.scale == "linear":
-            return np.asarray(np.sqrt(part))
-        floor = 10 ** (-self.range_db / 10)
-        decibel = 10 * np.log10(np.maximum(part, floor))
-        return np.asarray(np.maximum(0, 1 + decibel / self.range_db))
+            return np.asarray(np.sqrt(level, out=level))
+        np.maximum(level, 10 ** (-self.range_db / 10), out=level)
+        np.log10(level, out=level)
+        level *= 10  # decibel
+        level /= self.range_db
+        level += 1
+        return np.asarray(np.maximum(0, level, out=level))
 
 
 def spikes_of_levels(levels: np.ndarray, steps: int) -> Spikes:
     """Return the spikes of `levels` [n, BANDS] in the first `steps` steps."""
-    count = len(levels)
-    counted = np.floor(levels * (THRESHOLDS + 1)).astype(np.int32)  # thresholds below the level
+    rows = min(len(levels) + 1, steps)  # what comes after the cut needs no memory
+    kept = levels[:rows]
+    counted = np.floor(kept * (THRESHOLDS + 1)).astype(np.int32)  # thresholds below the level
     counted = np.minimum(counted, THRESHOLDS)
-    framed = np.zeros((count + 2, BANDS), np.int32)
-    framed[1:-1] = counted
+    framed = np.zeros((rows + 1, BANDS), np.int32)
+    framed[1 : len(kept) + 1] = counted
     number = np.arange(1, THRESHOLDS + 1)
-    above = framed[:, :, None] >= number  # [count + 2, BANDS, THRESHOLDS]
-    spikes = np.zeros((count + 1, CHANNELS), bool)
-    by_unit = spikes[:, : BANDS * UNITS].reshape(count + 1, BANDS, UNITS)
+    above = framed[:, :, None] >= number  # [rows + 1, BANDS, THRESHOLDS]
+    spikes = np.zeros((rows, CHANNELS), bool)
+    by_unit = spikes[:, : BANDS * UNITS].reshape(rows, BANDS, UNITS)
     by_unit[:, :, :THRESHOLDS] = above[1:] & ~above[:-1]
     by_unit[:, :, THRESHOLDS:-1] = above[:-1] & ~above[1:]
-    if count:
-        peak, bands = levels.argmax(axis=0), np.arange(BANDS)
+    if len(levels):
+        peaks = np.array([level.argmax() for level in levels.T])  # argmax(axis=0) copies all levels
+        bands = np.flatnonzero(peaks < rows)
+        peak = peaks[bands]
         by_unit[peak, bands, -1] = levels[peak, bands] > 0
-    spikes[:, : BANDS * UNITS] = by_unit.reshape(count + 1, BANDS * UNITS)
-    step, channel = np.nonzero(spikes[:steps])
+    spikes[:, : BANDS * UNITS] = by_unit.reshape(rows, BANDS * UNITS)
+    step, channel = np.nonzero(spikes)
     return Spikes(step.astype(np.int32), channel.astype(np.int32))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..classification import Classification, Samples
 from ..data_error import DataError
+from ..data_files import is_leftover
 from ..digits import VALIDATION, stratified_split
 from ..events import Events, bin_events
 from ..folders import data_folder
@@ -131,10 +132,31 @@ def _check_once(folder: Path, recordings: list[Recording]) -> None:
 
 
 def audio_files(folder: Path) -> Iterator[tuple[str, ...]]:
-    """Yield the path parts in `folder` of each audio file at any depth, sorted."""
-    names = []
-    for place, _, files in os.walk(folder, followlinks=True):
-        for file in files:
-            if Path(file).suffix.lower() in SUFFIXES:
-                names.append(Path(place, file).relative_to(folder).parts)
+    """Yield the path parts in `folder` of each audio file at any depth, sorted.
+
+    Each folder is visited once, by its own path if it has one in `folder`, otherwise by a link.
+    Files that macOS or a download has left (`is_leftover`) are passed over.
+
+    Raises:
+        DataError: If a folder cannot be read.
+    """
+    names, seen, places = [], set(), [folder]
+    while places:
+        links = []
+        for top in places:
+            for place, folders, files in os.walk(top, onerror=_unreadable):
+                status = os.stat(place)
+                if (status.st_dev, status.st_ino) in seen:
+                    folders.clear()
+                    continue
+                seen.add((status.st_dev, status.st_ino))
+                links += [link for name in folders if (link := Path(place, name)).is_symlink()]
+                for file in files:
+                    if Path(file).suffix.lower() in SUFFIXES and not is_leftover(file):
+                        names.append(Path(place, file).relative_to(folder).parts)
+        places = sorted(links)
     yield from sorted(names)
+
+
+def _unreadable(error: OSError) -> None:
+    raise DataError(f"{error.filename} cannot be read: {error}") from error
