@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 PARTIAL = ".hetsyn-partial"  # ends the name of a file that is being written
 
 
@@ -76,13 +77,29 @@ def named_errors(path: Path) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def open_regular(path: Path) -> Iterator[tuple[BinaryIO, int]]:
+    """Open a regular file and yield it with its size in bytes.
+
+    Raises:
+        OSError: If it is another kind of file, which may have no end. A FIFO is reported at once,
+            not when somebody writes to it.
+    """
+    with open(path, "rb", opener=_open_at_once) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            found = KINDS.get(stat.S_IFMT(status.st_mode), "another kind of file")
+            raise OSError(errno.EINVAL, f"expected a regular file, got {found}", str(path))
+        yield file, status.st_size
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def read_regular(path: Path) -> bytes:
-    """Read a regular file; OSError for a pipe or device, which may have no end."""
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
-    with open(handle, "rb") as file:
+    """Read all of a file as `open_regular` opens it."""
+    with open_regular(path) as (file, _):
         return file.read()
 
 

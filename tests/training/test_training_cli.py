@@ -563,9 +563,9 @@ def test_what_is_no_regular_file(tmp_path: Path, capsys: pytest.CaptureFixture[s
     deep = tmp_path / "deep.json"
     deep.write_text("[" * 200_000)
     for file, reason in (
-        (pipe, "it is not a regular file"),
-        (Path("/dev/zero"), "it is not a regular file"),
-        (tmp_path, "it is not a regular file"),
+        (pipe, "expected a regular file"),
+        (Path("/dev/zero"), "expected a regular file"),
+        (tmp_path, "Is a directory"),
         (deep, "it is nested too deeply"),
     ):
         assert run(["train", "--config", str(file)]) == 2
@@ -575,7 +575,7 @@ def test_what_is_no_regular_file(tmp_path: Path, capsys: pytest.CaptureFixture[s
     folder = tmp_path / "run"
     assert run(["train", *SMALL, "--out", str(folder)]) == 0
     capsys.readouterr()
-    for name, said in (("checkpoint.pt", "not a regular file"), ("config.json", "run folder that")):
+    for name, said in (("checkpoint.pt", "regular file"), ("config.json", "run folder that")):
         (folder / name).unlink()
         os.mkfifo(folder / name)
         assert run(["eval", str(folder)]) == 2

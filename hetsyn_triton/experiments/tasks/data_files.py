@@ -1,15 +1,14 @@
 """Data files: regular files only, opened with their real size."""
 
-import os
-import stat
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from .data_error import DataError
+from hetsyn_triton.experiments.files import open_regular
 
-KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+from .data_error import DataError
 
 
 @contextmanager
@@ -21,13 +20,11 @@ def open_data(path: Path) -> Iterator[tuple[BinaryIO, int]]:
             regular file. A FIFO is reported at once, not when somebody writes to it.
     """
     try:
-        with open(path, "rb", opener=_open_at_once) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                found = KINDS.get(stat.S_IFMT(status.st_mode), "another kind of file")
-                raise DataError(f"{path}: expected a regular file, got {found}")
-            yield file, status.st_size
+        with open_regular(path) as opened:
+            yield opened
     except OSError as error:
+        if error.errno == errno.EINVAL:  # of `open_regular`
+            raise DataError(f"{path}: {error.strerror}") from error
         raise DataError(f"{path} cannot be read: {error}") from error
 
 
@@ -42,7 +39,3 @@ def is_data_file(path: Path) -> bool:
 def is_leftover(name: str) -> bool:
     """Return whether a file is metadata of macOS (._NAME) or an unfinished download (NAME.part)."""
     return name.startswith("._") or name.endswith(".part")
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)
