@@ -15,8 +15,9 @@ Assumptions, with their sources:
 - A load returns after the latency of its level, +-10 %. L2: 263 cycles on an H100, device memory
   unloaded: 479 (arXiv 2402.13499). Under the load of these kernels device memory takes 800 (fitted
   to kernels measured on an H200).
-- The level follows from three rules (`levels`): loads that the loop prefetches, and loads from
-  where the program also stores, hit L2. Other loads go to device memory, because calls of the
+- The level follows from three rules (`levels`): in a loop that prefetches, all loads hit L2,
+  whichever it prefetches. So do loads from where the program also stores. Other loads go to device
+  memory, because calls of the
   benchmark rotate through more inputs than L2 holds. The exception is what the call itself has just
   made, such as a padded copy, if it fits into L2.
 - A launch runs in rounds of the programs that are resident at once. It takes no less time than its

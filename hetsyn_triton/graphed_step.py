@@ -40,7 +40,8 @@ class GraphedStep:
     `clamp_decays_`. On a GPU, gradients of weights and decays per synapse run beside the rest of
     the backward pass. The first three steps run eagerly, the fourth is captured. Batches with other
     shapes than `sample`, and steps with a module in another mode (`train`, `eval`), run eagerly at
-    any time. On a CPU all steps run eagerly. Captured and eager steps are bit-identical.
+    any time. On a CPU all steps run eagerly. Captured and eager steps should be
+    bit-identical; this has not been seen on a GPU yet.
 
     A step changes neither parameters nor optimizer if its loss, a gradient, a metric or a result of
     the optimizer is not finite. Later steps then change nothing either. `check` raises the error.
@@ -169,7 +170,9 @@ class GraphedStep:
                 rate.fill_(group["lr"])
                 group["lr"] = rate
         setup = [
-            [p.requires_grad for p in self.network.parameters()],
+            # A tensor that is elsewhere now, as after `vector_to_parameters`, is not in the graph.
+            [(p.requires_grad, p.data_ptr()) for p in self.network.parameters()],
+            [buffer.data_ptr() for buffer in self.network.buffers()],
             *[_plain(value) for group in groups for n, value in group.items() if n != "lr"],
         ]
         if setup != self._setup:

@@ -1,18 +1,20 @@
-"""Whether kernels, and variants of kernels, may run that have not passed their tests on a GPU."""
+"""The switch for GPU kernels, and for variants of kernels, that have not been tested on a GPU."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 _RELAXED = "with more than 128 neurons, programs exchange spikes by relaxed stores"
-_FUSED = "the same launch computes the surrogate and the gradients of the feedback currents"
-VARIANTS = {
-    "spike_scan_backward": _FUSED,
-    "recurrent_scan": _RELAXED,
-    "recurrent_scan_backward": f"{_RELAXED}; {_FUSED}",
+_FUSED = "the scan computes the surrogate and the feedback gradients"
+_FUSED_RECURRENT = f"up to 1024 neurons, {_FUSED}"
+_VARIANTS = {
+    "spike_scan_backward": (_FUSED,),
+    "recurrent_scan": (_RELAXED,),
+    "recurrent_scan_backward": (_RELAXED, _FUSED_RECURRENT),
 }
-"""What else differs inside `trial_kernels()`, by operator."""
 
-_allowed = False
+_lock = threading.Lock()
+_inside = 0
 
 
 @contextmanager
@@ -20,22 +22,30 @@ def trial_kernels() -> Iterator[None]:
     """Use GPU kernels, and variants of them, that have not passed their tests on a GPU yet.
 
     Without it, operators of such kernels run in closed form. `backend_info("cuda")` names kernels
-    and variants. Launches also take a shorter way through Python. It holds for the whole process,
-    because a backward pass runs in threads of its own: call `backward()` inside.
+    and variants. Launches also take a shorter way through Python. It holds for the whole process
+    until all blocks have ended, because a backward pass runs in threads of its own: call
+    `backward()` inside.
 
     Example:
         >>> with trial_kernels():
         ...     spikes, state = HomNeuLIF(8, 4)(torch.rand(20, 2, 8))
         ...     spikes.sum().backward()
     """
-    global _allowed
-    before, _allowed = _allowed, True
+    global _inside
+    with _lock:
+        _inside += 1
     try:
         yield
     finally:
-        _allowed = before
+        with _lock:
+            _inside -= 1
 
 
 def allowed() -> bool:
-    """Return whether the caller is inside `trial_kernels()`."""
-    return _allowed
+    """Return whether any thread is inside `trial_kernels()`."""
+    return _inside > 0
+
+
+def variants(operator: str) -> str:
+    """Return what else differs inside `trial_kernels()` for an operator with a Triton kernel."""
+    return "; ".join([*_VARIANTS.get(operator, ()), "shorter launches"])

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from hetsyn_triton import ops, trial_kernels
+from hetsyn_triton.kernels import trial
 from hetsyn_triton.ops import (
     BACKENDS,
     BackendUnavailableError,
@@ -61,6 +62,29 @@ def test_info_agrees_with_the_dispatcher(operator: str, device: str) -> None:
         assert "trial_kernels()" in info.others[kernel]
     else:
         assert info.chosen == kernel
+
+
+def test_variants_on_trial_are_named() -> None:
+    def said(operator: str) -> str:
+        return info_of(operator, "cuda").others["variants on trial"]
+
+    assert said("recurrent_scan_backward").startswith("run inside trial_kernels(): with more than")
+    with trial_kernels():
+        assert said("recurrent_scan_backward").startswith("run now: with more than 128 neurons")
+        assert "the scan computes the surrogate" in said("spike_scan_backward")
+    assert "shorter launches" in said("synaptic_current")
+    assert "variants on trial" not in info_of("leaky_current", "cuda").others
+
+
+def test_the_switch_holds_until_all_blocks_have_ended() -> None:
+    first, second = trial_kernels(), trial_kernels()
+    assert not trial.allowed()
+    first.__enter__()
+    second.__enter__()  # in another thread, say
+    first.__exit__(None, None, None)
+    assert trial.allowed()
+    second.__exit__(None, None, None)
+    assert not trial.allowed()
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda", "meta"])

@@ -231,7 +231,7 @@ def test_a_loaded_state_is_captured_anew() -> None:
 
 
 @pytest.mark.usefixtures("stand_in")
-@pytest.mark.parametrize("change", ["weight decay", "betas", "frozen", "group"])
+@pytest.mark.parametrize("change", ["weight decay", "betas", "frozen", "moved", "group"])
 def test_what_a_graph_keeps_is_captured_anew(change: str) -> None:
     """Settings of the optimizer, its parameters, and which of them learn."""
     steps = made(network_of()), made(network_of())
@@ -245,6 +245,10 @@ def test_what_a_graph_keeps_is_captured_anew(change: str) -> None:
                 group["betas"] = (0.5, 0.9)
             elif seed == 5 and change == "frozen":
                 next(step.network.parameters()).requires_grad_(False)
+            elif seed == 5 and change == "moved":
+                parameters = [*step.network.parameters()]
+                vector = nn.utils.parameters_to_vector(parameters)
+                nn.utils.vector_to_parameters(vector, parameters)
             elif seed == 5:
                 other["params"].pop()
             step(*batch_of(seed))

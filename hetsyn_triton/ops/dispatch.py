@@ -386,8 +386,9 @@ def backend_info(
         others = {name: reason for name, reason in why_not.items() if reason is not None}
         if runs:
             others[_CLOSED_FORM] = f"the {runs[0]} is preferred"
-        if device.type == TRITON.device and operator in trial.VARIANTS and not trial.allowed():
-            others["on trial"] = f"{trial.VARIANTS[operator]}, inside trial_kernels()"
+        if device.type == TRITON.device and operator not in TRITON.trial:
+            state = "run now" if trial.allowed() else "run inside trial_kernels()"
+            others["variants on trial"] = f"{state}: {trial.variants(operator)}"
         others["reference loop"] = 'runs only when asked for: backend="reference"'
         if operator == "surrogate":
             others["your own surrogate"] = "an ordinary PyTorch function, called as it is"

@@ -16,6 +16,7 @@ from torch import Tensor, multiprocessing
 
 from hetsyn_triton.kernels.gpu import leaky_recurrent_scan as leaky
 from hetsyn_triton.kernels.gpu.lib.exchange import SENTINEL, await_all
+from hetsyn_triton.kernels.gpu.lib.feedback_gradient import fused_if_allowed
 from hetsyn_triton.kernels.gpu.lib.launch import Launch, launch, recording
 from hetsyn_triton.kernels.gpu.lib.recurrent_reverse import backward_in_registers
 from hetsyn_triton.kernels.gpu.lib.recurrent_tile import Tile, path
@@ -138,17 +139,26 @@ def test_programs_that_meet_are_one_program(
 
 
 @interpreted
+@pytest.mark.parametrize("fused", [False, True], ids=["", "fused"])
 @pytest.mark.parametrize("given", [GRADIENTS[:1], GRADIENTS], ids=["spikes", "all gradients"])
 @pytest.mark.parametrize(("size", "tile", "groups"), MEETINGS[:2])
 def test_programs_that_meet_are_one_program_in_reverse(
-    programs: Programs, size: Size, tile: Tile, groups: int, given: tuple[str, ...]
+    programs: Programs, size: Size, tile: Tile, groups: int, given: tuple[str, ...], fused: bool
 ) -> None:
+    """`fused`: with the surrogate and the gradients of feedback currents in the same launch."""
     made = TRITON.given("recurrent_scan_backward", size)
     made |= dict.fromkeys(set(GRADIENTS) - set(given))
     arguments: Any = {n: made[n] for n in SWEEP}
-    run: Callable[..., tuple[Tensor, ...]] = partial(
-        backward_in_registers, **arguments, detach_reset=False
-    )
+    spikes, feedback, spike = (made[n] for n in ("spikes", "feedback", "spike"))
+    threshold = 0.5 + torch.rand(size.R, size.J)
+
+    def run(tile: Tile, resident: int) -> tuple[Tensor, ...]:
+        inside = None
+        if fused:
+            inside = fused_if_allowed(spikes, feedback, spike, threshold, "atan", (0.5, 2.0))
+        found = backward_in_registers(tile, resident, **arguments, detach_reset=False, fused=inside)
+        return found if inside is None else (*found, inside.to_decay, inside.to_strength)
+
     with recording() as calls:
         found = run(tile, groups * tile.programs)
     (call,) = calls
