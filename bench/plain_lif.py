@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,10 @@ RHO = math.exp(-1 / 20)
 """Decay of the plain neuron; the time constant is 20 steps."""
 SLOPE = 25.0
 """Slope of the fast sigmoid, snnTorch's default."""
+
+# On a GPU SpikingJelly would try several implementations and log which one runs. Now it is Triton,
+# or an error, which the benchmark reports. It is read when SpikingJelly is imported.
+os.environ.setdefault("SJ_LIF_CUDA_IMPLEMENTATION", "triton")
 
 Layer = tuple[Callable[[Tensor], Tensor], list[Tensor]]
 """A function from inputs [T, B, I] to spikes; the weights [J, I], and recurrent ones if any."""
