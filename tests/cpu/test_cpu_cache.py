@@ -3,6 +3,7 @@
 import faulthandler
 import os
 import pickle
+import random
 import shutil
 import stat
 import subprocess
@@ -180,6 +181,17 @@ def test_a_damaged_file_is_made_anew(damage: str, folder: Path) -> None:
     file.write_bytes(DAMAGES[damage](file.read_bytes()))
     assert use() == COMPILED
     assert use() == LOADED
+
+
+@pytest.mark.full
+@pytest.mark.timeout(3600)
+def test_a_bit_anywhere(folder: Path, hunt: int, times: int) -> None:
+    """Compiled code with a wrong bit ends the process, if it is loaded."""
+    assert use() == COMPILED
+    whole, chance = only_file(folder).read_bytes(), random.Random(hunt)
+    for _ in range(20 * times):
+        only_file(folder).write_bytes(flipped(chance.random())(whole))
+        assert use() == COMPILED
 
 
 def test_a_file_that_went(folder: Path) -> None:

@@ -159,7 +159,12 @@ class TrainConfig(BaseModel):
         if not isinstance(values, dict):
             raise ConfigError(f"{path} is not a configuration: expected an object")
         _check_fields(values, str(path))
-        return cls(**{**values, **changes})
+        try:
+            return cls(**{**values, **changes})
+        except ConfigError as error:
+            if str(error).partition(":")[0] in changes:
+                raise
+            raise ConfigError(f"{path}: {error}") from None
 
 
 FIELDS = tuple(TrainConfig.model_fields)
