@@ -196,7 +196,7 @@ class SequenceLayer(Loadable, metaclass=_Made):
     def _check_given(self, steps: Tensor, x: Tensor, state: Any) -> None:
         """ValueError if x or the state has NaN or infinity, which never leave `steps` [1, T, B, J]:
         potentials, or currents. Spikes alone would only stop."""
-        if steps.shape[1] == 0 or check.is_finite(steps[:, -1]):
+        if steps.shape[1] == 0 or check.sums_to_finite(steps[:, -1]):
             return
         check.check_finite("x", x)
         for field, value in zip(self.state_type._fields, state or (), strict=False):  # type: ignore[attr-defined]
