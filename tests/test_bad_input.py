@@ -332,12 +332,13 @@ def test_a_state_that_does_not_fit_changes_nothing(fault: str, assign: bool) -> 
     assert all(p is q for p, q in zip(network.parameters(), parameters, strict=True))
 
 
+@pytest.mark.parametrize("outside", [1.25, -0.25])
 @pytest.mark.parametrize("name", ["HetSynLIF", "HetNeuLIF", "HetSynReadout"])
-def test_decays_saved_before_the_clamp(name: str) -> None:
+def test_decays_saved_before_the_clamp(name: str, outside: float) -> None:
     """They load, as all else of a training does; the layer runs once they are clamped."""
     layer, other = ALL[name].make(), ALL[name].make(seed=1)
     with torch.no_grad():
-        layer.decay.raw.view(-1)[0] = 1.25
+        layer.decay.raw.view(-1)[0] = outside
     other.load_state_dict(layer.state_dict())
     assert torch.equal(other.decay.raw, layer.decay.raw)
     x = torch.ones(T, B, I)
@@ -347,7 +348,7 @@ def test_decays_saved_before_the_clamp(name: str) -> None:
     other.load_state_dict(layer.state_dict())
     clamp_decays_(other)
     other(x)
-    assert other.decay.raw.view(-1)[0] == 1
+    assert other.decay.raw.view(-1)[0] == (outside > 1)
     fixed = ALL["HomNeuLIF"].make()
     bad = fixed.state_dict() | {"decay.raw": fixed.decay.raw + 1}
     assert "decay.raw: expected decays in [0, 1]" in message_of(

@@ -317,6 +317,11 @@ BAD: dict[str, tuple[Callable[[], Any], Any, str]] = {
         ValueError,
         r"decay: expected decays in \[0, 1\], got values from 1.* to 1",
     ),
+    "decay of a synapse": (
+        changed("synaptic_current", decay=lambda r: r + 1),
+        ValueError,
+        r"decay: expected decays in \[0, 1\], got values from 1.* to 1",
+    ),
     "decay a number": (
         changed("leaky_recurrent_scan", decay=-0.5),
         ValueError,

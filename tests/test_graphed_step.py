@@ -23,6 +23,7 @@ from hetsyn_triton import (
     make_network,
     parameter_groups,
 )
+from hetsyn_triton.ops import branches
 
 T, B, I, O = 9, 4, 6, 3  # noqa: E741
 
@@ -194,6 +195,27 @@ def test_what_is_replayed() -> None:
         assert Graph.replays == wanted, seed
     step.check()
     assert_same(values_of(step), values_of(eager))
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_gradients_of_branches_are_those_of_a_plain_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each layer has its branches, two if it is recurrent."""
+    run, count = branches.Branch.run, 0
+
+    def counted(self: branches.Branch, *given: Any) -> None:
+        nonlocal count
+        count += 1
+        run(self, *given)
+
+    monkeypatch.setattr(branches.Branch, "run", counted)
+    step = made(network_of())
+    for seed in range(5):
+        plain = copy.deepcopy(step.network)
+        plain.zero_grad()
+        cross_entropy(plain, *batch_of(seed))[0].backward()
+        step(*batch_of(seed))
+        assert_same(gradients_of(step.network), gradients_of(plain))
+    assert count == 5 * (2 + 2 + 1)
 
 
 @pytest.mark.usefixtures("stand_in")

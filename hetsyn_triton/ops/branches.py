@@ -21,7 +21,7 @@ class _Current(threading.local):
 current = _Current()
 """The active `Branches` of each thread that runs forward passes."""
 
-_VIEWS = ("AccumulateGrad", "UnsqueezeBackward0")
+_VIEWS = ("torch::autograd::AccumulateGrad", "UnsqueezeBackward0")
 """Nodes that keep no tensor, so that a second backward pass may go through them."""
 
 

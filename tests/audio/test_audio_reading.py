@@ -229,3 +229,13 @@ def test_unknown_length(tmp_path: Path, format: str, place: int) -> None:
     content[place : place + 4] = struct.pack("<I", 0xFFFFFFFF)
     path.write_bytes(content)
     assert len(read_audio(path)[0]) == 700
+
+
+def test_a_chunk_of_odd_length(tmp_path: Path) -> None:
+    """A byte of padding follows it, which its length does not count."""
+    path = write(tmp_path / "a.wav", SAMPLES)
+    content = path.read_bytes()
+    odd = b"note" + struct.pack("<I", 3) + b"abc\0"
+    size = struct.pack("<I", len(content) + len(odd) - 8)
+    path.write_bytes(content[:4] + size + content[8:36] + odd + content[36:])
+    assert np.array_equal(read_audio(path)[0], SAMPLES.astype(np.float32))

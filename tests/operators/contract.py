@@ -172,6 +172,12 @@ class Forward(Contract):
         ):
             assert "T" not in letters or torch.equal(found[:, :2], want[:, :2])
 
+    def test_states_decay_in_silence(self, implementation: Implementation) -> None:
+        """Steps without input are not passed over while an initial state decays."""
+        given = self.given(implementation, self.tiny)
+        given[next(iter(given))][:, : self.tiny.T // 2] = 0.0
+        check(self.operator, given, self.run(implementation, given))
+
     @pytest.mark.parametrize("detach_reset", [False, True], ids=["", "detached reset"])
     def test_under_autograd(self, detach_reset: bool) -> None:
         """Outputs and all gradients of the differentiable operator, as a CPU computes it."""

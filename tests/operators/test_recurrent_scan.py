@@ -16,7 +16,7 @@ SMALL = (
 LARGE = (
     Size(R=1, T=7, B=5, J=15, K=1),
     Size(R=3, T=7, B=3, J=17, K=3),
-    Size(R=1, T=7, B=9, J=33, K=2),
+    Size(R=1, T=7, B=11, J=33, K=2),
     Size(R=1, T=40, B=7, J=8, K=1),
     Size(R=1, T=7, B=6, J=64, K=1),
     Size(R=1, T=7, B=5, J=65, K=1),

@@ -618,6 +618,11 @@ def test_a_damaged_cell_is_kept_aside_and_done_anew(
         ("variants", {"seeds": 0}, "seeds: expected an integer from 1"),
         ("variants", {"jobs": 0}, "jobs: expected an integer from 1"),
         ("variants", {"jobs": 100_000}, "jobs: expected an integer from 1"),
+        (
+            "variants",
+            {"task": "echo", "jobs": 2, "threads": cores()},
+            "jobs: expected an integer from 1 to 1 ",
+        ),
         ("variants", {"model": "hetsyn"}, "model: expected no value because variants varies it"),
         ("variants", {"speed": 1}, "settings: expected one of variants: models, forms"),
         ("variants", {"lr": -1}, "lr: expected a positive number"),

@@ -191,6 +191,10 @@ def lines(change: Callable[[list[Content]], Any]) -> Callable[[Content], Content
         (changed(config=None), "config: expected"),
         (changed(config={"seed": torch.ones(2)}), "config: expected"),
         (changed(config={}), "belongs to another run: task is None"),
+        (
+            lambda c: {**c, "config": {**c["config"], "seed": 99}},
+            "belongs to another run: seed is 99 in the checkpoint and 0 in",
+        ),
         (changed(model=None), "model: expected tensors with names, got None"),
         (changed(model={"layers.0.weight": 1.0}), "model: expected tensors"),
         (changed(model={}), "belongs to another architecture"),

@@ -1,5 +1,6 @@
 """Run folders: one process each, nothing made before a run can start, no half-written file."""
 
+import errno
 import json
 import os
 import signal
@@ -165,7 +166,7 @@ def test_a_writer_that_fails_halfway(tmp_path: Path) -> None:
         file.flush()
         assert path.read_text() == "old"
         assert len(list(partials(tmp_path))) == 1
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "disk full")
 
     with pytest.raises(OSError, match="disk full"):
         write_atomically(path, fail)

@@ -256,6 +256,9 @@ def test_bad_run_folder(louder: Louder, tmp_path: Path) -> None:
     (tmp_path / "full" / "thesis.tex").write_text("")
     with pytest.raises(RunFolderError, match=r"out: expected an empty or new folder, got .*full"):
         train(louder(), tmp_path / "full")
+    missing = default_config("smnist", data_dir=str(tmp_path / "none"))
+    with pytest.raises(RunFolderError, match="out: expected"):  # before data is read
+        train(missing, tmp_path / "full")
     for out in (tmp_path / "full" / "thesis.tex", tmp_path / "full" / "thesis.tex" / "run"):
         with pytest.raises(RunFolderError, match="out: expected a writable folder"):
             train(louder(), out)
@@ -350,10 +353,11 @@ def test_a_bad_step_is_named_and_not_saved(
     def spoilt(self: torch.optim.AdamW) -> None:
         nonlocal count
         count += 1
-        if count == 8 and what == "overflow":
+        bad = count in (8, 9)  # step 8, and again when the run is resumed
+        if bad and what == "overflow":
             raise RuntimeError("value cannot be converted to type float without overflow")
         step(self)
-        if count == 8:
+        if bad:
             weight = self.param_groups[0]["params"][0]
             with torch.no_grad():
                 (weight if what == "parameter" else self.state[weight]["exp_avg_sq"])[0] = math.inf
@@ -364,8 +368,11 @@ def test_a_bad_step_is_named_and_not_saved(
         "moment": "the optimizer's exp_avg_sq of layers.0.weight is not finite",
         "overflow": "a factor of the optimizer is not finite",
     }[what]
-    with pytest.raises(NonFiniteError, match=rf"{named} at step 8 \(epoch 2, batch 3\)"):
+    where = rf"{named} at step 8 \(epoch 2, batch 3\)"
+    with pytest.raises(NonFiniteError, match=where):
         train(louder(), tmp_path / "run", pictures=False)
+    with pytest.raises(NonFiniteError, match=where):
+        resume(tmp_path / "run", pictures=False)
     checkpoint = read_checkpoint(tmp_path / "run" / "checkpoint.pt", torch.device("cpu"))
     assert (checkpoint.epoch, checkpoint.batch) == (1, 2)  # of the step before
     monkeypatch.setattr(torch.optim.AdamW, "step", step)

@@ -18,6 +18,7 @@ from hetsyn_triton.experiments.tasks import (
 from hetsyn_triton.experiments.tasks.digits import shifted
 from hetsyn_triton.experiments.tasks.pattern_generation import STARTS, normalized_distance
 from hetsyn_triton.experiments.tasks.rates import firing_rates, rate_penalty
+from hetsyn_triton.experiments.tasks.seeds import derived_seed
 from hetsyn_triton.experiments.training import TrainConfig, default_config
 from tests.support.learning import assert_falls, losses
 
@@ -155,6 +156,13 @@ def test_batches_depend_on_seed_epoch_and_number_alone(name: str, mnist_dir: Pat
     assert torch.equal(first(5, 2), whole[0])
     assert not torch.equal(first(6, 2), whole[0])
     assert not torch.equal(first(5, 3), whole[0])
+
+
+def test_seeds_depend_on_seed_and_purpose_alone() -> None:
+    """On every machine and for ever, or runs could not be repeated."""
+    assert derived_seed(3, "order", 1) == 1613809417759251653
+    others = [derived_seed(*given) for given in ((4, "order", 1), (3, "other", 1), (3, "order", 2))]
+    assert len({derived_seed(3, "order", 1), *others}) == 4
 
 
 def test_own_task(louder: Callable[..., TrainConfig]) -> None:
