@@ -13,7 +13,8 @@ from tests.mutants import LIBRARY, MUTANTS, QUICK, ROOT, Mutant, copy_of_checkou
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_a_mutant_breaks_one_place(mutant: Mutant) -> None:
-    assert (ROOT / LIBRARY / mutant.file).read_text(encoding="utf-8").count(mutant.right) == 1
+    text = (ROOT / LIBRARY / mutant.file).read_text(encoding="utf-8")
+    assert text.count(mutant.right) == 1, "change the mutant as its line has changed"
     assert mutant.wrong != mutant.right
     files = [word for word in shlex.split(mutant.tests) if word.startswith("tests/")]
     assert files
