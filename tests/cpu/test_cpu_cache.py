@@ -169,7 +169,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "cut short by one": lambda old: old[:-1],
     "zeros": lambda old: bytes(len(old)),  # what a crash of the machine may leave
     "something else": lambda old: b"once upon a time\n" * 9,
-    **{f"a bit at {place}": flipped(place) for place in (0.0, 0.01, 0.3, 0.6, 0.9, 1.0)},
+    **{f"a bit at {place}": flipped(place) for place in (0.0, 0.3, 1.0)},
 }
 
 

@@ -1,7 +1,7 @@
 """Runs each contract once for every implementation of its operator, and every size.
 
 Triton's interpreter is slow. Quick runs have its kernels on the first sizes of each contract, and
-the second ways to run an operator on two sizes. The other tests of operators on trial are marked
+the second ways to run an operator on one size. The other tests of operators on trial are marked
 slow; the other sizes, and the other tests of second ways, full.
 """
 
@@ -48,7 +48,7 @@ def tier_of(
     if implementation is TRITON:
         quick = operator not in dispatch.TRITON.trial if size is None else size < QUICK_SIZES
         return () if quick else (pytest.mark.slow if size is None else pytest.mark.full,)
-    return () if size is not None and size < 2 else (pytest.mark.full,)
+    return () if size is not None and size < 1 else (pytest.mark.full,)
 
 
 def param(*values: Any, name: str, tier: tuple[Any, ...]) -> Any:

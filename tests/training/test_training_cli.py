@@ -508,7 +508,7 @@ def test_a_terminal_that_knows_no_umlauts(tmp_path: Path) -> None:
     assert (tmp_path / "ümlaut" / "run" / "summary.json").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_file_that_grows_too_large(tmp_path: Path) -> None:
     """The summary is there before the first picture; nothing is half-written."""
     done = command("train", *SMALL, "--out", "run", cwd=tmp_path)
