@@ -83,7 +83,7 @@ REHEARSAL = ("--benchmark", "--benchmark-rehearse", "--benchmark-max-time=0.01",
 
 
 @needs_plugin
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.timeout(600)
 def test_a_rehearsal_from_measurement_to_documents(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
