@@ -315,6 +315,7 @@ def test_a_state_that_does_not_fit_changes_nothing(fault: str, assign: bool) -> 
     bad: dict[str, Any] = {
         k: v + 0.01 if v.is_floating_point() else v.clone() for k, v in before.items()
     }
+    bad["layers.0.decay.raw"][0, 0] = 1.5
     last, faults = "layers.1.weight", ["layers.1.weight"]
     if fault == "values":
         bad[last][0, 0] = float("nan")
@@ -330,6 +331,7 @@ def test_a_state_that_does_not_fit_changes_nothing(fault: str, assign: bool) -> 
     assert all(name in raised for name in faults)
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
     assert all(p is q for p, q in zip(network.parameters(), parameters, strict=True))
+    network(torch.ones(T, B, I))  # no mark of the decays outside [0, 1] is left
 
 
 @pytest.mark.parametrize("outside", [1.25, -0.25])

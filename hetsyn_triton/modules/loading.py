@@ -13,16 +13,17 @@ class Loadable(nn.Module):
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **options: Any) -> Any:
         tensors = [(t, t.detach().clone()) for t in (*self.parameters(), *self.buffers())]
-        places = [(m, dict(m._parameters), dict(m._buffers)) for m in self.modules()]
+        dicts = [d for m in self.modules() for d in (vars(m), m._parameters, m._buffers)]
+        kept = [(d, dict(d)) for d in dicts]
         try:
             return super().load_state_dict(state_dict, *args, **options)
         except Exception:
-            for module, parameters, buffers in places:  # with `assign=True` they are others now
-                module._parameters.update(parameters)
-                module._buffers.update(buffers)
+            for own, before in kept:  # marks of decays; with `assign=True` other tensors
+                own.clear()
+                own.update(before)
             with torch.no_grad():
-                for tensor, before in tensors:
-                    tensor.copy_(before)
+                for tensor, value in tensors:
+                    tensor.copy_(value)
             raise
 
 
