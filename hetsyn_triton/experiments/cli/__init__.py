@@ -27,15 +27,16 @@ def main() -> None:
     except BrokenPipeError:
         code = 128 + signal.SIGPIPE  # what a shell reports for a program that it ends
         _discard_output()
-    except OSError as error:  # a full disk behind the output
-        print(f"hetsyn: output: {error.strerror}", file=sys.stderr)
-        code = 2
-        _discard_output()
     except BaseException as error:
-        if not interrupts.is_interrupt(error):
+        if interrupts.is_interrupt(error):
+            interrupts.tell()
+            code = interrupts.INTERRUPTED
+        elif isinstance(error, OSError):  # a full disk behind the output
+            print(f"hetsyn: output: {error.strerror}", file=sys.stderr)
+            code = 2
+            _discard_output()
+        else:
             raise
-        interrupts.tell()
-        code = interrupts.INTERRUPTED
     finally:
         interrupts.loaded()
     sys.exit(code)
