@@ -199,7 +199,7 @@ class SequenceLayer(Loadable, metaclass=_Made):
         if steps.shape[1] == 0 or check.sums_to_finite(steps[:, -1]):
             return
         check.check_finite("x", x)
-        for field, value in zip(self.state_type._fields, state or (), strict=False):  # type: ignore[attr-defined]
+        for field, value in ({} if state is None else state._asdict()).items():
             if value is not None:
                 check.check_finite(f"state.{field}", value)
 

@@ -54,8 +54,8 @@ class Kernels:
     @cache  # noqa: B019 - there are two tables, and they stay
     def launcher(self, operator: str) -> Callable[..., Any]:
         """Import and return the function that runs `operator`."""
-        file = f"hetsyn_triton.kernels.{self.folder}.{_file_of(operator)}"
         name = operator.replace("_surrogate_backward", "_backward")  # one function for both
+        file = f"hetsyn_triton.kernels.{self.folder}.{_file_of(name)}"
         found: Callable[..., Any] = getattr(importlib.import_module(file), name)
         return found
 
@@ -225,7 +225,7 @@ def _file_of(operator: str) -> str:
     """Return the file of a kernel: that of the operator whose forward or backward it is."""
     if operator == "synaptic_parameter_gradient":
         return "synaptic_current"
-    return operator.removesuffix("_backward").removesuffix("_surrogate")
+    return operator.removesuffix("_backward")
 
 
 def _contiguous(outputs: Any) -> Any:

@@ -144,7 +144,6 @@ def _refusal(info: os.stat_result, is_kind: Callable[[int], bool]) -> str | None
     return None
 
 
-@cache
 def cache_folder() -> Path | None:
     """Where compiled kernels are kept; None where they cannot be."""
     return _place()[0]
