@@ -610,7 +610,7 @@ MUTANTS = (
     Mutant(
         "half of a state stays loaded",
         "modules/loading.py",
-        "                    tensor.copy_(before)",
+        "                    tensor.copy_(value)",
         "                    tensor.add_(0)",
         "tests/test_bad_input.py -k changes_nothing",
     ),
