@@ -42,9 +42,9 @@ from .lib.feedback_gradient import (
     feedback_gradient_reverse_step,
     fused_arguments,
     fused_if_allowed,
+    fused_start,
     store_feedback_gradient,
 )
-from .lib.lanes import load_chunk
 from .lib.launch import dense, launch, named_strides, rows
 from .lib.neuron import (
     load_per_feedback,
@@ -199,15 +199,11 @@ def _backward_sample(
     b_d_threshold = tl.zeros([BJ], tl.float32)
     b_d = tl.zeros([BJ], tl.float32)  # d(t+1)
     b_to_decay = tl.zeros([BJ], tl.float32)
-    b_theta = b_d_threshold
-    b_first = b_d_threshold
-    b_qs = load_chunk(p_derivative, 0, m_o, 0, K, False)  # zeros
+    b_theta, b_first, b_qs = fused_start(
+        p_theta, p_spike, i_r * J + o_o, i_n * J + o_o, m_o, K, FUSED
+    )
     b_to_f_decay = b_qs
     b_to_strength = b_qs
-    if FUSED:
-        # 1.0 where there is no neuron: a surrogate may divide by it.
-        b_theta = tl.load(p_theta + i_r * J + o_o, mask=m_o, other=1.0)
-        b_first = tl.load(p_spike + i_n * J + o_o, mask=m_o, other=0.0)
     last = (T - 1).to(tl.int64)
     p_e = p_derivative + i_r * stride_dr + i_b * stride_db + last * stride_dt
     p_gs = p_g_spikes + i_r * stride_sr + i_b * stride_sb + last * stride_st
@@ -622,12 +618,9 @@ def leaky_recurrent_scan_backward(
     before = torch.cat([spike.unsqueeze(1), spikes], 1)[:, : spikes.shape[1]]
     no_memory = torch.zeros_like(weight)
     d_weight, _ = synaptic_parameter_gradient(before, d_drive, None, weight, no_memory, None)
-    if fused:
-        d_f_decay, d_f_strength = fused.gradients()
-    else:
-        d_f_decay, d_f_strength = feedback_gradient(
-            g_v, g_feedback, spikes, feedback_decay, feedback_strength, feedback, spike
-        )
+    d_f_decay, d_f_strength = feedback_gradient(
+        g_v, g_feedback, spikes, feedback_decay, feedback_strength, feedback, spike, fused
+    )
     neurons = d_threshold.shape[2]
     return (
         d_drive,

@@ -283,11 +283,8 @@ def recurrent_scan_backward(
         fused = fused_if_allowed(spikes, feedback, spike, threshold, kind, numbers)
         swept = backward_in_registers(tile, resident, *given, *synapses, detach_reset, fused)
     g_v, d_thresholds, d_feedback, d_spike, d_trace = swept
-    if fused:
-        d_decay, d_strength = fused.gradients()
-    else:
-        d_decay, d_strength = feedback_gradient(
-            g_v, g_feedback, spikes, feedback_decay, feedback_strength, feedback, spike
-        )
+    d_decay, d_strength = feedback_gradient(
+        g_v, g_feedback, spikes, feedback_decay, feedback_strength, feedback, spike, fused
+    )
     d_threshold = add_partials(d_thresholds, d_thresholds.shape[2])
     return g_v, d_threshold, d_decay, d_strength, d_feedback, d_spike, d_trace

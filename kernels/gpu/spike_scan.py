@@ -47,6 +47,7 @@ from .lib.feedback_gradient import (
     feedback_gradient_reverse_step,
     fused_arguments,
     fused_if_allowed,
+    fused_start,
     store_feedback_gradient,
 )
 from .lib.lanes import lane_configuration, lane_grid, lanes_of_program, load_chunk
@@ -158,15 +159,11 @@ def spike_scan_backward_kernel(
     b_fs = load_per_feedback(g_feedback, lanes, o_state, m_l, K, HAS_G_FEEDBACK)
     b_spike = tl.zeros([LANES], tl.float32)
     b_threshold = tl.zeros([LANES], tl.float32)
-    b_qs = load_chunk(p_d, 0, m_l, 0, K, False)  # zeros
+    b_theta, b_first, b_qs = fused_start(
+        p_theta, p_spike, i_r * J + o_j, i_r * lanes + o_l, m_l, K, FUSED
+    )
     b_to_decay = b_qs
     b_to_strength = b_qs
-    b_theta = b_threshold
-    b_first = b_threshold
-    if FUSED:
-        # 1.0 where there is no neuron: a surrogate may divide by it.
-        b_theta = tl.load(p_theta + i_r * J + o_j, mask=m_l, other=1.0)
-        b_first = tl.load(p_spike + i_r * lanes + o_l, mask=m_l, other=0.0)
     step_z = -stride_zt.to(tl.int64)
     p_z = p_spikes + i_r * stride_zr + o_b * stride_zb + o_j - (T - 2) * step_z  # s(t-1)
 
@@ -320,12 +317,9 @@ def spike_scan_backward(
         fused,
     )
     d_threshold = add_partials(to_threshold, to_threshold.shape[2])
-    if fused:
-        d_decay, d_strength = fused.gradients()
-    else:
-        d_decay, d_strength = feedback_gradient(
-            g_v, g_feedback, spikes, feedback_decay, feedback_strength, feedback, spike
-        )
+    d_decay, d_strength = feedback_gradient(
+        g_v, g_feedback, spikes, feedback_decay, feedback_strength, feedback, spike, fused
+    )
     return g_v, d_threshold, d_decay, d_strength, d_feedback, d_spike
 
 

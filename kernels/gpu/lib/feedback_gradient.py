@@ -148,9 +148,12 @@ def feedback_gradient(
     feedback_strength: Tensor,
     feedback: Tensor,
     spike: Tensor,
+    fused: Fused | None = None,
 ) -> tuple[Tensor, Tensor]:
     """g_v = dL/dV and spikes [R, T, B, J], g_feedback and feedback [R, K, B, J], decay and strength
-    [R, K, J], spike [R, B, J] -> d_decay, d_strength [R, K, J]."""
+    [R, K, J], spike [R, B, J] -> d_decay, d_strength [R, K, J], of a `fused` scan its own."""
+    if fused:
+        return _sum_over_samples(fused.to_decay), _sum_over_samples(fused.to_strength)
     g_v, spikes = rows(g_v), rows(spikes)
     replicas, steps, batch, neurons = g_v.shape
     feedbacks = feedback_decay.shape[1]
@@ -200,6 +203,18 @@ def _sum_over_samples(partial: Tensor) -> Tensor:
 
 
 @triton.jit
+def fused_start(p_theta, p_spike, o_theta, o_spike, m, K: tl.constexpr, FUSED: tl.constexpr):
+    """-> thresholds, spikes before the first step, and K zeros for Q and for each sum."""
+    b_theta = tl.zeros(m.shape, tl.float32)
+    b_first = b_theta
+    if FUSED:
+        # 1.0 where there is no neuron: a surrogate may divide by it.
+        b_theta = tl.load(p_theta + o_theta, mask=m, other=1.0)
+        b_first = tl.load(p_spike + o_spike, mask=m, other=0.0)
+    return b_theta, b_first, load_chunk(p_theta, 0, m, 0, K, False)
+
+
+@triton.jit
 def feedback_gradient_reverse_step(
     b_g_v, b_spike, b_d_feedbacks, b_qs, b_to_decay, b_to_strength, b_decays, K: tl.constexpr
 ):  # fmt: skip
@@ -244,10 +259,6 @@ class Fused(NamedTuple):
     to_decay: Tensor
     """Gradient of each sample, [R, B, K, J], which the scan fills."""
     to_strength: Tensor
-
-    def gradients(self) -> tuple[Tensor, Tensor]:
-        """-> d_decay, d_strength [R, K, J]."""
-        return _sum_over_samples(self.to_decay), _sum_over_samples(self.to_strength)
 
 
 def fused_if_allowed(

@@ -23,9 +23,9 @@ from .feedback_gradient import (
     Fused,
     feedback_gradient_reverse_step,
     fused_arguments,
+    fused_start,
     store_feedback_gradient,
 )
-from .lanes import load_chunk
 from .launch import dense, launch, named_strides, rows
 from .neuron import load_per_feedback, neuron_reverse_step, surrogate_derivative
 from .prefetch import lines_of_row, prefetch_next
@@ -86,17 +86,14 @@ def _reverse_sample(
     p_gs = p_g_spikes + i_r * stride_sr + i_b * stride_sb + last * stride_st
     p_gp = p_g_potential + i_r * stride_pr + i_b * stride_pb + last * stride_pt
     p_g = p_g_v + i_r * stride_gr + i_b * stride_gb + last * stride_gt
-    b_theta = b_d_threshold
-    b_first = b_d_threshold
-    b_z_step = b_d_threshold
-    b_qs = load_chunk(p_d, 0, m_o, 0, K, False)  # zeros
+    b_theta, b_first, b_qs = fused_start(
+        p_theta, p_spike, i_r * J + o_o, i_n * J + o_o, m_o, K, FUSED
+    )
+    b_z_step = b_first
     b_to_decay = b_qs
     b_to_strength = b_qs
     p_z = p_spikes + i_r * stride_zr + i_b * stride_zb + (last - 1) * stride_zt  # s(t-1)
     if FUSED:
-        # 1.0 where there is no neuron: a surrogate may divide by it.
-        b_theta = tl.load(p_theta + i_r * J + o_o, mask=m_o, other=1.0)
-        b_first = tl.load(p_spike + i_n * J + o_o, mask=m_o, other=0.0)
         b_z_step = tl.load(p_z + o_o, mask=m_o & (T > 1), other=0.0)
     m_first = m_o & (T > 0)
     b_derivative = tl.load(p_d + o_o, mask=m_first, other=0.0)
